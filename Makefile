@@ -1,0 +1,29 @@
+# Two commands do everything: `make run` (train the main job on embedded data) and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: env run test lint clean
+
+env: .venv/ready
+
+# Done again whenever the dependencies change.
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "make env: Python 3.11 to 3.13 is needed; name one with: make env PYTHON=python3.11" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+run: env
+	$(BIN)/python cluster/train.py
+	@echo "open runs/blocks/report.html"
+
+test: env
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf data runs
