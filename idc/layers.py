@@ -1,0 +1,161 @@
+"""The transformer's parts: layer norm, attention with a key-value cache, pre-norm blocks and stacks of them.
+
+Shapes: B samples, T tokens, K keys, H heads, d = d_model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from idc.config import ModelConfig
+
+
+def upcast(x: Tensor) -> Tensor:
+    """float32 for half precision, unchanged otherwise (float64 stays float64)."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+class UnbiasedLayerNorm(nn.Module):
+    """`(x - mean) / (std + eps) * weight + bias` with the unbiased std and eps added to the std, not the variance.
+
+    This is the layer norm of the published network; it differs from torch's by sqrt(d / (d - 1)). Statistics are
+    taken in float32, the result has the dtype of the input.
+    """
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = upcast(x)
+        std, mean = torch.std_mean(values, dim=-1, keepdim=True)
+        return ((values - mean) / (std + self.eps) * self.weight + self.bias).to(x.dtype)
+
+
+def layer_norm(config: ModelConfig, eps: float = 1e-6) -> nn.Module:
+    """The layer norm that `config.layer_norm` names, over d_model channels."""
+    if config.layer_norm == "unbiased":
+        return UnbiasedLayerNorm(config.d_model, eps)
+    return nn.LayerNorm(config.d_model, eps=max(eps, 1e-6))
+
+
+class KeyValueCache:
+    """Keys and values of the tokens one attention layer has seen: a buffer with room for `room` tokens in all.
+
+    Written in place, so it serves generation alone (no gradients).
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.length = 0  # tokens that stay
+        self.keys: Tensor | None = None  # (B, H, room, d / H)
+        self.values: Tensor | None = None
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes (B, H, T, d/H) after the tokens that stay; returns all of them. `keep` says how many of the T stay."""
+        if self.keys is None or self.values is None:
+            batch, heads, _, width = keys.shape
+            self.keys = keys.new_zeros(batch, heads, self.room, width)
+            self.values = values.new_zeros(batch, heads, self.room, width)
+        end = self.length + keys.shape[2]
+        self.keys[:, :, self.length : end] = keys
+        self.values[:, :, self.length : end] = values
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def keep(self, tokens: int) -> None:
+        """The first `tokens` of those appended last stay; the others will be written over."""
+        self.length += tokens
+
+    def repeat(self, times: int) -> None:
+        """Each sample becomes `times` neighbouring samples."""
+        assert self.keys is not None and self.values is not None
+        self.keys = self.keys.repeat_interleave(times, dim=0)
+        self.values = self.values.repeat_interleave(times, dim=0)
+
+    def reorder(self, rows: Tensor, start: int) -> None:
+        """Sample i takes the tokens of sample rows[i] from position `start` on (those before are the same already)."""
+        assert self.keys is not None and self.values is not None
+        for buffer in (self.keys, self.values):
+            buffer[:, :, start : self.length] = buffer[rows, :, start : self.length]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.dropout = config.attention_dropout
+        self.query = nn.Linear(config.d_model, config.d_model)
+        self.key = nn.Linear(config.d_model, config.d_model)
+        self.value = nn.Linear(config.d_model, config.d_model)
+        self.output = nn.Linear(config.d_model, config.d_model)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
+        """(B, T, d) -> (B, T, d).
+
+        mask: bool, broadcastable to (B, 1, T, K), True where a query may look; None = everywhere. A query that may
+        look nowhere gets zeros. With a cache the K keys are the cached tokens and then the T new ones.
+        """
+        batch, tokens, size = x.shape
+        query, key, value = (
+            layer(x).view(batch, tokens, self.heads, -1).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        if cache is not None:
+            key, value = cache.append(key, value)
+        dropout = self.dropout if self.training else 0.0
+        # Rows of the mask that are False throughout come out as zeros, not NaN ("safe softmax", torch >= 2.5).
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        return self.output(mixed.transpose(1, 2).reshape(batch, tokens, size))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + attention(norm(x)), then x + feed_forward(norm(x)); ReLU inside."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = layer_norm(config)
+        self.attention = Attention(config)
+        self.feed_forward_norm = layer_norm(config)
+        self.expand = nn.Linear(config.d_model, config.d_ff)
+        self.contract = nn.Linear(config.d_ff, config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
+        """(B, T, d) -> (B, T, d); mask and cache as in `Attention.forward`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), mask, cache))
+        hidden = self.dropout(functional.relu(self.expand(self.feed_forward_norm(x))))
+        return x + self.dropout(self.contract(hidden))
+
+
+class Stack(nn.Module):
+    """Normalises its input, then applies blocks; the output is normalised only where `config.final_norm` says so."""
+
+    def __init__(self, config: ModelConfig, blocks: int) -> None:
+        super().__init__()
+        self.norm = layer_norm(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(blocks))
+        self.final_norm = layer_norm(config) if config.final_norm else nn.Identity()
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, caches: list[KeyValueCache] | None = None) -> Tensor:
+        """(B, T, d) -> (B, T, d); mask as in `Attention.forward`, caches: one a block."""
+        x = self.norm(x)
+        for index, block in enumerate(self.blocks):
+            x = block(x, mask, None if caches is None else caches[index])
+        return self.final_norm(x)
+
+
+def sinusoid(positions: int, size: int) -> Tensor:
+    """(positions, size) float32: the reference's position code, which is not the textbook one.
+
+    Column i (even): sin(p / 10000^(2i/size)); column i + 1: cos(p / 10000^(2(i+1)/size)): i itself steps by two, so
+    the wavelengths grow twice as fast as in "Attention is all you need".
+    """
+    position = torch.arange(positions, dtype=torch.float64)[:, None]
+    column = torch.arange(size, dtype=torch.float64)[None, :]
+    angle = position / 10000.0 ** (2 * column / size)
+    return torch.where(torch.arange(size) % 2 == 0, angle.sin(), angle.cos()).float()

@@ -1,0 +1,128 @@
+"""Regions: a few tokens an image, each one object-like thing, found by classifying every cell of the feature grid.
+
+Image labels alone (the class of a photo, classes named in its captions) teach every cell what it shows: a cell holds a
+distribution over the classes and "nothing", an image has a class when any of its cells has it (noisy-or, as in multiple
+instance learning), so the classifier has to find the cells that the label is about. The peaks of "something is here"
+are the regions.
+
+Shapes: B images, N coarse cells (h x w), F = 4 * C_fine + C_coarse channels, M = 4N fine cells (2h x 2w), C classes,
+T regions, D = cell_size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from idc.config import ModelConfig
+from idc.layers import upcast
+
+BACKGROUND_BIAS = 8.0  # of the "nothing" logit: hundreds of cells start out empty, or the noisy-or saturates
+FAR = -1e4  # a logit that never wins, finite so that softmax over nothing but these stays finite
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The regions of B images, strongest first."""
+
+    hidden: Tensor  # (B, T, D) what the cells there hold
+    classes: Tensor  # (B, T, C) probabilities; the rest to 1 is "nothing"
+    position: Tensor  # (B, T, 2) x, y in fine cells, float32, between cell centres
+    score: Tensor  # (B, T) logit of "something is here", float32
+    features: Tensor  # (B, T, C_fine + C_coarse) the backbone's features there, no gradient
+
+    def chunk(self) -> tuple[Regions, Regions]:
+        """The first and the second half of the images."""
+        halves = [getattr(self, name).chunk(2) for name in ("hidden", "classes", "position", "score", "features")]
+        return Regions(*(half[0] for half in halves)), Regions(*(half[1] for half in halves))
+
+
+class RegionFinder(nn.Module):
+    """Grid features of two strides -> hidden state and class logits of every fine cell -> regions."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fine = config.fine_channels
+        self.coarse = config.feature_dim - 4 * config.fine_channels
+        size = config.cell_size
+        self.fine_norm, self.coarse_norm = nn.LayerNorm(self.fine), nn.LayerNorm(self.coarse)
+        self.fine_projection = nn.Linear(self.fine, size)
+        self.coarse_projection = nn.Linear(self.coarse, size)
+        self.neighbours = nn.Conv2d(size, size, 3, padding=1, groups=size)
+        self.mix = nn.Linear(size, size)
+        self.norm = nn.LayerNorm(size)
+        self.class_head = nn.Linear(size, config.classes + 1)
+        nn.init.normal_(self.class_head.weight, std=0.02)
+        nn.init.zeros_(self.class_head.bias)
+        with torch.no_grad():
+            self.class_head.bias[-1] = BACKGROUND_BIAS
+
+    def levels(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, F) -> fine (B, 2h, 2w, C_fine), coarse (B, h, w, C_coarse): undoes the folding of the fine level."""
+        (height, width), batch = self.config.grid, len(features)
+        fine, coarse = features.split([4 * self.fine, self.coarse], dim=-1)
+        fine = fine.reshape(batch, height, width, 2, 2, self.fine).transpose(2, 3)
+        return fine.reshape(batch, 2 * height, 2 * width, self.fine), coarse.reshape(batch, height, width, self.coarse)
+
+    def cells(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """Both levels -> hidden (B, M, D), class logits (B, M, C + 1), "nothing" last."""
+        dtype = self.mix.weight.dtype
+        low = self.coarse_projection(self.coarse_norm(coarse.to(dtype))).permute(0, 3, 1, 2)
+        high = self.fine_projection(self.fine_norm(fine.to(dtype))).permute(0, 3, 1, 2)
+        hidden = high + functional.interpolate(low, scale_factor=2, mode="bilinear", align_corners=False)
+        hidden = functional.gelu(hidden)
+        hidden = (hidden + self.neighbours(hidden)).flatten(2).transpose(1, 2)
+        hidden = self.norm(hidden + functional.gelu(self.mix(hidden)))
+        return hidden, self.class_head(hidden)
+
+    def forward(self, features: Tensor) -> Regions:
+        """(B, N, F) -> the T strongest peaks; a region is the neighbourhood of 3 x 3 fine cells, weighted by score."""
+        fine, coarse = self.levels(features)
+        hidden, logits = self.cells(fine, coarse)
+        batch, cells, _ = hidden.shape
+        height, width = fine.shape[1:3]
+        logits = upcast(logits)
+        score = logits[..., :-1].logsumexp(-1) - logits[..., -1]  # (B, M)
+        with torch.no_grad():
+            field = score.view(batch, 1, height, width)
+            peaks = field.masked_fill(field < functional.max_pool2d(field, 3, stride=1, padding=1), FAR)
+            found = peaks.flatten(1).topk(self.config.regions, dim=1).indices  # (B, T)
+            row, column = found // width, found % width
+            step = torch.arange(-1, 2, device=found.device)
+            rows = row[..., None] + step.repeat_interleave(3)  # (B, T, 9)
+            columns = column[..., None] + step.repeat(3)
+            inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+            near = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+        image = torch.arange(batch, device=found.device)[:, None, None]
+        weight = score[image, near].masked_fill(~inside, FAR).softmax(-1)[..., None]  # (B, T, 9, 1)
+        local = (logits[image, near] * weight).sum(2)  # (B, T, C + 1)
+        with torch.no_grad():
+            seen = torch.cat(
+                [
+                    (fine.reshape(batch, cells, -1)[image, near] * weight).sum(2),
+                    coarse[image[..., 0], row // 2, column // 2].to(weight.dtype),
+                ],
+                dim=-1,
+            )
+        return Regions(
+            hidden=(hidden[image, near] * weight.to(hidden.dtype)).sum(2),
+            classes=local.softmax(-1)[..., :-1],
+            position=torch.stack([(columns * weight[..., 0]).sum(-1), (rows * weight[..., 0]).sum(-1)], dim=-1),
+            score=local[..., :-1].logsumexp(-1) - local[..., -1],
+            features=seen,
+        )
+
+
+def image_labels_loss(logits: Tensor, present: Tensor) -> Tensor:
+    """Noisy-or: logits (B, M, C + 1) of every cell, present (B, C) 0 or 1 -> the loss (B,), summed over classes.
+
+    P(class in the image) = 1 - prod over cells of (1 - P(class in the cell)); binary cross-entropy against `present`.
+    """
+    cell = upcast(logits).log_softmax(-1)[..., :-1].exp().clamp(max=1 - 1e-6)
+    log_absent = torch.log1p(-cell).sum(1).clamp(max=-1e-7)  # (B, C)
+    log_present = torch.log(-torch.expm1(log_absent))
+    return -torch.where(present.bool(), log_present, log_absent).sum(-1)

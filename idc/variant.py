@@ -1,0 +1,126 @@
+"""Our architecture: the published network on region tokens that carry what matches them in the other image.
+
+The published one sees grid cells and has to learn by itself which cell of one image belongs to which of the other. Here
+a token is a region (`idc.regions`) and is told, before the first transformer block, its best counterparts in the other
+image: by looks, by place, and by both, each with what differs, how far it has moved, and how good the match is. No
+counterpart: added or dropped; same place and other looks: recoloured; same looks elsewhere: moved. Matching shares all
+weights between the two directions and needs no closed label set.
+
+Shapes: B pairs, T regions an image, D = cell_size, d = d_model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from idc.config import ModelConfig
+from idc.regions import RegionFinder, Regions, image_labels_loss
+from idc.trunk import AFTER, BEFORE, ImageTokens, Trunk
+
+VIEWS = ("looks", "place", "both")
+
+
+def code(position: Tensor, size: int, extent: float) -> Tensor:
+    """(..., 2) x, y -> (..., size): sines and cosines of each coordinate, wavelengths from 2 * extent down by octaves."""
+    octaves = torch.linspace(0, 5, size // 4, device=position.device)
+    angle = position[..., None] * (math.pi / extent * 2.0**octaves)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(-2)
+
+
+class Matching(nn.Module):
+    """For every region of one image, its counterparts in the other."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.size, self.extent = config.d_model, 2.0 * max(config.grid)
+        # Log of how sharply looks and place decide, for the three views; learnt.
+        self.log_sharpness = nn.Parameter(torch.tensor([[8.0, 0.02], [0.05, 0.3], [8.0, 0.15]]).log())
+        self.projection = nn.Linear(len(VIEWS) * (3 * self.size + 1), self.size)
+
+    def forward(self, looks: Tensor, regions: Regions, other_looks: Tensor, other: Regions) -> Tensor:
+        """looks, other_looks (B, T, d) -> (B, T, d)."""
+        looks, other_looks = looks.float(), other_looks.float()
+        similarity = functional.normalize(looks, dim=-1) @ functional.normalize(other_looks, dim=-1).transpose(1, 2)
+        offset = regions.position[:, :, None] - other.position[:, None]
+        distance = (offset**2).sum(-1)
+        exists = functional.logsigmoid(other.score)[:, None]
+        found = []
+        for by_looks, by_place in self.log_sharpness.float().exp():
+            scores = by_looks * similarity - by_place * distance + exists
+            weight = scores.softmax(-1)
+            counterpart = weight @ other_looks
+            moved = regions.position - weight @ other.position
+            found += [counterpart - looks, counterpart * looks, code(moved, self.size, self.extent / 2)]
+            found.append(0.2 * scores.logsumexp(-1, keepdim=True))
+        return self.projection(torch.cat(found, dim=-1).to(self.projection.weight.dtype))
+
+
+class RegionModel(Trunk):
+    """Visual token = looks (hidden state and classes of the region) + place + how sure + its counterparts."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        size = config.d_model
+        self.finder = RegionFinder(config)
+        self.looks = nn.Linear(config.cell_size, size)
+        self.class_looks = nn.Linear(config.classes, size, bias=False)
+        self.place = nn.Linear(size, size)
+        self.sureness = nn.Linear(1, size)
+        self.matching = Matching(config)
+        self.regression = nn.Sequential(
+            nn.Linear(size, size),
+            nn.GELU(),
+            nn.LayerNorm(size),
+            nn.Linear(size, config.feature_dim - 3 * config.fine_channels),
+        )
+
+    @property
+    def visual_tokens(self) -> int:
+        """T, the regions of one image."""
+        return self.config.regions
+
+    def find(self, batch: Mapping[str, Tensor]) -> Regions:
+        """The regions of the photos (B images), or of all before and then all after images (2B)."""
+        features = batch["photo"] if "photo" in batch else torch.cat([batch["before"], batch["after"]])
+        return self.finder(features)
+
+    def embed_images(self, batch: Mapping[str, Tensor], visual_mask: Tensor | None = None) -> ImageTokens:
+        """A hidden region keeps its place and loses its looks, for its counterparts too."""
+        regions = self.find(batch)
+        dtype = self.dtype
+        looks = self.looks(regions.hidden) + self.class_looks(regions.classes.to(dtype))
+        place = self.place(code(regions.position, self.config.d_model, 2.0 * max(self.config.grid)).to(dtype))
+        own = place + self.sureness(0.2 * regions.score[..., None].to(dtype))
+        if visual_mask is not None:
+            hidden = visual_mask if "photo" in batch else torch.cat(visual_mask.chunk(2, dim=1))
+            looks = looks.masked_fill(hidden[..., None], 0.0)
+        if "photo" in batch:
+            return ImageTokens(self.embedding.visual(looks + own, BEFORE))
+        (before, after), (looks_before, looks_after) = regions.chunk(), looks.chunk(2)
+        own_before, own_after = own.chunk(2)
+        match_before = self.matching(looks_before, before, looks_after, after)
+        match_after = self.matching(looks_after, after, looks_before, before)
+        return ImageTokens(
+            self.embedding.visual(looks_before + own_before + match_before, BEFORE),
+            self.embedding.visual(looks_after + own_after + match_after, AFTER),
+        )
+
+    def visual_features(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The backbone's features at the regions."""
+        with torch.no_grad():
+            features = self.find(batch).features
+        return features if "photo" in batch else torch.cat(features.chunk(2), dim=1)
+
+    def feature_head(self, hidden: Tensor) -> Tensor:
+        """(n, d) -> (n, C_fine + C_coarse)."""
+        return self.regression(hidden)
+
+    def image_labels(self, features: Tensor, present: Tensor) -> Tensor:
+        """The loss (B,) of naming the classes in images (B, N, F) whose classes are present (B, C)."""
+        _, logits = self.finder.cells(*self.finder.levels(features))
+        return image_labels_loss(logits, present)

@@ -1,0 +1,1 @@
+"""The embedded data set: scenes of blocks in the manner of CLEVR-Change, their pictures and their captions."""

@@ -1,0 +1,206 @@
+"""The embedded data set as a source: scenes of blocks in the manner of CLEVR-Change, made from a seed alone."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+
+import numpy as np
+from PIL import Image
+
+from shards.blocks.captions import CLASS_NAMES, captions_for, photo_captions
+from shards.blocks.renderer import render
+from shards.blocks.scenes import IMAGES, Scene, Triple, make_class_scene, make_triple
+from shards.errors import DataError
+from shards.record import Record, Split
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+OFFICIAL_PAIRINGS = (("before", "after"), ("before", "distractor"))
+TRAIN_PAIRINGS = (*OFFICIAL_PAIRINGS, ("after", "distractor"), ("distractor", "before"))
+SCENES_PER_UNIT = 100
+CLASS_ROUNDS_PER_UNIT = 4  # photos of every class that go into one unit
+VAL_CLASS_PHOTOS = 2
+JPEG_QUALITY = 92
+# Scene numbers of the splits start far apart, so that asking for more of one leaves the others as they are.
+_SPLIT_STRIDE = 10_000_000
+_CAPTION_STREAM, _PHOTO_STREAM = 11, 12
+_CACHED_IMAGES = 64
+_UNIT_TIME_LIMIT = 600.0  # seconds for the scenes of one unit (they take less than one)
+
+
+@dataclass(frozen=True)
+class BlocksOptions:
+    """Everything that decides what the data set holds.
+
+    `scenes` counts train, val and test scenes; `size` is (width, height) of the images in pixels, `supersample` the
+    rays a pixel along each axis; `relational` the share of references that use a relation to another object;
+    `class_photos` the single-object photos of each of the 96 classes in the train split.
+    """
+
+    seed: int = 0
+    scenes: tuple[int, int, int] = (4000, 250, 500)
+    size: tuple[int, int] = (160, 120)
+    supersample: int = 2
+    relational: float = 0.0
+    class_photos: int = 40
+
+    def __post_init__(self) -> None:
+        if len(self.scenes) != 3 or min(self.scenes) < 0 or max(self.scenes) >= _SPLIT_STRIDE:
+            raise DataError(f"scenes must be three counts (train, val, test) of 0 or more, got {self.scenes}")
+        if min(self.size) < 16 or max(self.size) > 4096:
+            raise DataError(f"size must be (width, height) within 16 to 4096 pixels, got {self.size}")
+        if not 0.5 <= self.size[0] / self.size[1] <= 4.0:
+            raise DataError(f"size must have a width between half and four times its height, got {self.size}")
+        if not 1 <= self.supersample <= 16:
+            raise DataError(f"supersample must be within 1 to 16, got {self.supersample}")
+        if not 0.0 <= self.relational <= 1.0:
+            raise DataError(f"relational is a share within 0 to 1, got {self.relational}")
+        if self.seed < 0 or self.class_photos < 0:
+            raise DataError(f"seed and class_photos must be 0 or more, got {self.seed} and {self.class_photos}")
+
+    @property
+    def aspect(self) -> float:
+        """Width over height."""
+        return self.size[0] / self.size[1]
+
+
+class BlocksSource:
+    """Records and images of the blocks data set; options as in BlocksOptions."""
+
+    name = "blocks"
+
+    def __init__(self, **options) -> None:
+        self.options = BlocksOptions(**options)
+        self._images: OrderedDict[str, bytes] = OrderedDict()
+
+    def __getstate__(self) -> dict:
+        return {"options": self.options}
+
+    def __setstate__(self, state: dict) -> None:
+        self.options = state["options"]
+        self._images = OrderedDict()
+
+    def describe(self) -> dict:
+        """The options as plain data, for a manifest."""
+        return asdict(self.options)
+
+    def classes(self) -> list[str]:
+        """The 96 class names, "large red metal cube" and so on, by class id."""
+        return list(CLASS_NAMES)
+
+    def records(self, workers: int = 1) -> list[Record]:
+        """All records. `workers` above 1 makes the scenes in that many processes; the result is the same."""
+        units = [
+            (self.options, split, start)
+            for split, count in zip(SPLITS, self.options.scenes, strict=True)
+            for start in range(0, count, SCENES_PER_UNIT)
+        ]
+        if workers > 1 and len(units) > 1:
+            with ProcessPoolExecutor(min(workers, len(units)), mp_context=get_context("spawn")) as pool:
+                futures = [pool.submit(_unit_records, *unit) for unit in units]
+                parts = [future.result(timeout=_UNIT_TIME_LIMIT * (1 + len(units) / workers)) for future in futures]
+        else:
+            parts = [_unit_records(*unit) for unit in units]
+        found = [record for part in parts for record in part]
+        found += _class_records("train", self.options.class_photos)
+        found += _class_records("val", VAL_CLASS_PHOTOS if self.options.class_photos and self.options.scenes[1] else 0)
+        return found
+
+    def image(self, image_id: str) -> bytes:
+        """The JPEG of "SPLIT-NUMBER/before|after|distractor" or "class-SPLIT/CLASS/NUMBER"; the last ones are kept."""
+        if image_id in self._images:
+            self._images.move_to_end(image_id)
+            return self._images[image_id]
+        width, height = self.options.size
+        pixels = render(self.scene(image_id), width, height, self.options.supersample)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        self._images[image_id] = buffer.getvalue()
+        if len(self._images) > _CACHED_IMAGES:
+            self._images.popitem(last=False)
+        return buffer.getvalue()
+
+    def scene(self, image_id: str) -> Scene:
+        """The scene that an image id names."""
+        parts = image_id.split("/")
+        if len(parts) == 2:
+            split, _, number = parts[0].partition("-")
+            if split in SPLITS and number.isdecimal() and parts[1] in IMAGES:
+                return _triple(self.options, split, int(number)).scene(parts[1])
+        if len(parts) == 3:
+            split = parts[0].removeprefix("class-")
+            known = parts[1].isdecimal() and int(parts[1]) < len(CLASS_NAMES)
+            if split in SPLITS and known and parts[2].isdecimal():
+                number = SPLITS.index(split) * _SPLIT_STRIDE + int(parts[2])
+                return make_class_scene(self.options.seed, int(parts[1]), number, self.options.aspect)
+        raise DataError(f"blocks has no image {image_id!r}; ids come from its records")
+
+
+@lru_cache(maxsize=256)
+def _triple(options: BlocksOptions, split: Split, number: int) -> Triple:
+    return make_triple(options.seed, SPLITS.index(split) * _SPLIT_STRIDE + number, options.aspect)
+
+
+def _unit_records(options: BlocksOptions, split: Split, start: int) -> list[Record]:
+    """Pairs (and for train photos) of up to SCENES_PER_UNIT scenes."""
+    stop = min(start + SCENES_PER_UNIT, options.scenes[SPLITS.index(split)])
+    found = []
+    for number in range(start, stop):
+        found += _scene_records(options, split, number)
+    return found
+
+
+def _scene_records(options: BlocksOptions, split: Split, number: int) -> list[Record]:
+    triple = _triple(options, split, number)
+    name = f"{split}-{number:06d}"
+    unit = number // SCENES_PER_UNIT
+    found = []
+    for pairing, (first, second) in enumerate(TRAIN_PAIRINGS if split == "train" else OFFICIAL_PAIRINGS):
+        change = triple.between(first, second)
+        if change is None:
+            continue
+        rng = np.random.default_rng((options.seed, _CAPTION_STREAM, SPLITS.index(split), number, pairing))
+        captions = captions_for(change, triple.scene(first), triple.scene(second), rng, options.relational)
+        found.append(
+            Record(
+                kind="pair",
+                split=split,
+                key=f"{name}-{first}-{second}",
+                images={"before.jpg": f"{name}/{first}", "after.jpg": f"{name}/{second}"},
+                id=f"{name}/{first}/{second}",
+                captions=captions,
+                changed=change.type != "none",
+                change_type=change.type,
+                truth=change.truth(),
+                unit=unit,
+            )
+        )
+    if split == "train":
+        rng = np.random.default_rng((options.seed, _PHOTO_STREAM, number))
+        captions = photo_captions(triple.before, rng, options.aspect)
+        image = f"{name}/before"
+        photo = Record("photo", split, f"{name}-before", {"photo.jpg": image}, image, captions, unit=unit)
+        found.append(photo)
+    return found
+
+
+def _class_records(split: Split, photos: int) -> list[Record]:
+    """`photos` single-object photos of every class, round by round, so that each unit has all classes."""
+    return [
+        Record(
+            kind="class",
+            split=split,
+            key=f"class-{split}-{name.replace(' ', '-')}-{number:05d}",
+            images={"photo.jpg": f"class-{split}/{class_id}/{number}"},
+            id=f"class-{split}/{class_id}/{number}",
+            class_id=class_id,
+            class_name=name,
+            unit=number // CLASS_ROUNDS_PER_UNIT,
+        )
+        for number in range(photos)
+        for class_id, name in enumerate(CLASS_NAMES)
+    ]

@@ -1,0 +1,102 @@
+"""The source: records that can be packed, the same for any number of processes, and the images they name."""
+
+import io
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shards.blocks.grammar import agrees, parse
+from shards.errors import DataError
+from shards.sources.blocks import BlocksSource
+
+OPTIONS = dict(seed=5, scenes=(130, 20, 30), class_photos=6, relational=0.2)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return BlocksSource(**OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def records(source):
+    return source.records(1)
+
+
+def test_records_do_not_depend_on_the_number_of_processes(records):
+    assert BlocksSource(**OPTIONS).records(2) == records
+
+
+def test_counts_and_keys(records):
+    count = Counter((record.kind, record.split) for record in records)
+    assert count["pair", "val"] == 2 * 20 and count["pair", "test"] == 2 * 30
+    assert 3 * 130 < count["pair", "train"] <= 4 * 130
+    assert count["photo", "train"] == 130
+    assert count["class", "train"] == 96 * 6 and count["class", "val"] == 96 * 2
+    assert set(count) == {("pair", "train"), ("pair", "val"), ("pair", "test"), ("photo", "train"),
+                          ("class", "train"), ("class", "val")}  # fmt: skip
+    assert len({record.key for record in records}) == len(records)
+    assert not any(set(record.key) & set("./ ") for record in records)
+
+
+def test_more_scenes_leave_the_first_ones_as_they_are(records):
+    more = {record.key: record for record in BlocksSource(**{**OPTIONS, "scenes": (140, 25, 30)}).records(1)}
+    assert all(more[record.key] == record for record in records)
+
+
+def test_pairs_carry_their_truth(records):
+    for record in records:
+        if record.kind == "pair":
+            assert record.changed == (record.truth["type"] != "none")
+            assert record.change_type == record.truth["type"]
+            assert all(agrees(parse(caption), record.truth) for caption in record.captions)
+        else:
+            assert record.truth is None and record.changed is None
+
+
+def test_units_hold_what_shares_images(records):
+    unit_of = {}
+    for record in records:
+        for image in record.images.values():
+            assert unit_of.setdefault(image, (record.split, record.unit)) == (record.split, record.unit)
+    train = [record.unit for record in records if (record.kind, record.split) == ("class", "train")]
+    assert Counter(train) == {0: 4 * 96, 1: 2 * 96}
+
+
+def test_classes(source, records):
+    names = source.classes()
+    assert len(names) == 96
+    for record in records:
+        if record.kind == "class":
+            assert names[record.class_id] == record.class_name
+
+
+def test_images_are_jpegs_of_the_right_size_and_survive_pickling(source, records):
+    chosen = [next(record for record in records if record.kind == kind) for kind in ("pair", "photo", "class")]
+    again = pickle.loads(pickle.dumps(source))
+    for record in chosen:
+        for image_id in record.images.values():
+            data = source.image(image_id)
+            assert data == again.image(image_id) == source.image(image_id)
+            picture = Image.open(io.BytesIO(data))
+            assert picture.format == "JPEG" and picture.size == (160, 120)
+    before, after = (np.asarray(Image.open(io.BytesIO(source.image(i)))) for i in chosen[0].images.values())
+    assert np.abs(before.astype(int) - after).mean() > 1
+
+
+@pytest.mark.parametrize("image_id", ["", "train-1", "train-1/side", "dev-1/before", "class-train/96/0", "class-x/1/1"])
+def test_unknown_images_are_refused(source, image_id):
+    with pytest.raises(DataError, match="no image"):
+        source.image(image_id)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(scenes=(1, 2)), dict(scenes=(-1, 0, 0)), dict(size=(0, 120)), dict(size=(1000, 100)), dict(relational=2.0),
+     dict(supersample=0), dict(class_photos=-1), dict(seed=-1)],
+)  # fmt: skip
+def test_impossible_options_are_refused(options):
+    with pytest.raises(DataError, match=next(iter(options))):
+        BlocksSource(**options)
