@@ -159,7 +159,7 @@ def masked_cells(model: Trunk, batch: Mapping[str, Tensor], options: ObjectiveOp
         predicted = unit(model.feature_head(visual[rows][hidden]))  # u (n, F)
         true = unit(truth[rows][hidden])  # v (n, F)
         wrong = unit(model.feature_head(visual[rows][others]))  # w (m, F)
-        scores = predicted @ torch.cat([true, wrong]).t() / options.mvcl_temperature
+        scores = dot(predicted, torch.cat([true, wrong])) / options.mvcl_temperature
         targets = torch.arange(len(predicted), device=scores.device)
         found.append(functional.cross_entropy(scores, targets, reduction="none"))
     return torch.cat(found)
@@ -168,6 +168,12 @@ def masked_cells(model: Trunk, batch: Mapping[str, Tensor], options: ObjectiveOp
 def unit(x: Tensor) -> Tensor:
     """Rows of length 1, in float32 or better."""
     return functional.normalize(upcast(x), dim=-1)
+
+
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """Dot products of rows, (..., n, F) with (..., m, F) -> (..., n, m), in their own precision even under autocast."""
+    with torch.autocast(x.device.type, enabled=False):
+        return x @ y.transpose(-1, -2)
 
 
 def caption_similarities(model: Trunk, pair: PairEncoding, captions: Tensor) -> Tensor:
@@ -212,7 +218,7 @@ def class_contrast(cls: Tensor, labels: Tensor, group: int) -> Tensor:
     size = group_size(len(cls), group)
     photos = unit(cls).view(-1, 2 * size, cls.shape[-1])
     classes = labels.view(-1, 2 * size)
-    cosine = photos @ photos.transpose(1, 2)
+    cosine = dot(photos, photos)
     same = classes[:, :, None] == classes[:, None, :]
     cost = torch.where(same, 1 - cosine, (cosine - MARGIN).clamp_min(0))
     return size * cost.mean(dim=(1, 2)).sum()

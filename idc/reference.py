@@ -130,8 +130,8 @@ class ReferenceFile:
                 self.arrays = {name: arrays[name] for name in arrays.files}
         except FileNotFoundError:
             raise ReferenceFileError(f"{path}: no such file") from None
-        except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-            raise ReferenceFileError(f"{path}: not a readable .npz file of plain arrays ({error})") from None
+        except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
+            raise ReferenceFileError(f"{path}: not a readable .npz file of plain arrays") from None
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.arrays:
