@@ -1,0 +1,130 @@
+"""What a sentence claims of a sample, and whether that may be true: so that no true sentence serves as a negative.
+
+Sentences about blocks (and CLEVR) are read by the grammar of shards.blocks and compared with the truth of the sample:
+the source's own, or what its references say together. Other text is compared word by word with the references.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+
+from shards.blocks import grammar
+from shards.record import Record
+
+NEAR_EQUAL = 0.8  # share of common words from which two sentences count as the same
+_CACHE = 1 << 18
+_PHOTO_PREFIXES = ("a photo of ", "a picture of ", "an image of ")
+
+
+@lru_cache(maxsize=_CACHE)
+def change_claim(sentence: str) -> grammar.Change | None:
+    """The change that a sentence states, None where the grammar cannot read it (cached: templates repeat)."""
+    return grammar.parse(sentence)
+
+
+@lru_cache(maxsize=_CACHE)
+def photo_claim(sentence: str) -> tuple[tuple[tuple[str, str], ...], ...] | None:
+    """The objects that a caption of one photo names, each as sorted (attribute, value) pairs; None if it is unreadable.
+
+    "a photo of a large red metal cube and a blue ball" names two.
+    """
+    text = " ".join(sentence.lower().rstrip(" .").split())
+    for prefix in _PHOTO_PREFIXES:
+        text = text.removeprefix(prefix)
+    named = []
+    for phrase in text.split(" and "):
+        article, *words = phrase.split()
+        attributes = {}
+        for word in words:
+            if word in grammar.THING_WORDS and word == words[-1]:
+                continue
+            attribute, value = grammar.WORDS.get(word, (None, None))
+            if attribute is None or attribute in attributes:
+                return None
+            attributes[attribute] = value
+        if article not in ("a", "an", "the") or not words:
+            return None
+        named.append(tuple(sorted(attributes.items())))
+    return tuple(named)
+
+
+def claim_key(kind: str, sentence: str) -> Hashable:
+    """Two sentences with one key say the same in other words; unreadable sentences are their own key."""
+    if kind == "photo":
+        named = photo_claim(sentence)
+        return sentence if named is None else tuple(sorted(named))
+    change = change_claim(sentence)
+    if change is None:
+        return sentence
+    return change.type, tuple(sorted(change.object.items())), tuple(sorted((change.to or {}).items()))
+
+
+def truth_of_references(references: Sequence[str]) -> dict | None:
+    """What the references of a pair say together: {"type", "object", "to"} with the attributes they name.
+
+    References that cannot be read are passed over; None where none can, or two contradict one another.
+    """
+    changes = [change for change in map(change_claim, references) if change is not None]
+    if not changes or any(change.type != changes[0].type for change in changes):
+        return None
+    if changes[0].type == "none":
+        return {"type": "none", "object": None, "to": None}
+    named: dict[str, str] = {}
+    for change in changes:
+        for attribute, value in change.object.items():
+            if named.setdefault(attribute, value) != value:
+                return None
+        if change.to != changes[0].to:
+            return None
+    return {"type": changes[0].type, "object": named, "to": dict(changes[0].to) if changes[0].to else None}
+
+
+class Truth:
+    """What is known to hold of one sample. `change` is the truth of a pair, as records carry it, or None."""
+
+    def __init__(self, record: Record) -> None:
+        self.change: dict | None = None
+        self.objects: set[tuple[tuple[str, str], ...]] | None = None
+        self._references = set(record.captions)
+        self._words = [frozenset(caption.lower().split()) for caption in record.captions]
+        if record.kind == "pair":
+            self.change = record.truth or truth_of_references(record.captions)
+        elif record.kind == "photo":
+            named = [photo_claim(caption) for caption in record.captions]
+            if named and None not in named:
+                self.objects = {thing for things in named for thing in things or ()}
+
+    def may_hold(self, sentence: str) -> bool:
+        """Whether the sentence may be true of the sample; what is not known counts as possible."""
+        if sentence in self._references:
+            return True
+        if self.change is not None:
+            claim = change_claim(sentence)
+            if claim is not None:
+                return _may_be(claim, self.change)
+        elif self.objects is not None:
+            named = photo_claim(sentence)
+            if named is not None:
+                return all(thing in self.objects or self._shows(dict(thing)) for thing in named)
+        words = frozenset(sentence.lower().split())
+        return any(len(words & own) >= NEAR_EQUAL * len(words | own) for own in self._words)
+
+    def _shows(self, attributes: dict[str, str]) -> bool:
+        """Whether an object of the photo has these attributes: a caption may name fewer than it has."""
+        if len(attributes) == len(grammar.SYNONYMS):
+            return False  # all are named, so it would have been found as it stands
+        return any(_consistent(attributes, dict(known)) for known in self.objects or ())
+
+
+def _may_be(claim: grammar.Change, truth: dict) -> bool:
+    """grammar.agrees, but an attribute that the truth leaves open contradicts nothing."""
+    if claim.type != truth["type"]:
+        return False
+    if claim.type == "none":
+        return True
+    return _consistent(claim.object, truth["object"] or {}) and (claim.to or None) == (truth["to"] or None)
+
+
+def _consistent(claimed: dict[str, str], known: dict[str, str]) -> bool:
+    return all(known.get(attribute, value) == value for attribute, value in claimed.items())

@@ -1,0 +1,49 @@
+"""Errors that a user can mend, and how commands report them: one line on stderr, no traceback."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+class DataError(ValueError):
+    """Something about the data or the options is wrong; the message is one line with the file or option and the fix."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises DataError with one line and, for a misspelt option, the nearest right name."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.findall(r"--[\w-]+", message) if message.startswith("unrecognized arguments") else []
+        known = [option for action in self._actions for option in action.option_strings]
+        for option in unknown:
+            near = difflib.get_close_matches(option, known, n=1)
+            if near:
+                message += f"; did you mean {near[0]}?"
+        raise DataError(f"{message} (see python -m {self.prog} --help)")
+
+
+def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
+    """Runs a command's main(arguments) and exits with its code; a DataError becomes one line on stderr and exit 2."""
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except DataError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        code = USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted; the same command run again goes on from here", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: nothing is left to say, nor to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code or 0)

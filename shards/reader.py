@@ -1,0 +1,265 @@
+"""Reads shard folders: any sample by one positioned read, checksum verified, in any order, from any thread."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from shards import index, manifest
+from shards.arrays import decode_array
+from shards.errors import DataError
+from shards.images import decode_image
+from shards.prefetch import Prefetcher
+from shards.tars import crc32c
+
+__all__ = ["Folder", "Prefetcher", "Stream", "decode_array", "decode_image"]
+
+OPEN_FILES = 256  # tars kept open by one folder; ulimit -n is often 1024
+
+
+class Folder:
+    """A finished shard folder, of images or of features.
+
+    `manifest` is manifest.json as a dict, checked; `path` the folder. Cheap to pickle: files are opened at the first
+    read, once in each process.
+    """
+
+    def __init__(self, path: Path, manifest: dict) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._files = _Files()
+
+    @classmethod
+    def open(cls, path: str | Path) -> Folder:
+        """Opens a folder; DataError naming the file and the fix where it is not one."""
+        path = Path(path)
+        return cls(path, manifest.read(path))
+
+    def stream(self, kind: str, split: str) -> Stream:
+        """All samples of a kind ("pair", "photo", "class") in a split ("train", "val", "test"), in packing order.
+
+        Raises DataError where the folder's indexes or tar sizes disagree with its manifest.
+        """
+        if kind not in manifest.KINDS or split not in manifest.SPLITS:
+            raise DataError(
+                f"no stream {kind!r} of {split!r}: kinds are {', '.join(manifest.KINDS)}, "
+                f"splits {', '.join(manifest.SPLITS)}"
+            )
+        return Stream(self, [s for s in self.manifest["shards"] if s["kind"] == kind and s["split"] == split])
+
+    def sha256(self) -> str:
+        """The SHA-256 of manifest.json: what a feature folder records of the image folder it was made from."""
+        return hashlib.sha256((self.path / manifest.FILE).read_bytes()).hexdigest()
+
+    def damaged(self, what: str) -> DataError:
+        """An error about this folder's files, ending in what to do."""
+        return DataError(f"{what}; run python -m shards.verify {self.path}, then pack the folder again")
+
+
+class Stream:
+    """The samples of one kind and split. `keys` in packing order; index i of every method is a place in it."""
+
+    def __init__(self, folder: Folder, shards: list[dict]) -> None:
+        self.folder = folder
+        self.keys: list[str] = []
+        self._tars = [folder.path / shard["name"] for shard in shards]
+        self._suffixes: list[str] = []
+        rows: list[index.Row] = []
+        suffix_of_row: list[int] = []
+        first_rows: list[int] = []
+        tar_of_sample: list[int] = []
+        for number, shard in enumerate(shards):
+            before = len(self.keys)
+            for row in _shard_rows(folder, shard):
+                key, _, suffix = row.name.partition(".")
+                if len(self.keys) == before or key != self.keys[-1]:
+                    self.keys.append(key)
+                    first_rows.append(len(rows))
+                    tar_of_sample.append(number)
+                if suffix not in self._suffixes:
+                    self._suffixes.append(suffix)
+                suffix_of_row.append(self._suffixes.index(suffix))
+                rows.append(row)
+            if len(self.keys) - before != shard["samples"]:
+                raise folder.damaged(
+                    f"{self._tars[number]}: the index has {len(self.keys) - before} samples, "
+                    f"the manifest {shard['samples']}"
+                )
+        self._tar = np.array(tar_of_sample, dtype=np.int32)
+        self._first = np.array([*first_rows, len(rows)], dtype=np.int64)
+        self._suffix = np.array(suffix_of_row, dtype=np.int32)
+        self._offset = np.array([row.offset for row in rows], dtype=np.int64)
+        self._length = np.array([row.length for row in rows], dtype=np.int64)
+        self._crc = np.array([row.crc32c for row in rows], dtype=np.int64)
+        self._places: dict[str, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def find(self, key: str) -> int:
+        """The index of a key; DataError where the stream has none such."""
+        if self._places is None:
+            self._places = {name: place for place, name in enumerate(self.keys)}
+        place = self._places.get(key)
+        if place is None:
+            raise DataError(f"{self.folder.path} has no sample {key!r} in this split")
+        return place
+
+    def read(self, i: int, suffixes: Collection[str] | None = None) -> dict[str, bytes]:
+        """The members of sample i by suffix ("before.jpg", "json", ...), or those of `suffixes` alone.
+
+        Raises DataError naming the tar and the member where bytes are missing or damaged.
+        """
+        first, last = self._first[i : i + 2].tolist()
+        wanted = [
+            (self._suffixes[suffix], offset, length, crc)
+            for suffix, offset, length, crc in zip(
+                self._suffix[first:last].tolist(),
+                self._offset[first:last].tolist(),
+                self._length[first:last].tolist(),
+                self._crc[first:last].tolist(),
+                strict=True,
+            )
+            if suffixes is None or self._suffixes[suffix] in suffixes
+        ]
+        if not wanted:
+            return {}
+        tar = self._tars[self._tar[i]]
+        start = wanted[0][1]
+        data = self.folder._files.read(tar, start, wanted[-1][1] + wanted[-1][2] - start)
+        members = {}
+        for suffix, offset, length, crc in wanted:
+            member = data[offset - start : offset - start + length]
+            if len(member) != length:
+                raise self.folder.damaged(f"{tar} ends before member {self.keys[i]}.{suffix}: it is cut short")
+            if crc32c(member) != crc:
+                raise self.folder.damaged(f"{tar}: member {self.keys[i]}.{suffix} is damaged (crc32c differs)")
+            members[suffix] = member
+        return members
+
+    def sample(self, i: int) -> tuple[dict, dict[str, bytes]]:
+        """(the sample's parsed json, its other members as bytes by suffix)."""
+        members = self.read(i)
+        return self._parse(i, members.pop("json", None)), members
+
+    def metadata(self, i: int) -> dict:
+        """The sample's parsed json alone: captions, negatives, labels."""
+        return self._parse(i, self.read(i, ("json",)).get("json"))
+
+    def images(self, i: int) -> dict[str, np.ndarray]:
+        """The sample's decoded images by role ("before", "after" or "photo"): uint8 of shape (height, width, 3)."""
+        return self._decode(i, (".jpg", ".png"), decode_image)
+
+    def arrays(self, i: int) -> dict[str, np.ndarray]:
+        """The sample's arrays by role, from a feature folder: read-only, e.g. float16 of shape (cells, channels)."""
+        return self._decode(i, (".npy",), decode_array)
+
+    def _decode(self, i: int, endings: tuple[str, ...], decode) -> dict[str, np.ndarray]:
+        wanted = [suffix for suffix in self._suffixes if suffix.endswith(endings)]
+        decoded = {}
+        for suffix, data in self.read(i, wanted).items():
+            try:
+                decoded[suffix.partition(".")[0]] = decode(data)
+            except DataError as error:
+                raise self.folder.damaged(
+                    f"{self._tars[self._tar[i]]}: sample {self.keys[i]}, member {self.keys[i]}.{suffix}: {error}"
+                ) from None
+        if not decoded:
+            raise DataError(
+                f"{self._tars[self._tar[i]]}: sample {self.keys[i]} has no member ending in {' or '.join(endings)}; "
+                f"images are in image folders, arrays in feature folders"
+            )
+        return decoded
+
+    def _parse(self, i: int, data: bytes | None) -> dict:
+        name = f"{self._tars[self._tar[i]]}: member {self.keys[i]}.json"
+        if data is None:
+            raise DataError(f"{name} is not there; captions and labels are in the image folder")
+        try:
+            parsed = json.loads(data)
+        except (ValueError, RecursionError):
+            parsed = None
+        if not isinstance(parsed, dict):
+            raise self.folder.damaged(f"{name} is not a JSON object")
+        return parsed
+
+
+def _shard_rows(folder: Folder, shard: dict) -> list[index.Row]:
+    """The index of one shard, checked against the manifest and the size of the tar."""
+    tar = folder.path / shard["name"]
+    path = index.path_of(tar)
+    try:
+        size = tar.stat().st_size
+        data = path.read_bytes()
+    except OSError as error:
+        raise folder.damaged(f"{error.filename} cannot be read ({error.strerror})") from None
+    if size != shard["bytes"]:
+        raise folder.damaged(f"{tar} has {size} bytes and the manifest says {shard['bytes']}")
+    if hashlib.sha256(data).hexdigest() != shard["index_sha256"]:
+        raise folder.damaged(f"{path} is not the index the manifest knows (sha256 differs)")
+    rows = index.parse(data, path)
+    end = 0
+    for row in rows:
+        if row.offset < end or row.offset + row.length > size:
+            raise folder.damaged(f"{path}: member {row.name} lies outside of the tar or upon another member")
+        end = row.offset + row.length
+    return rows
+
+
+class _OpenTar:
+    """A file descriptor that closes when nobody reads from it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+class _Files:
+    """The open tars of a folder, the least recently used closed past OPEN_FILES. Safe under threads, fork and spawn.
+
+    Positioned reads share no offset, so threads, and children that inherit a descriptor, do not disturb each other.
+    """
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, _OpenTar] = OrderedDict()
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict:
+        return {}
+
+    def __setstate__(self, _: dict) -> None:
+        self.__init__()
+
+    def read(self, path: Path, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset`: fewer only where the file ends."""
+        if self._process != os.getpid():
+            self.__init__()  # after a fork: a thread of the parent may have held the lock
+        with self._lock:
+            file = self._open.get(path)
+            if file is None:
+                try:
+                    file = self._open[path] = _OpenTar(path)
+                except OSError as error:
+                    raise DataError(f"{path} cannot be opened ({error.strerror})") from None
+                if len(self._open) > OPEN_FILES:
+                    self._open.popitem(last=False)
+            else:
+                self._open.move_to_end(path)
+        try:
+            data = os.pread(file.descriptor, length, offset)
+            while len(data) < length and (more := os.pread(file.descriptor, length - len(data), offset + len(data))):
+                data += more
+        except OSError as error:
+            raise DataError(f"{path} cannot be read at byte {offset} ({error.strerror})") from None
+        return data

@@ -1,0 +1,152 @@
+"""CLEVR-Change (Park et al. 2019) in the layout it is published in.
+
+images/CLEVR_default_%06d.png, sc_images/CLEVR_semantic_%06d.png (with a change), nsc_images/CLEVR_nonsemantic_%06d.png
+(without), change_captions.json, no_change_captions.json, splits.json, type_mapping.json. Each scene gives two pairs.
+Image bytes are kept as they are, whatever their names say: copies with JPEG bytes under .png names are about.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from shards.claims import truth_of_references
+from shards.errors import DataError
+from shards.images import sniff
+from shards.record import Record, Split
+
+SCENES_PER_UNIT = 250
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+FOLDERS = {"default": "images", "semantic": "sc_images", "nonsemantic": "nsc_images"}
+ANNOTATIONS = ("change_captions.json", "no_change_captions.json", "splits.json", "type_mapping.json")
+TYPE_NAMES = {"texture": "material"}  # the paper's tables call it so
+
+
+class ClevrChangeSource:
+    """Records and images of a CLEVR-Change folder. After records(), `dropped` counts what was left out, by reason."""
+
+    name = "clevr_change"
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.dropped: dict[str, int] = {}
+        if not self.root.is_dir():
+            raise DataError(f"{self.root}: no such folder; --root must have images/ and change_captions.json")
+        for name in (*FOLDERS.values(), *ANNOTATIONS):
+            if not (self.root / name).exists():
+                raise DataError(f"{self.root / name} is missing: --root must be a CLEVR-Change folder that has it")
+
+    def describe(self) -> dict:
+        """What the records depend on, for a manifest: a digest of the annotation files, not where the folder lies."""
+        digest = hashlib.sha256()
+        for name in ANNOTATIONS:
+            digest.update(hashlib.sha256(self._bytes(name)).digest())
+        return {"annotations_sha256": digest.hexdigest()}
+
+    def classes(self) -> list[str]:
+        """None: the data set has no class labels."""
+        return []
+
+    def records(self, workers: int = 1) -> list[Record]:
+        """Two pairs a scene, scenes in the order of their numbers. Reading is quick; `workers` makes no difference."""
+        changed, unchanged, splits, types = (self._json(name) for name in ANNOTATIONS)
+        type_of = self._types(types)
+        dropped: Counter[str] = Counter()
+        seen: dict[int, str] = {}
+        found = []
+        for split in SPLITS:
+            for place, number in enumerate(self._scene_numbers(splits, split)):
+                if number in seen:
+                    raise DataError(
+                        f"{self.root / 'splits.json'}: scene {number} is in {seen[number]} and again in {split}; "
+                        f"remove it from one"
+                    )
+                seen[number] = split
+                unit = place // SCENES_PER_UNIT
+                name = f"CLEVR_default_{number:06d}.png"
+                for view, captions in (("semantic", changed), ("nonsemantic", unchanged)):
+                    reason = self._fault(number, view, captions.get(name))
+                    if reason is not None:
+                        dropped[reason] += 1
+                        continue
+                    found.append(self._record(split, unit, number, view, captions[name], type_of.get(number)))
+        self.dropped = dict(dropped)
+        return found
+
+    def image(self, image_id: str) -> bytes:
+        """The bytes of a file by its path inside the folder."""
+        return self._bytes(image_id)
+
+    def _record(self, split: Split, unit: int, number: int, view: str, captions: list, change: str | None) -> Record:
+        references = tuple(" ".join(caption.split()) for caption in captions if caption.strip())
+        is_changed = view == "semantic"
+        truth = truth_of_references(references) if is_changed else {"type": "none", "object": None, "to": None}
+        if truth is not None and is_changed and truth["type"] != change:
+            truth = None  # the references say another change than the type mapping, or it has none to say
+        return Record(
+            kind="pair",
+            split=split,
+            key=f"{number:06d}-{view}",
+            images={"before.jpg": _path("default", number), "after.jpg": _path(view, number)},
+            id=f"CLEVR_{view}_{number:06d}.png",
+            captions=references,
+            changed=is_changed,
+            change_type=change if is_changed else "none",
+            truth=truth,
+            unit=unit,
+        )
+
+    def _fault(self, number: int, view: str, captions: Any) -> str | None:
+        """Why a pair cannot be packed, None where it can."""
+        if not isinstance(captions, list) or not any(isinstance(c, str) and c.strip() for c in captions):
+            return "no captions"
+        if not all(isinstance(caption, str) for caption in captions):
+            return "captions that are not text"
+        for side in ("default", view):
+            try:
+                with open(self.root / _path(side, number), "rb") as file:
+                    start = file.read(16)
+            except OSError:
+                return f"no file in {FOLDERS[side]}/"
+            if sniff(start) is None:
+                return f"neither JPEG nor PNG in {FOLDERS[side]}/"
+        return None
+
+    def _types(self, mapping: dict) -> dict[int, str]:
+        """Scene number -> change type."""
+        found = {}
+        for change, names in mapping.items():
+            for name in names if isinstance(names, list) else ():
+                number = str(name).removesuffix(".png")
+                if not number.isdecimal():
+                    raise DataError(f"{self.root / 'type_mapping.json'}: {name!r} is not a name like 000012.png")
+                found[int(number)] = TYPE_NAMES.get(change, change)
+        return found
+
+    def _scene_numbers(self, splits: dict, split: str) -> list[int]:
+        numbers = splits.get(split, [])
+        if not isinstance(numbers, list) or not all(str(number).isdecimal() for number in numbers):
+            raise DataError(f"{self.root / 'splits.json'}: {split!r} is not a list of scene numbers")
+        return sorted({int(number) for number in numbers})
+
+    def _json(self, name: str) -> dict:
+        try:
+            parsed = json.loads(self._bytes(name))
+        except (ValueError, RecursionError):
+            parsed = None
+        if not isinstance(parsed, dict):
+            raise DataError(f"{self.root / name} is not a JSON object: fetch the file again")
+        return parsed
+
+    def _bytes(self, name: str) -> bytes:
+        try:
+            return (self.root / name).read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.root / name} cannot be read ({error.strerror})") from None
+
+
+def _path(view: str, number: int) -> str:
+    return f"{FOLDERS[view]}/CLEVR_{view}_{number:06d}.png"

@@ -1,0 +1,149 @@
+"""One worker's share of packing: samples of one split and unit become tars, one a kind, that depend on nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shards import manifest
+from shards.errors import DataError
+from shards.images import decode_image, sniff
+from shards.record import Record, Source
+from shards.tars import shard_name, write_shard
+
+NAMED_LOSSES = 5  # of the samples that are dropped, so many are named
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample as it will be packed, without pixels: its key, the image id of each role, and its json."""
+
+    key: str
+    images: dict[str, str]
+    json: bytes
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar to be written."""
+
+    name: str
+    kind: str
+    split: str
+    samples: list[Sample]
+
+    def inputs_sha256(self) -> str:
+        """A hash of all that the tar is made from but pixels: a finished shard with another one is packed anew."""
+        digest = hashlib.sha256()
+        for sample in self.samples:
+            digest.update(manifest.encode([sample.key, sample.images]) + b"\n" + sample.json + b"\n")
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The tars that one worker call writes, of one (split, unit) of a source: images they share are made once."""
+
+    shards: list[Shard] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """How many samples it has."""
+        return sum(len(shard.samples) for shard in self.shards)
+
+
+def make_units(records: list[Record], negatives: list[dict | None], source: str) -> list[Unit]:
+    """Groups records into the tars they will be packed in: a plan that depends on the records alone.
+
+    `negatives` belongs to `records` one to one (None for class photos). Tars are numbered from 0 by kind and split.
+    """
+    grouped: dict[tuple[int, int], dict[str, list[Sample]]] = {}
+    for record, wrong in zip(records, negatives, strict=True):
+        place = (manifest.SPLITS.index(record.split), record.unit)
+        images = {member.partition(".")[0]: image for member, image in record.images.items()}
+        sample = Sample(record.key, images, manifest.encode(describe(record, wrong, source)))
+        grouped.setdefault(place, {}).setdefault(record.kind, []).append(sample)
+    units = []
+    numbers: Counter[tuple[str, str]] = Counter()
+    for place in sorted(grouped):
+        split = manifest.SPLITS[place[0]]
+        unit = Unit()
+        for kind in manifest.KINDS:
+            if kind in grouped[place]:
+                name = shard_name(kind, split, numbers[kind, split])
+                numbers[kind, split] += 1
+                unit.shards.append(Shard(name, kind, split, grouped[place][kind]))
+        units.append(unit)
+    return units
+
+
+def describe(record: Record, negatives: dict[str, list[str]] | None, source: str) -> dict:
+    """The json of a sample."""
+    fields: dict = {"kind": record.kind, "source": source, "id": record.id}
+    if record.kind == "class":
+        return fields | {"class_id": record.class_id, "class_name": record.class_name}
+    fields |= {"captions": list(record.captions), "negatives": negatives}
+    if record.kind == "pair":
+        fields |= {"changed": record.changed, "change_type": record.change_type}
+    if record.truth is not None:
+        fields["truth"] = record.truth
+    return fields
+
+
+def pack_unit(source: Source, folder: Path, unit: Unit) -> list[dict]:
+    """Writes the tars of a unit and returns their manifest entries.
+
+    A sample whose image is missing, damaged or neither JPEG nor PNG is left out; the entry then has "dropped", counts
+    by reason, and "lost", the names of the first few.
+    """
+    uses = Counter(image for shard in unit.shards for sample in shard.samples for image in sample.images.values())
+    kept: dict[str, tuple[str, bytes] | DataError] = {}
+
+    def fetch(image: str) -> tuple[str, bytes]:
+        """(ending, bytes) of an image, kept until its last use."""
+        if image not in kept:
+            try:
+                data = source.image(image)
+                decode_image(data)  # what is packed can be read
+                kept[image] = (sniff(data) or "", data)
+            except DataError as error:
+                kept[image] = error
+        result = kept[image]
+        uses[image] -= 1
+        if not uses[image]:
+            del kept[image]
+        if isinstance(result, DataError):
+            raise result
+        return result
+
+    entries = []
+    for shard in unit.shards:
+        dropped: Counter[str] = Counter()
+        lost: list[str] = []
+        entry = write_shard(folder, shard.name, _members(shard, fetch, dropped, lost))
+        entry |= {"kind": shard.kind, "split": shard.split, "inputs_sha256": shard.inputs_sha256()}
+        if dropped:
+            entry |= {"dropped": dict(dropped), "lost": lost[:NAMED_LOSSES]}
+        entries.append(entry)
+    return entries
+
+
+def _members(shard: Shard, fetch, dropped: Counter[str], lost: list[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The samples of a tar as write_shard takes them; notes those that cannot be packed."""
+    for sample in shard.samples:
+        members = {"json": sample.json}
+        fault = None
+        for role, image in sample.images.items():
+            try:
+                ending, data = fetch(image)
+                members[f"{role}.{ending}"] = data
+            except DataError as error:  # the other images are still asked for, so that their uses are counted
+                fault = f"{image}: {error}"
+        if fault is None:
+            yield sample.key, members
+        else:
+            dropped["an image is missing or damaged"] += 1
+            lost.append(f"{sample.key} ({fault})")
