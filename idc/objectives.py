@@ -11,6 +11,7 @@ mlm       caption_masked, caption_labels (B, L), label -1 = not scored
 mvcl      caption (B, L), visual_mask (B, 2T) bool (photo: (B, T))
 fda       caption_with_negatives (B, 1 + K, L), the true caption first; a row of padding alone is no negative
 classify  class_before, class_after, same_class (B,)
+labels    photo (B, N, F), present (B, classes) 0 or 1: the classes a photo shows; for models that localise them ("idc")
 finetune  caption (B, L) or (B, R, L), R references of a pair; masked form: caption_masked, caption_labels instead;
           optional changed (B,), -1 = unknown; optional caption_with_negatives: FDA beside the caption loss
 """
@@ -31,8 +32,8 @@ from idc.layers import upcast
 if TYPE_CHECKING:
     from idc.trunk import Fused, PairEncoding, Trunk
 
-TASKS = ("mlm", "mvcl", "fda", "classify", "finetune")
-LOSSES = ("mlm", "mvcl", "fda", "class", "match", "class_contrastive", "caption", "changed")
+TASKS = ("mlm", "mvcl", "fda", "classify", "labels", "finetune")
+LOSSES = ("mlm", "mvcl", "fda", "class", "match", "class_contrastive", "labels", "caption", "changed")
 MARGIN = 0.4  # cosine below which photos of different classes are far enough apart
 
 
@@ -81,6 +82,8 @@ def counts(task: str, batch: Mapping[str, Tensor], pad: int = PAD) -> dict[str, 
     if task == "classify":
         samples = float(len(batch["same_class"]))
         return {"class": 2 * samples, "match": samples, "class_contrastive": samples}
+    if task == "labels":
+        return {"labels": float(len(batch["present"]))}
     if task == "finetune":
         if "caption_masked" in batch:
             found = {"caption": float((batch["caption_labels"] != NOT_SCORED).sum())}
@@ -107,6 +110,8 @@ def losses(model: Trunk, task: str, batch: Mapping[str, Tensor], options: Object
         sums = {"fda": alignment(similarity, options.fda_temperature).sum()}
     elif task == "classify":
         sums = classification(model, batch, options)
+    elif task == "labels":
+        sums = {"labels": model.image_labels(batch["photo"], batch["present"]).sum()}
     else:
         sums = captioning(model, batch, options)
     assert sums.keys() == count.keys(), f"{sorted(sums)} computed, {sorted(count)} counted"

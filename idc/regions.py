@@ -49,10 +49,8 @@ class RegionFinder(nn.Module):
         self.fine = config.fine_channels
         self.coarse = config.feature_dim - 4 * config.fine_channels
         size = config.cell_size
-        self.fine_norm, self.coarse_norm = nn.LayerNorm(self.fine), nn.LayerNorm(self.coarse)
-        self.fine_projection = nn.Linear(self.fine, size)
-        self.coarse_projection = nn.Linear(self.coarse, size)
-        self.neighbours = nn.Conv2d(size, size, 3, padding=1, groups=size)
+        self.input_norm = nn.LayerNorm(2 * self.fine + self.coarse)
+        self.projection = nn.Linear(2 * self.fine + self.coarse, size)
         self.mix = nn.Linear(size, size)
         self.norm = nn.LayerNorm(size)
         self.class_head = nn.Linear(size, config.classes + 1)
@@ -61,34 +59,39 @@ class RegionFinder(nn.Module):
         with torch.no_grad():
             self.class_head.bias[-1] = BACKGROUND_BIAS
 
-    def levels(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, F) -> fine (B, 2h, 2w, C_fine), coarse (B, h, w, C_coarse): undoes the folding of the fine level."""
+    def inputs(self, features: Tensor) -> Tensor:
+        """(B, N, F) -> what each fine cell is judged by (B, M, 2 * C_fine + C_coarse), without gradient: its own fine
+        features, their mean over 3 x 3 cells, and the coarse features there, interpolated."""
         (height, width), batch = self.config.grid, len(features)
-        fine, coarse = features.split([4 * self.fine, self.coarse], dim=-1)
-        fine = fine.reshape(batch, height, width, 2, 2, self.fine).transpose(2, 3)
-        return fine.reshape(batch, 2 * height, 2 * width, self.fine), coarse.reshape(batch, height, width, self.coarse)
+        with torch.no_grad():
+            features = features.to(self.mix.weight.dtype)
+            fine, coarse = features.split([4 * self.fine, self.coarse], dim=-1)
+            fine = fine.reshape(batch, height, width, 2, 2, self.fine).permute(0, 5, 1, 3, 2, 4)
+            fine = fine.reshape(batch, self.fine, 2 * height, 2 * width)
+            around = functional.avg_pool2d(fine, 3, stride=1, padding=1, count_include_pad=False)
+            coarse = coarse.transpose(1, 2).reshape(batch, self.coarse, height, width)
+            coarse = functional.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
+            return torch.cat([fine, around, coarse], dim=1).flatten(2).transpose(1, 2).contiguous()
 
-    def cells(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        """Both levels -> hidden (B, M, D), class logits (B, M, C + 1), "nothing" last."""
-        dtype = self.mix.weight.dtype
-        low = self.coarse_projection(self.coarse_norm(coarse.to(dtype))).permute(0, 3, 1, 2)
-        high = self.fine_projection(self.fine_norm(fine.to(dtype))).permute(0, 3, 1, 2)
-        hidden = high + functional.interpolate(low, scale_factor=2, mode="bilinear", align_corners=False)
-        hidden = functional.gelu(hidden)
-        hidden = (hidden + self.neighbours(hidden)).flatten(2).transpose(1, 2)
+    def cells(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (B, m, ...) of any cells -> hidden (B, m, D), class logits (B, m, C + 1), "nothing" last."""
+        hidden = functional.gelu(self.projection(self.input_norm(inputs)))
         hidden = self.norm(hidden + functional.gelu(self.mix(hidden)))
         return hidden, self.class_head(hidden)
 
+    def logits(self, features: Tensor) -> Tensor:
+        """(B, N, F) -> class logits (B, M, C + 1) of all fine cells."""
+        return self.cells(self.inputs(features))[1]
+
     def forward(self, features: Tensor) -> Regions:
-        """(B, N, F) -> the T strongest peaks; a region is the neighbourhood of 3 x 3 fine cells, weighted by score."""
-        fine, coarse = self.levels(features)
-        hidden, logits = self.cells(fine, coarse)
-        batch, cells, _ = hidden.shape
-        height, width = fine.shape[1:3]
-        logits = upcast(logits)
-        score = logits[..., :-1].logsumexp(-1) - logits[..., -1]  # (B, M)
+        """(B, N, F) -> the T strongest peaks; a region is the neighbourhood of 3 x 3 fine cells, weighted by score.
+
+        Peaks are found without gradient; hidden states are computed again, with it, for their neighbourhoods alone.
+        """
+        inputs, batch = self.inputs(features), len(features)
+        height, width = 2 * self.config.grid[0], 2 * self.config.grid[1]
         with torch.no_grad():
-            field = score.view(batch, 1, height, width)
+            field = something(self.cells(inputs)[1]).view(batch, 1, height, width)
             peaks = field.masked_fill(field < functional.max_pool2d(field, 3, stride=1, padding=1), FAR)
             found = peaks.flatten(1).topk(self.config.regions, dim=1).indices  # (B, T)
             row, column = found // width, found % width
@@ -96,25 +99,29 @@ class RegionFinder(nn.Module):
             rows = row[..., None] + step.repeat_interleave(3)  # (B, T, 9)
             columns = column[..., None] + step.repeat(3)
             inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-            near = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
-        image = torch.arange(batch, device=found.device)[:, None, None]
-        weight = score[image, near].masked_fill(~inside, FAR).softmax(-1)[..., None]  # (B, T, 9, 1)
-        local = (logits[image, near] * weight).sum(2)  # (B, T, C + 1)
+            near = (rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)).flatten(1)  # (B, T * 9)
+        image = torch.arange(batch, device=found.device)[:, None]
+        inputs = inputs[image, near]  # (B, T * 9, ...)
+        hidden, logits = self.cells(inputs)
+        hidden, logits = hidden.unflatten(1, (-1, 9)), upcast(logits).unflatten(1, (-1, 9))
+        weight = something(logits).masked_fill(~inside, FAR).softmax(-1)[..., None]  # (B, T, 9, 1)
+        local = (logits * weight).sum(2)  # (B, T, C + 1)
         with torch.no_grad():
-            seen = torch.cat(
-                [
-                    (fine.reshape(batch, cells, -1)[image, near] * weight).sum(2),
-                    coarse[image[..., 0], row // 2, column // 2].to(weight.dtype),
-                ],
-                dim=-1,
-            )
+            seen = (upcast(inputs).unflatten(1, (-1, 9)) * weight).sum(2)
+            seen = torch.cat([seen[..., : self.fine], seen[..., 2 * self.fine :]], dim=-1)
         return Regions(
-            hidden=(hidden[image, near] * weight.to(hidden.dtype)).sum(2),
+            hidden=(hidden * weight.to(hidden.dtype)).sum(2),
             classes=local.softmax(-1)[..., :-1],
             position=torch.stack([(columns * weight[..., 0]).sum(-1), (rows * weight[..., 0]).sum(-1)], dim=-1),
-            score=local[..., :-1].logsumexp(-1) - local[..., -1],
+            score=something(local),
             features=seen,
         )
+
+
+def something(logits: Tensor) -> Tensor:
+    """Class logits (..., C + 1) -> the logit (...) of "something is here"."""
+    logits = upcast(logits)
+    return logits[..., :-1].logsumexp(-1) - logits[..., -1]
 
 
 def image_labels_loss(logits: Tensor, present: Tensor) -> Tensor:

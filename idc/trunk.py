@@ -150,6 +150,10 @@ class Trunk(nn.Module, ABC):
     def feature_head(self, hidden: Tensor) -> Tensor:
         """(n, d) -> (n, F')."""
 
+    def image_labels(self, features: Tensor, present: Tensor) -> Tensor:
+        """The loss (B,) of naming what images (B, N, F) show, present (B, classes). Raises ValueError: not here."""
+        raise ValueError('the task "labels" needs a model that localises classes: set architecture to "idc"')
+
     # ---- training
 
     def forward(

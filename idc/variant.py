@@ -32,6 +32,26 @@ def code(position: Tensor, size: int, extent: float) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(-2)
 
 
+def camera_motion(position: Tensor, target: Tensor, trust: Tensor, scale: float) -> Tensor:
+    """Where the camera's motion alone takes each region: (B, T, 2) -> (B, T, 2), without gradient.
+
+    An affine map fitted to the pairs (position, target), each weighed by its trust (B, T); pairs far from the fit, things
+    that moved or were mistaken for others, lose their weight (iteratively reweighted least squares, Cauchy weights).
+    """
+    with torch.no_grad():
+        ones = torch.ones_like(position[..., :1])
+        basis = torch.cat([ones, (position - scale / 2) / scale], dim=-1)  # (B, T, 3)
+        moved = target - position
+        prior = torch.diag(position.new_tensor([0.01, 0.1, 0.1]))  # no evidence: no motion
+        weight, fitted = trust, torch.zeros_like(moved)
+        for _ in range(3):
+            weighted = basis * weight[..., None]
+            system = weighted.transpose(1, 2) @ basis + prior
+            fitted = basis @ torch.linalg.solve(system, weighted.transpose(1, 2) @ moved)
+            weight = trust / (1 + (moved - fitted).square().sum(-1))
+        return position + fitted
+
+
 class Matching(nn.Module):
     """For every region of one image, its counterparts in the other."""
 
@@ -39,25 +59,35 @@ class Matching(nn.Module):
         super().__init__()
         self.size, self.extent = config.d_model, 2.0 * max(config.grid)
         # Log of how sharply looks and place decide, for the three views; learnt.
-        self.log_sharpness = nn.Parameter(torch.tensor([[8.0, 0.02], [0.05, 0.3], [8.0, 0.15]]).log())
-        self.projection = nn.Linear(len(VIEWS) * (3 * self.size + 1), self.size)
+        self.log_sharpness = nn.Parameter(torch.tensor([[10.0, 0.02], [0.05, 1.0], [10.0, 0.3]]).log())
+        self.expand = nn.Linear(len(VIEWS) * (3 * self.size + 3), config.d_ff)
+        self.contract = nn.Linear(config.d_ff, self.size)
 
     def forward(self, looks: Tensor, regions: Regions, other_looks: Tensor, other: Regions) -> Tensor:
         """looks, other_looks (B, T, d) -> (B, T, d)."""
         looks, other_looks = looks.float(), other_looks.float()
         similarity = functional.normalize(looks, dim=-1) @ functional.normalize(other_looks, dim=-1).transpose(1, 2)
-        offset = regions.position[:, :, None] - other.position[:, None]
-        distance = (offset**2).sum(-1)
         exists = functional.logsigmoid(other.score)[:, None]
+        sharpness = self.log_sharpness.float().exp()
+        expected = regions.position
+        with torch.no_grad():
+            offset = expected[:, :, None] - other.position[:, None]
+            weight = (sharpness[0, 0] * similarity - sharpness[0, 1] * offset.square().sum(-1) + exists).softmax(-1)
+            trust = weight.square().sum(-1) * regions.score.sigmoid()
+            expected = camera_motion(expected, weight @ other.position, trust, self.extent)
+        offset = expected[:, :, None] - other.position[:, None]
+        distance = offset.square().sum(-1)
         found = []
-        for by_looks, by_place in self.log_sharpness.float().exp():
+        for by_looks, by_place in sharpness:
             scores = by_looks * similarity - by_place * distance + exists
             weight = scores.softmax(-1)
             counterpart = weight @ other_looks
-            moved = regions.position - weight @ other.position
+            moved = expected - weight @ other.position
             found += [counterpart - looks, counterpart * looks, code(moved, self.size, self.extent / 2)]
-            found.append(0.2 * scores.logsumexp(-1, keepdim=True))
-        return self.projection(torch.cat(found, dim=-1).to(self.projection.weight.dtype))
+            alike, apart = (weight * similarity).sum(-1), (weight * distance).sum(-1)
+            found.append(torch.stack([4 * alike, apart.log1p(), 0.2 * scores.logsumexp(-1)], dim=-1))
+        hidden = functional.gelu(self.expand(torch.cat(found, dim=-1).to(self.expand.weight.dtype)))
+        return self.contract(hidden)
 
 
 class RegionModel(Trunk):
@@ -72,6 +102,9 @@ class RegionModel(Trunk):
         self.place = nn.Linear(size, size)
         self.sureness = nn.Linear(1, size)
         self.matching = Matching(config)
+        # Words enter scaled by sqrt(d): with torch's own start they would drown their positions.
+        for table in (self.embedding.words, self.embedding.types):
+            nn.init.normal_(table.weight, std=0.5 * size**-0.5)
         self.regression = nn.Sequential(
             nn.Linear(size, size),
             nn.GELU(),
@@ -122,5 +155,4 @@ class RegionModel(Trunk):
 
     def image_labels(self, features: Tensor, present: Tensor) -> Tensor:
         """The loss (B,) of naming the classes in images (B, N, F) whose classes are present (B, C)."""
-        _, logits = self.finder.cells(*self.finder.levels(features))
-        return image_labels_loss(logits, present)
+        return image_labels_loss(self.finder.logits(features), present)

@@ -1,0 +1,133 @@
+"""What people call: two images in, one sentence about what differs out.
+
+captioner = Captioner.load("runs/blocks")
+captioner.caption("before.jpg", "after.jpg").text
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from idc import export
+from idc.backbone import Backbone
+from idc.generate import generate
+
+ImageLike = str | Path | Image.Image | np.ndarray
+PIXEL_LIMIT = 64 * 1024 * 1024  # by the header, before anything is decoded
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message is one line with its name."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One pair captioned.
+
+    changed_probability: that the images differ, by the model's changed/unchanged head. alternatives: sentences with
+    their log-probability, best first; the first is `text`. difference: (rows, columns) of the feature grid, how far the
+    two images are apart there, 0 to 1 = the largest.
+    """
+
+    text: str
+    changed_probability: float
+    alternatives: tuple[tuple[str, float], ...]
+    difference: np.ndarray
+
+
+class Captioner:
+    """A trained model with its backbone and tokenizer."""
+
+    def __init__(self, exported: export.Exported, backbone: Backbone, device: str | torch.device = "cpu") -> None:
+        self._exported = exported
+        self._backbone = backbone
+        self._device = torch.device(device)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu", backbone_weights: str = "") -> Captioner:
+        """From a run folder or its model/ folder. backbone_weights: a local file, where the backbone's weights come
+        neither with pip nor from the hub. ValueError, one line, where something is missing or does not fit."""
+        exported = export.load(path, device)
+        return cls(exported, Backbone.from_description(exported.backbone, backbone_weights, device), device)
+
+    def caption(
+        self, before: ImageLike, after: ImageLike, beam: int | None = None, length_penalty: float | None = None
+    ) -> Caption:
+        """What changed from `before` to `after`: paths, PIL images or uint8 arrays (H, W, 3), of any size.
+
+        beam: sentences kept while searching, and the number of alternatives; None = as the model was evaluated.
+        Raises ImageError naming an image that cannot be used.
+        """
+        return self.captions([(before, after)], beam, length_penalty)[0]
+
+    def captions(
+        self,
+        pairs: Sequence[tuple[ImageLike, ImageLike]],
+        beam: int | None = None,
+        length_penalty: float | None = None,
+    ) -> list[Caption]:
+        """`caption` of many pairs at once, which is faster; all of them pass through the model together."""
+        if not pairs:
+            return []
+        decoding = self._exported.decoding
+        images = [_pixels(image, role) for pair in pairs for image, role in zip(pair, ("before", "after"), strict=True)]
+        features = self._backbone.features(images).float().to(self._device)
+        before, after = features[0::2], features[1::2]
+        made = generate(
+            self._exported.model,
+            {"before": before, "after": after},
+            decoding.beam if beam is None else beam,
+            decoding.length_penalty if length_penalty is None else length_penalty,
+        )
+        distance = (before - after).norm(dim=-1).cpu().numpy().reshape(len(pairs), *self._backbone.grid)
+        results = []
+        for number in range(len(pairs)):
+            sentences: dict[str, float] = {}
+            rows = zip(made.alternatives[number], made.alternative_log_probability[number].tolist(), strict=True)
+            for ids, log_probability in rows:
+                if np.isfinite(log_probability):
+                    sentences.setdefault(self._exported.tokenizer.decode(ids.tolist()), log_probability)
+            alternatives = tuple(sentences.items())
+            largest = float(distance[number].max()) or 1.0
+            results.append(
+                Caption(alternatives[0][0], float(made.changed[number]), alternatives, distance[number] / largest)
+            )
+        return results
+
+    def heat_map(self, caption: Caption, image: ImageLike) -> Image.Image:
+        """One of the two images of `caption` with the places where they differ lit up in red."""
+        base = Image.fromarray(_pixels(image, "image"))
+        top, left, height, width = self._backbone.place(base.height, base.width)
+        rows, columns = self._backbone.canvas
+        strength = Image.fromarray((180 * caption.difference**2).astype(np.uint8))
+        strength = strength.resize((columns, rows), Image.Resampling.BICUBIC)
+        mask = strength.crop((left, top, left + width, top + height)).resize(base.size, Image.Resampling.BICUBIC)
+        return Image.composite(Image.new("RGB", base.size, (235, 40, 30)), base, mask)
+
+
+def _pixels(image: ImageLike, role: str) -> np.ndarray:
+    """uint8 RGB (H, W, 3), upright."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ImageError(f"{role}: an array must be uint8 of shape (H, W, 3), not {image.dtype} of {image.shape}")
+        return image
+    if isinstance(image, Image.Image):
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    path = Path(image)
+    try:
+        with Image.open(path) as opened:
+            if opened.width * opened.height > PIXEL_LIMIT:
+                raise ImageError(f"{path} has {opened.width} x {opened.height} pixels; make it smaller")
+            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{path} cannot be read as an image ({' '.join(str(error).split())})") from None
