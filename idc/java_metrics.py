@@ -26,11 +26,14 @@ class _CachedMeteor(Meteor):
     def _stat(self, hypothesis_str: str, reference_list: list[str]) -> str:
         key = (hypothesis_str, *reference_list)
         if key not in self._known:
-            statistics = super()._stat(hypothesis_str, reference_list)
+            try:
+                statistics = super()._stat(hypothesis_str, reference_list)
+            except OSError:  # the pipe is broken
+                statistics = ""
             if not statistics:
-                raise RuntimeError(
-                    "METEOR's Java process ended: " + self.meteor_p.stderr.read().decode().strip()[-300:]
-                )
+                self.meteor_p.kill()  # so that reading what it said last cannot wait
+                said = self.meteor_p.stderr.read().decode(errors="replace").split()
+                raise RuntimeError(f"METEOR's Java process ended: {' '.join(said)[-300:]}")
             self._known[key] = statistics
         return self._known[key]
 
@@ -64,4 +67,9 @@ def main(request: Path, answer: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        # An orderly end would run Meteor.__del__, which waits for ever for a lock that the failed call still holds.
+        os._exit(1)

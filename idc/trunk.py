@@ -154,6 +154,9 @@ class Trunk(nn.Module, ABC):
         """The loss (B,) of naming what images (B, N, F) show, present (B, classes). Raises ValueError: not here."""
         raise ValueError('the task "labels" needs a model that localises classes: set architecture to "idc"')
 
+    def name_classes(self, words: Tensor) -> None:
+        """Tells the model the words (classes, W) of each class's name, padded; of no use to the published network."""
+
     # ---- training
 
     def forward(

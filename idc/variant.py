@@ -23,10 +23,11 @@ from idc.regions import RegionFinder, Regions, image_labels_loss
 from idc.trunk import AFTER, BEFORE, ImageTokens, Trunk
 
 VIEWS = ("looks", "place", "both")
+CLASS_WORDS = 8  # of a class name, at most
 
 
 def code(position: Tensor, size: int, extent: float) -> Tensor:
-    """(..., 2) x, y -> (..., size): sines and cosines of each coordinate, wavelengths from 2 * extent down by octaves."""
+    """(..., 2) x, y -> (..., size): sines and cosines of each coordinate, wavelengths 2 * extent to extent / 16."""
     octaves = torch.linspace(0, 5, size // 4, device=position.device)
     angle = position[..., None] * (math.pi / extent * 2.0**octaves)
     return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(-2)
@@ -35,8 +36,8 @@ def code(position: Tensor, size: int, extent: float) -> Tensor:
 def camera_motion(position: Tensor, target: Tensor, trust: Tensor, scale: float) -> Tensor:
     """Where the camera's motion alone takes each region: (B, T, 2) -> (B, T, 2), without gradient.
 
-    An affine map fitted to the pairs (position, target), each weighed by its trust (B, T); pairs far from the fit, things
-    that moved or were mistaken for others, lose their weight (iteratively reweighted least squares, Cauchy weights).
+    An affine map fitted to the pairs (position, target), each weighed by its trust (B, T); pairs far from the fit,
+    things that moved or were mistaken for others, lose weight (iteratively reweighted least squares, Cauchy weights).
     """
     with torch.no_grad():
         ones = torch.ones_like(position[..., :1])
@@ -98,7 +99,8 @@ class RegionModel(Trunk):
         size = config.d_model
         self.finder = RegionFinder(config)
         self.looks = nn.Linear(config.cell_size, size)
-        self.class_looks = nn.Linear(config.classes, size, bias=False)
+        # The words of each class's name, as `name_classes` sets them; saved with the weights.
+        self.register_buffer("class_words", torch.full((config.classes, CLASS_WORDS), config.pad))
         self.place = nn.Linear(size, size)
         self.sureness = nn.Linear(1, size)
         self.matching = Matching(config)
@@ -117,6 +119,22 @@ class RegionModel(Trunk):
         """T, the regions of one image."""
         return self.config.regions
 
+    def name_classes(self, words: Tensor) -> None:
+        """Sets the names of the classes: ids (classes, W), padded; words past CLASS_WORDS are left out.
+
+        What a region looks like is then put into the very vectors of the words that say it, which leaves the caption
+        little more to learn than where to look.
+        """
+        words = words[:, :CLASS_WORDS]
+        self.class_words.fill_(self.config.pad)
+        self.class_words[:, : words.shape[1]] = words
+
+    def class_names(self) -> Tensor:
+        """(classes, d): the mean vector of the words of each name; zeros for a class without one."""
+        said = (self.class_words != self.config.pad).to(self.dtype)[..., None]
+        vectors = self.embedding.words(self.class_words) * self.embedding.scale
+        return (vectors * said).sum(1) / said.sum(1).clamp_min(1)
+
     def find(self, batch: Mapping[str, Tensor]) -> Regions:
         """The regions of the photos (B images), or of all before and then all after images (2B)."""
         features = batch["photo"] if "photo" in batch else torch.cat([batch["before"], batch["after"]])
@@ -126,7 +144,7 @@ class RegionModel(Trunk):
         """A hidden region keeps its place and loses its looks, for its counterparts too."""
         regions = self.find(batch)
         dtype = self.dtype
-        looks = self.looks(regions.hidden) + self.class_looks(regions.classes.to(dtype))
+        looks = self.looks(regions.hidden) + regions.classes.to(dtype) @ self.class_names()
         place = self.place(code(regions.position, self.config.d_model, 2.0 * max(self.config.grid)).to(dtype))
         own = place + self.sureness(0.2 * regions.score[..., None].to(dtype))
         if visual_mask is not None:

@@ -1,0 +1,132 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from idc import caption, export
+from idc.backbone import Backbone, BackboneError
+from idc.captioner import Captioner, ImageError
+from idc.config import ModelConfig
+from idc.model import build
+from shards.vocabulary import train_tokenizer
+
+SIZE = (48, 64)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder with the exported model of an untrained network over a real backbone."""
+    folder = tmp_path_factory.mktemp("run")
+    entry = train_tokenizer(["the red cube has disappeared", "there is no change"], folder, "words")
+    backbone = Backbone(size=SIZE)
+    torch.manual_seed(0)
+    model = build(
+        ModelConfig(
+            vocab_size=entry["size"], feature_dim=backbone.dim, grid=backbone.grid, max_length=8, d_model=16, heads=2,
+            d_ff=32, cross_modal_blocks=1,
+        )
+    )  # fmt: skip
+    export.save(folder / "model", model.config, model.state_dict(), folder / entry["file"], backbone.describe())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def captioner(run):
+    return Captioner.load(run)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Before and after files: the after image differs in its lower right corner."""
+    folder = tmp_path_factory.mktemp("images")
+    before = np.full((96, 128, 3), 120, np.uint8)
+    before[20:40, 30:60] = (200, 30, 30)
+    after = before.copy()
+    after[64:90, 96:124] = (20, 60, 220)
+    for name, pixels in (("before.png", before), ("after.png", after)):
+        Image.fromarray(pixels).save(folder / name)
+    return folder / "before.png", folder / "after.png"
+
+
+def test_paths_pictures_and_arrays_give_the_same(captioner, images):
+    by_path = captioner.caption(*images)
+    pictures = [Image.open(path) for path in images]
+    for pair in (pictures, [np.asarray(picture) for picture in pictures], [str(path) for path in images]):
+        other = captioner.caption(*pair)
+        assert (other.text, other.alternatives) == (by_path.text, by_path.alternatives)
+    assert 0 <= by_path.changed_probability <= 1
+    assert by_path.alternatives[0][0] == by_path.text and len(by_path.alternatives) <= 3
+    scores = [score for _, score in by_path.alternatives]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_one_pair_and_many_agree(captioner, images):
+    before, after = images
+    alone = [captioner.caption(before, after, beam=1), captioner.caption(after, before, beam=1)]
+    together = captioner.captions([(before, after), (after, before)], beam=1)
+    assert [one.text for one in together] == [one.text for one in alone]
+    assert together[0].changed_probability == pytest.approx(alone[0].changed_probability, abs=1e-3)
+    assert captioner.captions([]) == []
+
+
+def test_the_heat_map_is_red_where_the_images_differ(captioner, images):
+    found = captioner.caption(*images)
+    assert found.difference.shape == (3, 4) and found.difference.max() == 1
+    assert np.unravel_index(found.difference.argmax(), (3, 4)) == (2, 3)
+    lit = np.asarray(captioner.heat_map(found, images[0])).astype(int) - np.asarray(Image.open(images[0])).astype(int)
+    assert lit[80:, 110:, 0].mean() > 30 and abs(lit[:30, :20]).mean() < 5
+
+
+def test_images_that_cannot_be_used_are_named(captioner, images, tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(ImageError, match="notes.txt cannot be read as an image"):
+        captioner.caption(tmp_path / "notes.txt", images[1])
+    with pytest.raises(ImageError, match="missing.png: no such file"):
+        captioner.caption(images[0], tmp_path / "missing.png")
+    with pytest.raises(ImageError, match="after: an array must be uint8"):
+        captioner.caption(images[0], np.zeros((4, 4)))
+
+
+def test_a_model_of_another_backbone_is_refused(run, tmp_path):
+    target = tmp_path / "model"
+    target.mkdir()
+    for path in (run / "model").iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    config = json.loads((target / "config.json").read_text())
+    config["backbone"]["weights_sha256"] = "0" * 64
+    (target / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BackboneError, match="weights_sha256"):
+        Captioner.load(target)
+
+
+def test_the_command_prints_a_sentence_or_json(run, images, capsys, tmp_path):
+    arguments = [str(path) for path in images] + ["--checkpoint", str(run)]
+    assert caption.main(arguments) == 0
+    sentence = capsys.readouterr().out
+    assert sentence.count("\n") == 1
+    heat_map = tmp_path / "heat.png"
+    assert caption.main([*arguments, "--json", "--beam", "2", "--heat-map", str(heat_map)]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert len(content["alternatives"]) <= 2 and content["alternatives"][0]["caption"] == content["caption"]
+    assert Image.open(content["heat_map"]).size == (128, 96)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (("before.png", "nothing.png"), "nothing.png: no such file"),
+        (("--checkpoint", "--beams"), "the following arguments are required"),
+    ],
+)
+def test_the_command_names_mistakes_in_one_line(run, images, capsys, change, message):
+    arguments = [str(path) for path in images] + ["--checkpoint", str(run)]
+    arguments = [argument.replace(*change) for argument in arguments]
+    try:
+        code = caption.main(arguments)
+    except SystemExit as exit:
+        code = exit.code
+    written = capsys.readouterr()
+    assert code == 2 and message in written.err
+    assert written.err.count("\n") == 1 and written.out == ""
