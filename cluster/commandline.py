@@ -1,0 +1,113 @@
+"""The command line of `cluster/train.py`: a recipe or a config.yaml, a stage, dotted options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from cluster.config import DERIVED, STAGES, Config, validate
+from cluster.errors import ConfigError
+from cluster.options import from_dict, nearest, options, override, show, type_name
+from cluster.recipes import RECIPES
+
+DEFAULT_RECIPE = "blocks"
+STAGE_CHOICES = ("all", *STAGES, "evaluate")
+USAGE = "usage: python cluster/train.py [RECIPE] [--stage all|pretrain|finetune|evaluate] [--dotted.option value]..."
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the user asked for."""
+
+    config: Config
+    stage: str = "all"
+    help: bool = False
+
+    @property
+    def training_stages(self) -> tuple[str, ...]:
+        """The training stages to run; those without steps are left out."""
+        asked = STAGES if self.stage == "all" else (self.stage,)
+        return tuple(name for name in STAGES if name in asked and self.config.stage(name).steps)
+
+    @property
+    def evaluates(self) -> bool:
+        """True where captions are to be made and scored."""
+        return self.stage in ("all", "evaluate")
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command, its options applied and checked. ConfigError, one line, for whatever cannot be meant."""
+    recipe, stage, changes, help_asked = None, "all", [], False
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word in ("--help", "-h"):
+            help_asked = True
+        elif not word.startswith("-"):
+            if recipe is not None:
+                raise ConfigError(f"{word!r}: only one recipe can be given, and {recipe!r} is; {USAGE}")
+            recipe = word
+        elif not word.startswith("--"):
+            raise ConfigError(f"{word!r} is not an option: options begin with --; {USAGE}")
+        else:
+            name, sign, value = word[2:].partition("=")
+            if not sign:
+                if not rest or rest[0].startswith("--"):
+                    raise ConfigError(f"--{name} needs a value: --{name} VALUE")
+                value = rest.pop(0)
+            if name == "stage":
+                stage = value
+            else:
+                changes.append((name, value))
+    if stage not in STAGE_CHOICES:
+        raise ConfigError(f"--stage {stage!r} is not a stage{nearest(stage, STAGE_CHOICES)}")
+    config = override(load_recipe(recipe or DEFAULT_RECIPE), changes, refuse=DERIVED)
+    validate(config)
+    if stage in STAGES and config.stage(stage).steps == 0:
+        raise ConfigError(f"--stage {stage} has nothing to do: --{stage}.steps is 0")
+    return Command(config, stage, help_asked)
+
+
+def load_recipe(name: str) -> Config:
+    """The configuration of a recipe, or of a YAML file such as runs/NAME/config.yaml."""
+    if name in RECIPES:
+        return RECIPES[name]()
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"no recipe {name!r}{nearest(name, RECIPES)}")
+    return read_config(path)
+
+
+def read_config(path: Path) -> Config:
+    """The configuration in a YAML file; ConfigError naming the file where it is not one."""
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise ConfigError(f"{path} is not YAML") from None
+    try:
+        return from_dict(Config(), values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def help_text(config: Config) -> str:
+    """Usage, recipes and every option with its default in this recipe."""
+    lines = [USAGE, "", "Recipes (or a config.yaml of a run):"]
+    lines += [f"  {name:14}{(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items()]
+    lines += ["", f"Options, with their values in the recipe {config.name!r}:"]
+    lines.append(f"  {'--stage ' + '|'.join(STAGE_CHOICES):48} [all]")
+    for option in options(config):
+        if option.name not in DERIVED:
+            line = f"  {f'--{option.name} {_short(type_name(option.type))}':48} [{show(option.value)}]"
+            lines.append(f"{line}  {option.comment}".rstrip())
+    return "\n".join(lines)
+
+
+def _short(kind: str) -> str:
+    """A type's name for a narrow column: the keys of a table are in the recipes."""
+    return "NAME=" + kind.rpartition("=")[2] if "=" in kind else kind

@@ -1,0 +1,277 @@
+"""The complete configuration of a run. The comment behind each field is what `cluster/train.py --help` prints."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from cluster.errors import ConfigError
+from idc.config import ModelConfig
+
+Task = Literal[
+    "mlm", "mvcl", "fda", "classify", "class_labels", "photo_mlm", "photo_mvcl", "photo_fda", "photo_labels", "finetune"
+]
+LossName = Literal["mlm", "mvcl", "fda", "class", "match", "class_contrastive", "labels", "caption", "changed"]
+NegativeKind = Literal["retrieve", "replace", "confuse"]
+StageName = Literal["pretrain", "finetune"]
+
+STAGES: tuple[str, ...] = get_args(StageName)
+LOSSES_OF_TASK = {
+    "mlm": ("mlm",), "mvcl": ("mvcl",), "fda": ("fda",), "classify": ("class", "match", "class_contrastive"),
+    "class_labels": ("labels",), "photo_mlm": ("mlm",), "photo_mvcl": ("mvcl",), "photo_fda": ("fda",),
+    "photo_labels": ("labels",), "finetune": ("caption", "changed"),
+}  # fmt: skip
+# Tasks whose losses compare samples with each other: they work inside groups of `contrastive_group` samples.
+GROUPED_TASKS = frozenset({"mvcl", "photo_mvcl", "classify"})
+# Fields that cannot change what is learned: a run folder may be resumed with other values of these.
+HARMLESS = (
+    "root", "data.pack_workers", "data.read_threads", "data.prefetch", "evaluate.", "log.", "cluster.threads",
+    "cluster.cpus_per_worker", "cluster.timeout_s", "cluster.restarts", "pretrain.log_every", "finetune.log_every",
+    "pretrain.checkpoint_every", "finetune.checkpoint_every", "pretrain.keep", "finetune.keep",
+)  # fmt: skip
+# Model fields that the data decide; they are filled in when the data are opened.
+DERIVED = (
+    "model.vocab_size", "model.feature_dim", "model.grid", "model.classes", "model.fine_channels",
+    "model.pad", "model.bos", "model.eos", "model.unk", "model.cls", "model.mask",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BlocksConfig:
+    """What is packed when the embedded data set is missing; the fields of shards.sources.blocks.BlocksOptions."""
+
+    seed: int = 0  # of scenes, captions and camera
+    scenes: tuple[int, int, int] = (4000, 250, 500)  # scene triples of the train, val and test split
+    size: tuple[int, int] = (160, 120)  # width and height of the images, pixels
+    supersample: int = 2  # rays a pixel along each axis
+    relational: float = 0.0  # share of captions that name an object by its relation to another
+    class_photos: int = 40  # single-object photos of each of the 96 classes
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    shards: str = "data/blocks"  # shard folder, relative to the root
+    features: str = ""  # folder of cached grid features, made when missing; empty: beside the shards
+    source: Literal["blocks", "none"] = "blocks"  # what is packed when the shard folder is missing; none: nothing
+    blocks: BlocksConfig = field(default_factory=BlocksConfig)
+    tokenizer: Literal["sentencepiece", "words"] = "sentencepiece"  # trained when the shards are packed here
+    pack_workers: int = 0  # processes that pack and cache features; 0: one a core
+    read_threads: int = 2  # threads of a worker that read and assemble batches ahead of the model
+    prefetch: int = 4  # steps that are held ready
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    name: str = "efficientnet_lite0"  # timm model whose frozen grid features are cached
+    weights: str = ""  # local weight file; empty: the installed ImageNet weights of efficientnet_lite0
+    size: tuple[int, int] = (128, 160)  # height and width that images are fitted into, pixels
+
+
+@dataclass(frozen=True)
+class NegativesConfig:
+    kinds: tuple[NegativeKind, ...] = ("retrieve", "replace", "confuse")  # which lists hard negatives are drawn from
+    count: int = 6  # negatives K a pair
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    steps: int = 1000  # optimiser steps; 0: the stage is left out
+    global_batch_size: int = 64  # samples a step over all workers
+    micro_batch_size: int = 64  # most samples a worker puts through the model at once; the rest is accumulated
+    ratios: dict[Task, float] = field(default_factory=dict)  # how often each task is drawn; one task a step
+    batch_sizes: dict[Task, int] = field(default_factory=dict)  # samples a step of single tasks, where it differs
+    weights: dict[LossName, float] = field(default_factory=dict)  # of each loss; else 1, and 0 for fda in finetune
+    negatives: NegativesConfig = field(default_factory=NegativesConfig)
+    mvcl_temperature: float = 1.0  # of the masked visual contrastive loss
+    fda_temperature: float = 1.0  # of the fine-grained difference aligning loss
+    contrastive_group: int = 16  # samples that contrastive losses compare with each other; independent of the workers
+    label_smoothing: float = 0.0  # of the losses over words
+    same_class_share: float = 0.5  # classify: share of the photo pairs that are of one class
+    lr: float = 1e-3  # peak learning rate
+    schedule: Literal["noam", "cosine", "constant", "halving"] = "cosine"  # after a linear warm-up
+    warmup_steps: int = 100  # steps of linear warm-up
+    lr_floor: float = 0.0  # cosine: the last learning rate as a share of the peak
+    halve_at: tuple[int, ...] = ()  # halving: steps at which the learning rate is halved
+    weight_decay: float = 0.01  # AdamW, on matrices alone; 0 is plain Adam
+    betas: tuple[float, float] = (0.9, 0.999)  # AdamW
+    clip: float = 1.0  # largest norm of the gradient; 0: no clipping
+    checkpoint_every: int = 500  # steps between checkpoints; one is always written at the end
+    keep: int = 2  # newest checkpoints kept, besides the best
+    log_every: int = 10  # steps between lines of metrics.jsonl
+    skip_limit: int = 5  # steps in a row with a loss or gradient that is not finite before the run stops
+    start_from: str = ""  # run folder or .safetensors file with the first weights; empty: the earlier stage's
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(StageConfig):
+    references: int = 1  # captions of a pair that one step teaches, for one pass over its images
+    validate_every: int = 0  # steps between captioning the validation split; 0: never
+    validate_limit: int = 0  # most pairs captioned at a validation; 0: all
+    select: Literal["CIDEr", "ROUGE_L", "BLEU-4", "balanced"] = "CIDEr"  # validation metric that decides which is best
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    shards: str = ""  # another shard folder to caption and score; empty: the run's own
+    split: Literal["train", "val", "test"] = "test"  # split to caption and score
+    beam: int = 3  # beam width; 1: greedy
+    length_penalty: float = 0.6  # beam scores are divided by length to this power
+    batch_size: int = 32  # pairs captioned at once by a worker
+    limit: int = 0  # most pairs to caption; 0: all
+    tokenizer: Literal["ptb", "split"] = "ptb"  # of the metrics: the COCO tools' own, or white space
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    workers: int = 2  # training processes
+    gpus_per_worker: Literal[0, 1] = 0  # 0 trains on CPUs with gloo, 1 on GPUs with NCCL
+    cpus_per_worker: float = 1.0  # CPUs that Ray sets aside for a worker
+    threads: int = 1  # torch threads of a worker
+    zero_stage: Literal[0, 1, 2, 3] = 1  # DeepSpeed ZeRO: what is sharded (1 optimiser, 2 gradients, 3 parameters)
+    precision: Literal["fp32", "bf16"] = "fp32"  # of matrix products; weights and optimiser stay fp32
+    timeout_s: int = 600  # longest wait for another worker, seconds
+    restarts: int = 0  # times that lost workers are started again from the last checkpoint
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"  # auto: online where a key is set, else offline
+    project: str = "image-difference-captioning"  # W&B project
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str = "run"  # name of the run folder, runs/NAME
+    seed: int = 0  # of the weights, the order of samples, masks and dropout
+    root: str = ""  # folder of data/ and runs/; empty: $IDC_HOME, else the checkout
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(vocab_size=6, classes=1, fine_channels=1))
+    pretrain: StageConfig = field(default_factory=StageConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    def stage(self, name: str) -> StageConfig:
+        """The settings of the training stage "pretrain" or "finetune"."""
+        return {"pretrain": self.pretrain, "finetune": self.finetune}[name]
+
+
+def is_harmless(option: str) -> bool:
+    """True where a run may be resumed with another value of this dotted option."""
+    return any(option == name or (name.endswith(".") and option.startswith(name)) for name in HARMLESS)
+
+
+def task_batch_size(stage: StageConfig, task: str) -> int:
+    """Samples of one step of a task over all workers."""
+    return stage.batch_sizes.get(task, stage.global_batch_size)
+
+
+def task_group(stage: StageConfig, task: str) -> int:
+    """Consecutive samples that must stay on one worker and in one micro-batch."""
+    return stage.contrastive_group if task in GROUPED_TASKS else 1
+
+
+def task_micro_batch_size(stage: StageConfig, task: str, world: int) -> int:
+    """Samples a worker puts through the model at once: the largest that divides its share and keeps groups whole."""
+    group = task_group(stage, task)
+    groups = task_batch_size(stage, task) // world // group
+    most = max(stage.micro_batch_size // group, 1)
+    return group * max(count for count in range(1, min(groups, most) + 1) if groups % count == 0)
+
+
+def validate(config: Config) -> None:
+    """Raises ConfigError for values that are impossible, alone or together, naming the option and the fix."""
+    if not re.fullmatch(r"[\w.-]+", config.name) or config.name.startswith("."):
+        raise ConfigError(f"--name {config.name!r} must be letters, digits, '-', '_' and '.', for it names a folder")
+    _at_least(
+        config, 0, "seed", "data.pack_workers", "data.blocks.seed", "data.blocks.class_photos",
+        "data.blocks.relational", "finetune.validate_every", "finetune.validate_limit", "evaluate.limit",
+        "cluster.restarts",
+    )  # fmt: skip
+    _at_least(
+        config, 1, "data.blocks.supersample", "data.read_threads", "data.prefetch", "finetune.references",
+        "evaluate.beam", "evaluate.batch_size", "cluster.workers", "cluster.threads", "cluster.timeout_s",
+    )  # fmt: skip
+    if config.cluster.cpus_per_worker <= 0:
+        raise ConfigError("--cluster.cpus_per_worker must be more than 0")
+    if config.data.shards == "":
+        raise ConfigError("--data.shards is empty: name a shard folder")
+    if min(config.backbone.size) < 32:
+        raise ConfigError("--backbone.size: height and width must be 32 pixels or more")
+    for name in STAGES:
+        _validate_stage(config, name)
+    if config.model.caption_loss == "masked" and config.finetune.references > 1:
+        raise ConfigError("--finetune.references above 1 needs --model.caption_loss causal")
+
+
+def _at_least(config: object, least: int, *names: str, prefix: str = "") -> None:
+    for name in names:
+        value = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        if value < least:
+            raise ConfigError(f"--{prefix}{name} is {value} and must be {least} or more")
+
+
+def _validate_stage(config: Config, name: str) -> None:
+    stage, prefix = config.stage(name), f"--{name}."
+    _at_least(
+        stage, 0, "steps", "warmup_steps", "weight_decay", "clip", "label_smoothing", "lr_floor",
+        "same_class_share", prefix=f"{name}.",
+    )  # fmt: skip
+    _at_least(
+        stage, 1, "global_batch_size", "micro_batch_size", "contrastive_group", "checkpoint_every", "keep", "log_every",
+        "skip_limit", "negatives.count", prefix=f"{name}.",
+    )  # fmt: skip
+    if stage.steps == 0:
+        return
+    for field_name in ("lr", "mvcl_temperature", "fda_temperature"):
+        if getattr(stage, field_name) <= 0:
+            raise ConfigError(f"{prefix}{field_name} must be more than 0")
+    for field_name in ("label_smoothing", "lr_floor", "same_class_share"):
+        if getattr(stage, field_name) > 1:
+            raise ConfigError(f"{prefix}{field_name} is a share and cannot be more than 1")
+    if stage.label_smoothing == 1:
+        raise ConfigError(f"{prefix}label_smoothing must be less than 1")
+    if not all(0 <= beta < 1 for beta in stage.betas):
+        raise ConfigError(f"{prefix}betas must be two numbers in [0, 1)")
+    for table in ("ratios", "weights"):
+        for key, value in getattr(stage, table).items():
+            if value < 0:
+                raise ConfigError(f"{prefix}{table}.{key} is {value} and cannot be negative")
+    if not any(stage.ratios.values()):
+        raise ConfigError(f"{prefix}ratios draws no task: give one a ratio above 0, or set {prefix}steps 0")
+    if name == "pretrain" and stage.ratios.get("finetune"):
+        raise ConfigError("--pretrain.ratios.finetune: the task finetune belongs to --finetune.ratios")
+    if name == "finetune" and not stage.ratios.get("finetune"):
+        raise ConfigError("--finetune.ratios has no task finetune: give it a ratio above 0, or set --finetune.steps 0")
+    if not stage.negatives.kinds:
+        raise ConfigError(f"{prefix}negatives.kinds is empty: name one or more of {', '.join(get_args(NegativeKind))}")
+    if stage.schedule == "noam" and stage.warmup_steps == 0:
+        raise ConfigError(f"{prefix}schedule noam needs {prefix}warmup_steps of 1 or more")
+    if stage.halve_at and stage.schedule != "halving":
+        raise ConfigError(f"{prefix}halve_at is for {prefix}schedule halving, not {stage.schedule}")
+    if stage.lr_floor and stage.schedule != "cosine":
+        raise ConfigError(f"{prefix}lr_floor is for {prefix}schedule cosine, not {stage.schedule}")
+    for task, ratio in stage.ratios.items():
+        if ratio:
+            _validate_batch(config, name, task)
+            if not any(stage.weights.get(loss, 1) for loss in LOSSES_OF_TASK[task]):
+                raise ConfigError(f"{prefix}ratios.{task} teaches nothing: its losses weigh 0; set the ratio to 0")
+
+
+def _validate_batch(config: Config, name: str, task: str) -> None:
+    stage, world = config.stage(name), config.cluster.workers
+    batch, group = task_batch_size(stage, task), task_group(stage, task)
+    option = f"--{name}.batch_sizes.{task}" if task in stage.batch_sizes else f"--{name}.global_batch_size"
+    if batch < 1 or batch % (group * world):
+        what = f"--cluster.workers {world}" + (f" x --{name}.contrastive_group {group}" if group > 1 else "")
+        raise ConfigError(f"{option} {batch} must be a multiple of {group * world} ({what}) for the task {task}")
+    if group > stage.micro_batch_size:
+        raise ConfigError(
+            f"--{name}.micro_batch_size {stage.micro_batch_size} is smaller than --{name}.contrastive_group {group}: "
+            f"a group must fit into one micro-batch"
+        )

@@ -1,0 +1,17 @@
+"""Errors of runs. All of them are one line that says what to do; commands print them without a traceback."""
+
+from __future__ import annotations
+
+from shards.errors import DataError
+
+
+class ConfigError(DataError):
+    """An option that is misspelt, of the wrong type or impossible; one line with the option and the fix."""
+
+
+class TrainingError(RuntimeError):
+    """A run failed for a reason that is not the user's input; one line, and where the traceback is."""
+
+
+class NotFiniteError(RuntimeError):
+    """Losses or gradients stopped being finite; one line that names stage, step and task."""

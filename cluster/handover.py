@@ -1,0 +1,112 @@
+"""Weights that pass from stage to stage and out of a run: first weights of a stage, the exported model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from cluster import checkpoint
+from cluster.config import STAGES, Config, FinetuneConfig
+from cluster.errors import ConfigError
+from idc import export
+from idc import tokenizer as tokenizers
+from idc.tokenizer import Tokenizer
+from shards.reader import Folder
+
+# Heads that another data set may need in another size; everything else has to fit.
+REPLACEABLE = ("class_head.", "match_head.")
+
+
+def source_of_stage(run: Path, config: Config, name: str, root: Path) -> Path | None:
+    """The weights file that a stage starts from; None: random weights.
+
+    ConfigError where the file or the earlier stage is missing, naming what to do.
+    """
+    stage = config.stage(name)
+    if stage.start_from:
+        path = root / stage.start_from
+        if path.is_dir():
+            newest = checkpoint.latest(path / "checkpoints" / "pretrain")
+            if newest is None:
+                raise ConfigError(f"--{name}.start_from {path}: no finished checkpoint of pretrain in this run folder")
+            return newest.weights
+        if not path.is_file():
+            raise ConfigError(f"--{name}.start_from {path} is neither a run folder nor a .safetensors file")
+        return path
+    earlier = STAGES[: STAGES.index(name)]
+    if not earlier or not config.pretrain.steps:
+        return None
+    newest = checkpoint.latest(run / "checkpoints" / "pretrain")
+    if newest is None or newest.commit.step < config.pretrain.steps:
+        done = newest.commit.step if newest else 0
+        raise ConfigError(
+            f"{run} has {done} of the {config.pretrain.steps} steps of pretrain: run --stage pretrain (or all) first, "
+            f"or set --pretrain.steps 0 to train {name} from random weights"
+        )
+    return newest.weights
+
+
+def load_first_weights(model: nn.Module, path: Path) -> None:
+    """Loads a weights file into a model of the same sizes; classification heads of another data set stay random.
+
+    Raises ConfigError naming the first tensor that does not fit.
+    """
+    weights, own = checkpoint.load_weights(path), model.state_dict()
+    for name in list(weights):
+        if name in own and weights[name].shape == own[name].shape:
+            continue
+        if name.startswith(REPLACEABLE):
+            del weights[name]
+            continue
+        found = tuple(own[name].shape) if name in own else "no such tensor"
+        raise ConfigError(
+            f"{path}: {name} is {tuple(weights[name].shape)} and this model has {found}: use the model options, the "
+            f"tokenizer and the features of the run that the weights come from"
+        )
+    missing = [name for name in own if name not in weights and not name.startswith(REPLACEABLE)]
+    if missing:
+        raise ConfigError(f"{path} has no {missing[0]}, which this model needs: its model options were other ones")
+    model.load_state_dict(weights, strict=False)
+
+
+def open_tokenizer(shards: Path) -> Tokenizer:
+    """The tokenizer of a shard folder; ConfigError where it has none that can be used."""
+    entry = Folder.open(shards).manifest.get("tokenizer")
+    if not entry:
+        raise ConfigError(f"{shards} has no tokenizer: it can be evaluated on, not trained on")
+    try:
+        return tokenizers.load(shards / entry["file"])
+    except tokenizers.TokenizerError as error:
+        raise ConfigError(str(error)) from None
+
+
+def best_checkpoint(run: Path, config: Config) -> checkpoint.Checkpoint | None:
+    """The checkpoint that is exported: the best of finetune, or the last of pretrain in a run without finetune."""
+    last = [name for name in STAGES if config.stage(name).steps][-1:]
+    if not last:
+        return None
+    stage = config.stage(last[0])
+    folder = run / "checkpoints" / last[0]
+    return checkpoint.best(folder, stage.select) if isinstance(stage, FinetuneConfig) else checkpoint.latest(folder)
+
+
+def export_model(run: Path, config: Config, shards: Path, features: Path) -> None:
+    """Writes run/model/, what `idc.caption` loads: the weights of the best checkpoint, tokenizer and backbone."""
+    best = best_checkpoint(run, config)
+    assert best is not None, "a finished stage has a checkpoint"
+    export.save(
+        run / export.FOLDER,
+        config.model,
+        checkpoint.load_weights(best.weights),
+        open_tokenizer(shards).path,
+        Folder.open(features).manifest["features"],
+        export.Decoding(config.evaluate.beam, config.evaluate.length_penalty),
+        {
+            "run": config.name,
+            "stage": best.commit.stage,
+            "step": best.commit.step,
+            "seed": config.seed,
+            "validation": best.commit.validation,
+        },
+    )

@@ -1,0 +1,130 @@
+"""The course of one command: data, run folder, training on all workers, captions, scores, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from pathlib import Path
+
+from cluster import checkpoint, launch, runfolder
+from cluster.commandline import Command, read_config
+from cluster.config import STAGES, Config
+from cluster.errors import ConfigError
+from cluster.evaluate import read_predictions
+from cluster.handover import best_checkpoint
+from cluster.prepare import Data, prepare, prepare_evaluation, with_sizes
+from cluster.report import write_report
+from cluster.runlog import Progress
+from cluster.scores import score, write_scores
+from cluster.worker import Evaluation, Job
+from idc.export import FOLDER as MODEL_FOLDER
+from shards.reader import Folder
+
+CODE = Path(__file__).resolve().parents[1]
+PREDICTIONS, SCORES = "predictions.jsonl", "scores.json"
+
+
+def run(command: Command) -> None:
+    """Does what the command asks for. DataError for the user's mistakes, TrainingError where training fails."""
+    root = runfolder.find_root(command.config.root, CODE)
+    config = runfolder.with_root(command.config, root)
+    folder = runfolder.check_run(root, config)
+    if command.stage == "evaluate":
+        job = _evaluation_alone(folder, config, root)
+    else:
+        data = prepare(config, root)
+        config = with_sizes(config, data)
+        runfolder.open_run(folder, config, {"shards": data.shards.sha256(), "features": data.features.sha256()})
+        stages = _unfinished(folder, config, command)
+        scored = _evaluation(folder, config, prepare_evaluation(config, root, data)) if command.evaluates else None
+        exports = _exports(folder, config, stages)
+        job = Job(config, folder, data.shards.path, data.features.path, stages, exports, scored)
+    runfolder.write_provenance(folder, CODE)
+    say(f"run folder {folder}")
+    if job.stages or job.exports or job.evaluation:
+        with Progress(folder, job.config):
+            launch.fit(job)
+        shutil.rmtree(folder / launch.RAY_FOLDER, ignore_errors=True)
+    if job.evaluation is not None:
+        _score(folder, job.config, job.evaluation)
+
+
+def _evaluation_alone(folder: Path, config: Config, root: Path) -> Job:
+    """The job of --stage evaluate: the model is the run's, and its training data need not be there."""
+    if not (folder / MODEL_FOLDER).is_dir():
+        raise ConfigError(f"{folder} has no trained model to evaluate: run --stage all first, or give another --name")
+    config = dataclasses.replace(config, model=read_config(folder / runfolder.CONFIG).model)
+    data = prepare_evaluation(config, root, None)
+    return Job(config, folder, data.shards.path, data.features.path, (), evaluation=_evaluation(folder, config, data))
+
+
+def _unfinished(folder: Path, config: Config, command: Command) -> tuple[str, ...]:
+    """The training stages of the command that have steps left."""
+    found = []
+    for name in command.training_stages:
+        newest = checkpoint.latest(folder / "checkpoints" / name)
+        if newest is None or newest.commit.step < config.stage(name).steps:
+            found.append(name)
+        else:
+            say(f"{name} is done: {newest.commit.step} steps")
+    return tuple(found)
+
+
+def _exports(folder: Path, config: Config, stages: tuple[str, ...]) -> bool:
+    """True where the run's last stage will be finished now, or is and its model has not been written."""
+    last = [name for name in STAGES if config.stage(name).steps][-1:]
+    if last and last[0] in stages:
+        return True
+    newest = checkpoint.latest(folder / "checkpoints" / last[0]) if last else None
+    finished = newest is not None and newest.commit.step >= config.stage(last[0]).steps
+    return finished and not (folder / MODEL_FOLDER).is_dir()
+
+
+def _evaluation(folder: Path, config: Config, data: Data) -> Evaluation:
+    """What is captioned, and where results go: the run folder for its own test split, else evaluations/DATA-SPLIT."""
+    split = config.evaluate.split
+    if not data.shards.manifest["splits"].get(split, {}).get("pair", 0):
+        raise ConfigError(f"--evaluate.split {split}: {data.shards.path} has no pairs in it")
+    own = not config.evaluate.shards and split == "test"
+    out = folder if own else folder / "evaluations" / f"{data.shards.path.name}-{split}"
+    out.mkdir(parents=True, exist_ok=True)
+    return Evaluation(data.shards.path, data.features.path, out / PREDICTIONS)
+
+
+def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
+    """scores.json and report.html beside the predictions; a summary for the person who waits."""
+    shards = Folder.open(evaluation.shards)
+    train = shards.stream("pair", "train")
+    candidates = [caption for i in range(len(train)) for caption in train.metadata(i)["captions"]]
+    best = best_checkpoint(folder, config)
+    scores = score(
+        read_predictions(evaluation.predictions),
+        candidates,
+        tokenizer=config.evaluate.tokenizer,
+        seed=config.seed,
+        checkpoint=str(best.folder.relative_to(folder)) if best else "",
+    )
+    out = evaluation.predictions.parent
+    write_scores(out / SCORES, scores)
+    say(_summary(scores))
+    say(f"report {write_report(folder, out, shards, config.evaluate.split)}")
+
+
+def _summary(scores: dict) -> str:
+    """The few numbers that say how good the captions are."""
+
+    def number(value: float | None, digits: int = 1) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    accuracy, skill = scores["accuracy"], scores["skill"]
+    return (
+        f"CIDEr {number(scores['total']['CIDEr'])} (changed {number(scores['changed']['CIDEr'])}), "
+        f"skill {number(skill['total'], 2)} (changed {number(skill['changed'], 2)}), accuracy "
+        + ", ".join(f"{name} {number(accuracy[name])} %" for name in ("changed", "unchanged", "type", "object"))
+    )
+
+
+def say(text: str) -> None:
+    """A line for the person who runs the command."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,105 @@
+"""Recipes: functions that return a complete configuration. `cluster/train.py NAME` runs the one of that name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cluster.config import (
+    BackboneConfig,
+    BlocksConfig,
+    ClusterConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    NegativesConfig,
+    StageConfig,
+)
+from idc.config import ModelConfig
+
+# What the data decide (config.DERIVED) is filled in when they are opened; until then it only has to be possible.
+OPEN = {"vocab_size": 6, "classes": 1, "fine_channels": 1}
+
+
+def blocks() -> Config:
+    """The main job: rendered scenes, frozen features, our architecture; minutes on two cores."""
+    return Config(
+        name="blocks",
+        data=DataConfig(shards="data/blocks", blocks=BlocksConfig(scenes=(3000, 150, 250), class_photos=40)),
+        # Pictures of 160x120 are enlarged: the backbone's cells are 8 and 16 pixels wide, small blocks 10.
+        backbone=BackboneConfig(size=(192, 240)),
+        model=ModelConfig(
+            **OPEN, architecture="idc", d_model=128, heads=4, d_ff=512, cross_modal_blocks=2, cell_size=128,
+            dropout=0.1, attention_dropout=0.0, max_length=32, layer_norm="standard", final_norm=True,
+        ),
+        pretrain=StageConfig(
+            steps=450, global_batch_size=64, micro_batch_size=64, batch_sizes={"fda": 32},
+            ratios={"class_labels": 3, "photo_labels": 4, "classify": 1, "mlm": 2, "mvcl": 1, "fda": 1, "photo_mlm": 2},
+            weights={"labels": 0.3}, negatives=NegativesConfig(count=3), mvcl_temperature=0.1, fda_temperature=0.1,
+            contrastive_group=16, lr=1e-3, warmup_steps=40, checkpoint_every=250,
+        ),
+        finetune=FinetuneConfig(
+            steps=1000, global_batch_size=64, micro_batch_size=32, ratios={"finetune": 5, "photo_labels": 1},
+            weights={"changed": 0.5, "fda": 0.1, "labels": 0.1}, negatives=NegativesConfig(count=1),
+            fda_temperature=0.1, references=3, contrastive_group=16, lr=1e-3, warmup_steps=40,
+            validate_every=250, checkpoint_every=500,
+        ),
+        evaluate=EvaluateConfig(beam=3),
+        cluster=ClusterConfig(precision="bf16"),
+    )  # fmt: skip
+
+
+def blocks_paper() -> Config:
+    """The published architecture, losses, ratios and schedules (AAAI 2022, CLEVR-Change), on the embedded data.
+
+    Its 250,000 steps are meant for GPUs: add --cluster.gpus_per_worker 1.
+    """
+    paper = {"mvcl_temperature": 1.0, "fda_temperature": 1.0, "weight_decay": 0.0, "clip": 0.0, "log_every": 50}
+    return Config(
+        name="blocks_paper",
+        data=DataConfig(shards="data/blocks-20000", blocks=BlocksConfig(scenes=(20_000, 1000, 2000))),
+        backbone=BackboneConfig(size=(224, 224)),
+        model=ModelConfig(**OPEN, caption_loss="masked"),
+        pretrain=StageConfig(
+            steps=250_000, global_batch_size=200, micro_batch_size=100, batch_sizes={"fda": 28},
+            ratios={"mlm": 8, "mvcl": 1, "fda": 2}, negatives=NegativesConfig(count=6), contrastive_group=20,
+            lr=1e-4, schedule="noam", warmup_steps=8000, checkpoint_every=5000, **paper,
+        ),
+        finetune=FinetuneConfig(
+            steps=40_000, global_batch_size=200, micro_batch_size=100, ratios={"finetune": 1}, contrastive_group=20,
+            lr=3e-5, schedule="halving", halve_at=(10_000, 20_000), warmup_steps=0,
+            validate_every=2000, checkpoint_every=2000, **paper,
+        ),
+        evaluate=EvaluateConfig(beam=1),
+    )  # fmt: skip
+
+
+def tiny() -> Config:
+    """Every part of the main job within seconds, on a handful of scenes: for tests. It learns nothing."""
+    stage = {"global_batch_size": 8, "micro_batch_size": 4, "contrastive_group": 2, "log_every": 1, "warmup_steps": 2}
+    return Config(
+        name="tiny",
+        data=DataConfig(
+            shards="data/tiny", read_threads=1,
+            blocks=BlocksConfig(scenes=(24, 8, 8), size=(64, 48), supersample=1, class_photos=2),
+        ),
+        backbone=BackboneConfig(size=(48, 64)),
+        model=ModelConfig(
+            **OPEN, d_model=32, heads=2, d_ff=64, cross_modal_blocks=1, dropout=0.1,
+            attention_dropout=0.0, max_length=24,
+        ),
+        pretrain=StageConfig(
+            steps=10,
+            ratios={"mlm": 2, "mvcl": 1, "fda": 1, "classify": 2, "photo_mlm": 1, "photo_mvcl": 1, "photo_fda": 1},
+            negatives=NegativesConfig(count=2), checkpoint_every=5, **stage,
+        ),
+        finetune=FinetuneConfig(
+            steps=10, ratios={"finetune": 2, "classify": 1}, weights={"fda": 0.5}, negatives=NegativesConfig(count=2),
+            references=2, validate_every=5, validate_limit=4, checkpoint_every=5, **stage,
+        ),
+        evaluate=EvaluateConfig(beam=2, limit=8),
+        cluster=ClusterConfig(timeout_s=120),
+    )  # fmt: skip
+
+
+RECIPES: dict[str, Callable[[], Config]] = {"blocks": blocks, "blocks_paper": blocks_paper, "tiny": tiny}

@@ -1,0 +1,144 @@
+"""The frame of a report: one HTML file, style and script inside, no network, light or dark as the reader has it."""
+
+from __future__ import annotations
+
+from html import escape
+
+STYLE = """
+:root {
+  color-scheme: light dark;
+  --page: #f7f6f2; --card: #ffffff; --ink: #1f2328; --soft: #626a73; --line: #e2e0d8; --accent: #2f6fde;
+  --good: #1a7f4b; --good-bg: #ddf3e6; --fair: #8a5a00; --fair-bg: #fbecc9; --bad: #b3261e; --bad-bg: #fbdfdc;
+  --on-accent: #ffffff;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #14171b; --card: #1d2126; --ink: #e8eaed; --soft: #9aa3ad; --line: #31373e; --accent: #7aa7ff;
+    --good: #6fd6a0; --good-bg: #17382a; --fair: #f0c062; --fair-bg: #3c2f12; --bad: #ff9a90; --bad-bg: #45201d;
+    --on-accent: #10141a;
+  }
+}
+* { box-sizing: border-box }
+[hidden] { display: none !important }
+body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, "Segoe UI", sans-serif }
+main { max-width: 1120px; margin: 0 auto; padding: 32px 24px 80px }
+h1 { font-size: 30px; line-height: 1.2; margin: 0 0 4px }
+h2 { font-size: 21px; margin: 48px 0 8px }
+h3 { font-size: 16px; margin: 28px 0 10px; color: var(--soft); font-weight: 600 }
+p.lead, p.note { color: var(--soft); margin: 0 0 16px; max-width: 78ch }
+p.note { font-size: 14.5px }
+
+.top { display: grid; grid-template-columns: minmax(0, 480px) 1fr; gap: 20px; margin-top: 24px; align-items: stretch }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px }
+.tile { padding: 14px 16px }
+.tile b { display: block; font-size: 30px; line-height: 1.15; font-variant-numeric: tabular-nums }
+.tile span { display: block; margin-top: 2px; color: var(--soft); font-size: 13.5px; line-height: 1.4 }
+.tile, .card, .scroll, details, svg.chart, svg.scale {
+  background: var(--card); border: 1px solid var(--line); border-radius: 12px
+}
+
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; width: 100%; font-size: 14.5px; font-variant-numeric: tabular-nums }
+th, td { padding: 7px 12px; text-align: right; white-space: nowrap }
+th { color: var(--soft); font-weight: 600 }
+td:first-child, th:first-child { text-align: left }
+tbody tr { border-top: 1px solid var(--line) }
+tr.main td { font-weight: 600 }
+tr.part td:first-child { padding-left: 28px }
+tr.base td { color: var(--soft) }
+td.text { white-space: normal; min-width: 16em }
+.missing { color: var(--soft); cursor: help }
+.bar {
+  display: inline-block; width: 90px; height: 8px; border-radius: 4px; background: var(--line);
+  margin-right: 8px; vertical-align: 1px; overflow: hidden
+}
+.bar i { display: block; height: 100%; background: var(--accent) }
+
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 12px }
+svg.chart, svg.scale { width: 100%; height: auto; display: block }
+.wide { overflow-x: auto; margin-top: 12px }
+svg.scale { min-width: 560px }
+svg text { font: 11px system-ui, sans-serif; fill: var(--soft) }
+svg .chart-title { font-weight: 600; font-size: 12.5px; fill: var(--ink) }
+svg .value { font-size: 12px; fill: var(--accent); font-weight: 600 }
+svg .end { text-anchor: end }
+svg .middle { text-anchor: middle }
+svg .grid { stroke: var(--line) }
+svg polyline { fill: none; stroke: var(--accent); stroke-width: 1.8; stroke-linejoin: round }
+svg .raw { opacity: .28; stroke-width: 1 }
+svg .dot { fill: var(--accent) }
+svg .ring { fill: none; stroke: var(--good); stroke-width: 2 }
+svg .stretch { fill: var(--accent); opacity: .25 }
+svg .mark { fill: var(--soft) }
+svg .mark.model { fill: var(--accent) }
+svg text.model { fill: var(--accent); font-weight: 700; font-size: 12.5px }
+
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 14px }
+.card { padding: 12px }
+.card p { margin: 6px 0 0 }
+.card .said { font-size: 16.5px; font-weight: 600; line-height: 1.3; margin-top: 10px }
+.card.large .said { font-size: 22px }
+.card .truth { color: var(--soft); font-size: 14px; line-height: 1.35 }
+.card .facts { color: var(--soft); font-size: 12px; overflow-wrap: anywhere; opacity: .8 }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 6px; cursor: pointer }
+figure { margin: 0; position: relative }
+figure img { width: 100%; display: block; border-radius: 8px; background: var(--line) }
+figcaption {
+  position: absolute; left: 6px; top: 6px; font-size: 11px; background: rgba(0, 0, 0, .55); color: #fff;
+  border-radius: 5px; padding: 0 6px
+}
+.chip { display: inline-block; border-radius: 20px; padding: 1px 10px; font-size: 12.5px; font-weight: 600 }
+.chip { margin-top: 6px; background: var(--bad-bg); color: var(--bad) }
+.chip.right { background: var(--good-bg); color: var(--good) }
+.chip.partly { background: var(--fair-bg); color: var(--fair) }
+.filter { margin: 4px 0 16px; display: flex; flex-wrap: wrap; gap: 8px }
+.filter button {
+  font: inherit; font-size: 14px; border: 1px solid var(--line); background: var(--card); color: var(--ink);
+  border-radius: 20px; padding: 3px 14px; cursor: pointer
+}
+.filter button[aria-pressed=true] { background: var(--accent); border-color: var(--accent); color: var(--on-accent) }
+
+details { padding: 10px 16px; margin-top: 10px }
+summary { cursor: pointer; font-weight: 600 }
+pre { overflow-x: auto; font-size: 12.5px; line-height: 1.45; margin: 10px 0 0 }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margin: 0; font-size: 14.5px }
+dt { color: var(--soft) }
+dd { margin: 0; overflow-wrap: anywhere }
+@media (max-width: 760px) {
+  .top { grid-template-columns: minmax(0, 1fr) }
+  main { padding: 20px 14px 60px }
+  dl { grid-template-columns: 1fr }
+  dd { margin-bottom: 6px }
+}
+"""
+
+# Clicking a pair shows the other image in both places, as people compare by blinking; the filter hides cards.
+SCRIPT = """
+for (const pair of document.querySelectorAll(".pair")) pair.addEventListener("click", () => {
+  const [one, other] = pair.querySelectorAll("img"), [a, b] = pair.querySelectorAll("figcaption");
+  [one.src, other.src] = [other.src, one.src];
+  [a.textContent, b.textContent] = [b.textContent, a.textContent];
+});
+const fits = (card, wanted) => wanted === "" || card.dataset.kind === wanted ||
+  (wanted === "right" && card.dataset.verdict === "right") || (wanted === "not" && card.dataset.verdict !== "right");
+for (const filter of document.querySelectorAll(".filter")) filter.addEventListener("click", event => {
+  const wanted = event.target.dataset.show;
+  if (wanted === undefined) return;
+  for (const button of filter.children) button.setAttribute("aria-pressed", button === event.target);
+  for (const section of document.querySelectorAll("#gallery section")) {
+    let any = false;
+    for (const card of section.querySelectorAll(".card")) any = !(card.hidden = !fits(card, wanted)) || any;
+    section.hidden = !any;
+  }
+});
+"""
+
+
+def page(title: str, body: str) -> str:
+    """A whole HTML document."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"/>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
+        f"<body><main>{body}</main><script>{SCRIPT}</script></body></html>\n"
+    )

@@ -1,0 +1,38 @@
+"""The main job: `python cluster/train.py [RECIPE] [--stage all|pretrain|finetune|evaluate] [--dotted.option value]...`
+
+No argument runs the recipe `blocks`, all stages. A run that was stopped goes on when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # `python cluster/train.py` puts cluster/ on the path, whose modules are not top-level ones
+    sys.path[0] = str(ROOT)
+
+from cluster.commandline import help_text, parse  # noqa: E402
+from cluster.errors import TrainingError  # noqa: E402
+from shards.errors import run_main  # noqa: E402
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the job; exit code 0, 1 where training failed, 2 (by run_main) for the user's mistakes."""
+    command = parse(arguments)
+    if command.help:
+        print(help_text(command.config))
+        return 0
+    from cluster.pipeline import run
+
+    try:
+        run(command)
+    except TrainingError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,30 @@
+"""Scores of captions during fine-tuning: quick, without Java, on the words as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cluster.scores import accuracies
+from idc.metrics import cider
+
+
+def validation_scores(predictions: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """CIDEr, ROUGE_L and BLEU-4 on white-space tokens, and the accuracies of changed, unchanged, type and object.
+
+    `predictions` as cluster.evaluate.predict makes them. In percent; None where there is nothing to compute from.
+    """
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    pairs = [prediction for prediction in predictions if prediction["references"]]
+    scores: dict[str, float | None] = {"CIDEr": None, "ROUGE_L": None, "BLEU-4": None}
+    if len(pairs) > 1:  # with one pair, every word is in all documents and CIDEr is 0 whatever is said
+        references = {str(i): list(pair["references"]) for i, pair in enumerate(pairs)}
+        said = {str(i): [pair["caption"] or "nothing"] for i, pair in enumerate(pairs)}
+        scores["CIDEr"] = cider(references, {key: texts[0] for key, texts in said.items()})
+        scores["ROUGE_L"] = 100 * float(Rouge().compute_score(references, said)[0])
+        scores["BLEU-4"] = 100 * float(Bleu(4).compute_score(references, said, verbose=0)[0][3])
+    found = accuracies(pairs, [pair.get("truth") for pair in pairs])
+    scores |= {name: found[name] for name in ("changed", "unchanged", "balanced", "type", "object")}
+    return {name: None if value is None else round(float(value), 4) for name, value in scores.items()}

@@ -1,0 +1,38 @@
+"""The data of the recipe `tiny`, made once for all tests of this folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cluster.config import Config
+from cluster.options import override
+from cluster.recipes import RECIPES
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """The recipe `tiny` over data that are there: its sizes filled in, its root a temporary folder."""
+
+    config: Config
+    root: Path
+    shards: Path
+    features: Path
+
+    def with_options(self, **changes: str) -> Config:
+        """The configuration with dotted options changed; two underscores stand for the dot."""
+        return override(self.config, [(name.replace("__", "."), value) for name, value in changes.items()])
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    from cluster.prepare import prepare, with_sizes
+
+    root = tmp_path_factory.mktemp("tiny")
+    config = dataclasses.replace(RECIPES["tiny"](), root=str(root))
+    config = override(config, [("log.wandb", "disabled"), ("data.pack_workers", "1")])
+    data = prepare(config, root)
+    return Tiny(with_sizes(config, data), root, data.shards.path, data.features.path)

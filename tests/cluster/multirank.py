@@ -1,0 +1,71 @@
+"""Runs a function as several ranks of one gloo process group, without Ray: a fresh process each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+LIMIT_S = 240
+
+
+class RankDied(AssertionError):
+    """A rank ended without a result."""
+
+
+def run_ranks(world: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """function(*arguments) on `world` ranks; what each returned, rank by rank. A failing rank fails the test."""
+    context = multiprocessing.get_context("spawn")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    results = context.Queue()
+    ranks = [
+        context.Process(target=_rank, args=(rank, world, port, results, function, arguments), daemon=True)
+        for rank in range(world)
+    ]
+    for process in ranks:
+        process.start()
+    found: dict[int, Any] = {}
+    deadline = time.monotonic() + LIMIT_S
+    try:
+        while len(found) < world:
+            try:
+                rank, value, error = results.get(timeout=0.2)
+            except queue.Empty:
+                dead = [process.exitcode for process in ranks if process.exitcode]
+                if dead:
+                    raise RankDied(f"a rank died with exit code {dead[0]}") from None
+                assert time.monotonic() < deadline, f"only ranks {sorted(found)} of {world} ended within {LIMIT_S} s"
+                continue
+            assert error is None, f"rank {rank} failed:\n{error}"
+            found[rank] = value
+    finally:
+        for process in ranks:
+            process.join(10 if len(found) == world else 0)
+            process.kill()
+    return [found[rank] for rank in range(world)]
+
+
+def _rank(rank: int, world: int, port: int, results: Any, function: Callable[..., Any], arguments: tuple) -> None:
+    import torch
+    import torch.distributed as dist
+
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    try:
+        dist.init_process_group("gloo")
+        value = function(*arguments)
+        results.put((rank, value, None))
+        dist.barrier()
+        dist.destroy_process_group()
+    except BaseException:
+        results.put((rank, None, traceback.format_exc()))

@@ -1,0 +1,175 @@
+"""Batches are a function of the step: the same samples, captions and masks on any number of ranks, and right ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cluster.batches import Batches, StepBatch, draw_negatives
+from cluster.config import NegativesConfig, StageConfig
+from cluster.schedule import STREAM_OF_TASK
+from idc import tokenizer as tokenizers
+from idc.config import BOS, EOS, MASK, NOT_SCORED, PAD
+from shards.errors import DataError
+from shards.order import generator, locate
+from shards.reader import Folder
+
+GRID = (3, 4)
+
+
+def make(tiny: Any, stage: StageConfig, rank: int = 0, world: int = 1, **model: Any) -> Batches:
+    tokenizer = tokenizers.load(tiny.shards / "tokenizer.model")
+    config = dataclasses.replace(tiny.config.model, **model)
+    return Batches(tiny.shards, tiny.features, tokenizer, config, 12, stage, 5, rank, world)
+
+
+def of_task(batches: Batches, task: str) -> StepBatch:
+    step = next(step for step in range(batches.schedule.steps) if batches.schedule.task(step) == task)
+    return batches.step(step)
+
+
+def rows(batch: StepBatch) -> list[bytes]:
+    """Each sample of a step as bytes, whatever it is cut into."""
+    found = []
+    for part in batch.micro_batches:
+        for row in range(len(next(iter(part.values())))):
+            tensors = {name: tensor[row] for name, tensor in part.items() if name != "caption_labels"}
+            for name, tensor in tensors.items():
+                if "caption" in name:  # padding depends on what else is in the micro-batch
+                    tensors[name] = tensor[..., : int((tensor != PAD).sum(-1).max())]
+            found.append(b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors)))
+    return found
+
+
+@pytest.mark.parametrize("stage_name", ["pretrain", "finetune"])
+def test_any_number_of_ranks_and_micro_batches_see_the_same_samples(tiny: Any, stage_name: str) -> None:
+    stage = dataclasses.replace(tiny.config.stage(stage_name), steps=40)
+    alone = make(tiny, stage)
+    pair = [make(tiny, dataclasses.replace(stage, micro_batch_size=2), rank, 2) for rank in range(2)]
+    seen = set()
+    for step in range(0, 40, 3):
+        whole, parts = alone.step(step), [batches.step(step) for batches in pair]
+        seen.add(whole.task)
+        assert {batch.task for batch in parts} == {whole.task} and whole.samples == 8
+        assert sorted(rows(whole)) == sorted(rows(parts[0]) + rows(parts[1]))
+        assert all(len(next(iter(part.values()))) == 2 for batch in parts for part in batch.micro_batches)
+    assert len(seen) >= 2
+
+
+def test_a_step_is_the_same_whenever_it_is_asked_for(tiny: Any) -> None:
+    one, other = make(tiny, tiny.config.pretrain), make(tiny, tiny.config.pretrain)
+    for step in (7, 2, 9):
+        one.step(step)
+    assert rows(one.step(4)) == rows(other.step(4))
+
+
+@pytest.mark.parametrize("task", ["mlm", "mvcl", "fda", "classify", "photo_mlm", "photo_mvcl", "photo_fda"])
+def test_shapes_of_each_task(tiny: Any, task: str) -> None:
+    stage = dataclasses.replace(tiny.config.pretrain, steps=1, ratios={task: 1.0}, micro_batch_size=8)
+    batch = of_task(make(tiny, stage), task)
+    (part,) = batch.micro_batches
+    assert batch.model_task == task.removeprefix("photo_")
+    images = ["photo"] if task.startswith("photo") else ["before", "after"]
+    for image in images:
+        assert part[image].shape == (8, 12, 272) and part[image].dtype == torch.float32
+    if "mlm" in task:
+        masked, labels = part["caption_masked"], part["caption_labels"]
+        assert (labels != NOT_SCORED).any(dim=1).all() and (masked[labels == NOT_SCORED] != MASK).all()
+        assert (masked[:, 0] == BOS).all()
+    if "mvcl" in task:
+        assert part["visual_mask"].shape == (8, 12 * len(images))
+        assert part["visual_mask"].any(dim=1).all() and not part["visual_mask"].all(dim=1).any()
+    if "fda" in task:
+        captions = part["caption_with_negatives"]
+        assert captions.shape[:2] == (8, 3)
+        for row in captions.tolist():
+            assert len({tuple(caption) for caption in row}) == 3, "the caption and its negatives all differ"
+    if task == "classify":
+        same = part["class_before"] == part["class_after"]
+        assert (same == part["same_class"].bool()).all()
+
+
+def test_captions_belong_to_their_images(tiny: Any) -> None:
+    stage = dataclasses.replace(tiny.config.finetune, steps=1, ratios={"finetune": 1.0}, micro_batch_size=8)
+    batches = make(tiny, stage)
+    (part,) = batches.step(0).micro_batches
+    tokenizer = tokenizers.load(tiny.shards / "tokenizer.model")
+    records, features = (Folder.open(path).stream("pair", "train") for path in (tiny.shards, tiny.features))
+    _, indices = locate(np.arange(8), len(records), 5)
+    for row, index in enumerate(indices.tolist()):
+        record = records.metadata(index)
+        assert part["caption"][row].shape[0] == 2
+        for caption in part["caption"][row].tolist():
+            assert tokenizer.decode(caption[1:]) in record["captions"] and EOS in caption
+        assert part["changed"][row] == record["changed"]
+        assert torch.equal(part["before"][row], torch.from_numpy(features.arrays(index)["before"].astype(np.float32)))
+
+
+def test_padding_is_cut_unless_the_model_attends_to_it(tiny: Any) -> None:
+    stage = dataclasses.replace(tiny.config.pretrain, steps=1, ratios={"mlm": 1.0}, micro_batch_size=8)
+    cut, whole = (make(tiny, stage, mask_padding=masked).step(0).micro_batches[0] for masked in (True, False))
+    length = cut["caption_masked"].shape[1]
+    assert (cut["caption_masked"][:, -1] != PAD).any()
+    assert whole["caption_masked"].shape == (8, tiny.config.model.max_length)
+    assert torch.equal(whole["caption_masked"][:, :length], cut["caption_masked"])
+    assert torch.equal(whole["caption_labels"][:, :length], cut["caption_labels"])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_class_pairs_come_at_the_share_asked_for(tiny: Any, share: float) -> None:
+    stage = dataclasses.replace(
+        tiny.config.pretrain, steps=1, ratios={"classify": 1.0}, global_batch_size=400, same_class_share=share
+    )
+    parts = make(tiny, stage).step(0).micro_batches
+    same = torch.cat([part["same_class"] for part in parts]).float().mean().item()
+    assert same == pytest.approx(share, abs=0.1 if 0 < share < 1 else 0)  # four standard deviations
+    assert not any(torch.equal(part["before"], part["after"]) for part in parts)
+    drawn = torch.cat([part["class_after"] for part in parts]).unique()
+    assert len(drawn) > 80, "partners come from all 96 classes"
+
+
+def test_negatives_come_from_the_kinds_asked_for_in_turn() -> None:
+    record = {"negatives": {"retrieve": ["r1", "r2", "r3"], "replace": ["p1"], "confuse": ["c1", "c2"]}}
+    rng = generator(0, 0, 0, "test")
+    assert {text[0] for text in draw_negatives(record, NegativesConfig(count=3), rng)} == {"r", "p", "c"}
+    only = draw_negatives(record, NegativesConfig(("replace", "confuse"), count=5), rng)
+    assert sorted(only) == ["", "", "c1", "c2", "p1"]
+    assert draw_negatives({"negatives": {}}, NegativesConfig(count=2), rng) == ["", ""]
+
+
+def test_missing_negatives_become_rows_of_padding(tiny: Any) -> None:
+    stage = dataclasses.replace(
+        tiny.config.pretrain, steps=1, ratios={"fda": 1.0}, micro_batch_size=8, negatives=NegativesConfig(count=40)
+    )
+    (part,) = make(tiny, stage).step(0).micro_batches
+    absent = (part["caption_with_negatives"] == PAD).all(dim=-1)
+    assert absent[:, -1].all() and not absent[:, :4].any()
+
+
+def test_data_that_cannot_serve_a_task_are_refused(tiny: Any, tmp_path: Any) -> None:
+    import shutil
+
+    from shards import manifest
+
+    lacking = tmp_path / "lacking"
+    shutil.copytree(tiny.features, lacking)
+    contents = manifest.read(lacking)
+    contents["shards"] = [shard for shard in contents["shards"] if shard["kind"] != "photo"]
+    contents["splits"] = manifest.count_splits(contents["shards"])
+    manifest.write(lacking, contents)
+    tokenizer = tokenizers.load(tiny.shards / "tokenizer.model")
+    stage = dataclasses.replace(tiny.config.pretrain, ratios={"photo_mlm": 1.0})
+    with pytest.raises(DataError, match="lacking has other photo samples of train"):
+        Batches(tiny.shards, lacking, tokenizer, tiny.config.model, 12, stage, 5, 0, 1)
+
+
+def test_every_task_has_a_stream() -> None:
+    from typing import get_args
+
+    from cluster.config import LOSSES_OF_TASK, Task
+
+    assert set(STREAM_OF_TASK) == set(get_args(Task)) == set(LOSSES_OF_TASK)

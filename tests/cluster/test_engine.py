@@ -1,0 +1,167 @@
+"""One gradient, whatever cuts the batch: ranks, micro-batches and ZeRO stages give the same losses and weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from multirank import run_ranks
+
+BATCH, GROUP, STEPS = 8, 2, 20
+CELLS, FEATURES, WORDS, CLASSES, LENGTH = 12, 12, 30, 5, 10
+TASKS = ("mlm", "classify", "finetune", "mvcl", "fda")
+
+
+def make_batch(task: str, generator: Any) -> dict[str, Any]:
+    import torch
+
+    batch = {side: torch.randn(BATCH, CELLS, FEATURES, generator=generator) for side in ("before", "after")}
+    caption = torch.randint(6, WORDS, (BATCH, LENGTH), generator=generator)
+    if task == "mlm":
+        hidden = torch.rand(BATCH, LENGTH, generator=generator) < 0.3
+        return batch | {"caption_masked": caption, "caption_labels": torch.where(hidden, caption, -1)}
+    if task == "mvcl":
+        return batch | {"caption": caption, "visual_mask": torch.rand(BATCH, 2 * CELLS, generator=generator) < 0.3}
+    if task == "fda":
+        captions = torch.randint(6, WORDS, (BATCH, 3, LENGTH), generator=generator)
+        return batch | {"caption_with_negatives": captions}
+    if task == "classify":
+        one, two = torch.randint(0, CLASSES, (2, BATCH), generator=generator)
+        return batch | {"class_before": one, "class_after": two, "same_class": (one == two).long()}
+    return batch | {"caption": caption, "changed": torch.randint(0, 2, (BATCH,), generator=generator)}
+
+
+def make_engine(zero_stage: int, precision: str = "fp32", clip: float = 0.5) -> Any:
+    import torch
+
+    from cluster.config import ClusterConfig, StageConfig
+    from cluster.engine import Engine
+    from idc.config import ModelConfig
+    from idc.model import build
+
+    torch.manual_seed(0)
+    model = build(
+        ModelConfig(
+            vocab_size=WORDS, feature_dim=FEATURES, grid=(3, 4), d_model=32, heads=2, d_ff=64, cross_modal_blocks=1,
+            dropout=0.0, attention_dropout=0.0, classes=CLASSES, max_length=LENGTH,
+        )
+    )  # fmt: skip
+    stage = StageConfig(clip=clip, contrastive_group=GROUP)
+    return Engine(model, stage, ClusterConfig(zero_stage=zero_stage, precision=precision), torch.device("cpu")), stage
+
+
+def curve(zero_stage: int, micro_batches: int, precision: str = "fp32") -> tuple[list, dict[str, Any]]:
+    """(losses and gradient norm of each step, last weights): tasks change from step to step, as in a run."""
+    import torch
+
+    from cluster.batches import StepBatch
+    from cluster.ranks import Ranks
+    from cluster.worker import train_step
+    from shards.order import rank_positions
+
+    engine, stage = make_engine(zero_stage, precision)
+    ranks, generator, steps = Ranks(60), torch.Generator().manual_seed(1), []
+    for _ in range(STEPS):
+        task = TASKS[int(torch.randint(len(TASKS), (), generator=generator))]
+        batch = make_batch(task, generator)
+        mine = rank_positions(0, BATCH, ranks.world, ranks.rank, GROUP).reshape(micro_batches, -1)
+        parts = [{name: tensor[rows] for name, tensor in batch.items()} for rows in mine]
+        losses, result = train_step(engine, StepBatch(task, parts, BATCH), stage, 1e-3, torch.device("cpu"), ranks)
+        assert result.applied
+        steps.append((task, losses, result.grad_norm))
+    weights = {name: tensor.numpy() for name, tensor in engine.weights().items()}
+    engine.close()
+    return steps, weights
+
+
+def curves(cases: list[tuple[int, int, str]]) -> list:
+    return [curve(*case) for case in cases]
+
+
+def largest_difference(one: list, other: list, norms: bool = True) -> float:
+    """Relative, over all losses and gradient norms."""
+    worst = 0.0
+    for (task, losses, norm), (other_task, other_losses, other_norm) in zip(one, other, strict=True):
+        assert task == other_task and losses.keys() == other_losses.keys()
+        pairs = [(loss, other_losses[name]) for name, loss in losses.items()] + [(norm, other_norm)] * norms
+        worst = max(worst, *(abs(a - b) / max(abs(b), 1e-3) for a, b in pairs))
+    return worst
+
+
+@pytest.fixture(scope="module")
+def alone() -> list:
+    return run_ranks(1, curves, [(0, 1, "fp32"), (1, 4, "fp32"), (3, 2, "fp32")])[0]
+
+
+CASES = [(0, 1, "fp32"), (0, 2, "fp32"), (1, 2, "fp32"), (2, 2, "fp32"), (3, 1, "fp32"), (3, 2, "fp32"),
+         (0, 1, "bf16"), (1, 1, "bf16"), (3, 2, "bf16")]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def together() -> dict:
+    ranks = run_ranks(2, curves, CASES)
+    for (steps, weights), (other_steps, other_weights) in zip(*ranks, strict=True):
+        assert steps == other_steps, "ranks report the same losses"
+        assert all((weights[name] == other_weights[name]).all() for name in weights), "ranks end with the same weights"
+    return dict(zip(CASES, ranks[0], strict=True))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[2] == "fp32"])
+def test_two_ranks_follow_the_curve_of_one(alone: list, together: dict, case: tuple) -> None:
+    """20 steps of changing tasks at every ZeRO stage; 1e-6 at the first step, before rounding can build up."""
+    reference, steps = alone[0][0], together[case][0]
+    assert {task for task, _, _ in reference} == set(TASKS)
+    assert largest_difference(steps[:1], reference[:1]) < 1e-6
+    assert largest_difference(steps, reference) < 1e-5
+    for name, tensor in alone[0][1].items():
+        # Adam's first steps have the size of the learning rate whatever the gradient's, so signs of zeros show.
+        assert abs(tensor - together[case][1][name]).max() < 1e-3, name
+
+
+def test_micro_batches_change_nothing(alone: list) -> None:
+    assert largest_difference(alone[1][0], alone[0][0]) < 1e-5
+    assert largest_difference(alone[2][0], alone[0][0]) < 1e-5
+
+
+def test_bf16_stays_near_fp32_at_every_zero_stage(alone: list, together: dict) -> None:
+    for case in CASES:
+        if case[2] == "bf16":
+            difference = largest_difference(together[case][0], alone[0][0], norms=False)
+            assert 1e-6 < difference < 0.02, (case, difference)
+
+
+def poisoned(zero_stage: int) -> tuple:
+    """A step whose batch is not finite on rank 0 alone, between two good ones."""
+    import torch
+
+    from cluster.batches import StepBatch
+    from cluster.ranks import Ranks
+    from cluster.worker import train_step
+
+    engine, stage = make_engine(zero_stage)
+    ranks, generator = Ranks(60), torch.Generator().manual_seed(1)
+    weights, applied, losses = [engine.weights()], [], []
+    for step in range(3):
+        batch = make_batch("mlm", generator)
+        if step == 1 and ranks.rank == 0:
+            batch["before"][0, 0, 0] = math.nan
+        found, result = train_step(engine, StepBatch("mlm", [batch], BATCH), stage, 1e-3, torch.device("cpu"), ranks)
+        applied.append(result.applied)
+        losses.append(found["mlm"])
+        weights.append(engine.weights())
+    moved = [any(not torch.equal(a[name], b[name]) for name in a) for a, b in zip(weights, weights[1:], strict=False)]
+    finite = all(bool(tensor.isfinite().all()) for tensor in weights[-1].values())
+    engine.close()
+    return applied, moved, finite, [math.isfinite(loss) for loss in losses]
+
+
+def poisoned_everywhere() -> list[tuple]:
+    return [poisoned(zero_stage) for zero_stage in (0, 1, 2, 3)]
+
+
+def test_a_step_that_is_not_finite_is_skipped_by_all_ranks() -> None:
+    for rank in run_ranks(2, poisoned_everywhere):
+        for applied, moved, finite, losses in rank:
+            assert applied == moved == losses == [True, False, True]
+            assert finite

@@ -1,0 +1,130 @@
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cluster.features import Extraction, cache_features, open_features
+from idc.backbone import Backbone
+from shards import manifest
+from shards.errors import DataError
+from shards.images import decode_image
+from shards.reader import Folder
+from shards.tars import write_shard
+
+EXTRACTION = Extraction(size=(64, 80))
+
+
+def jpeg(seed: int, size: tuple[int, int] = (80, 60)) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 4, size[0] // 4, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize(size).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Two groups of tars: pairs that share their before image, and photos of the same images."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    entries = []
+    for number in range(2):
+        first = 10 * number
+        pairs = [
+            (f"{number}{i}", {"before.jpg": jpeg(first), "after.jpg": jpeg(first + i), "json": b'{"captions": []}'})
+            for i in range(3)
+        ]
+        photos = [(f"photo{number}", {"photo.jpg": jpeg(first), "json": b"{}"})]
+        for kind, samples in (("pair", pairs), ("photo", photos)):
+            entry = write_shard(folder, f"{kind}s-train-{number:06d}.tar", samples)
+            entries.append(entry | {"kind": kind, "split": "train"})
+    tokenizer = {"kind": "words", "file": "tokenizer.json", "size": 6, "sha256": "0" * 64}
+    manifest.write(
+        folder,
+        {"schema": 1, "source": "test", "options": {}, "splits": manifest.count_splits(entries), "shards": entries,
+         "classes": [], "dropped": {}, "text": {}, "tokenizer": tokenizer},
+    )  # fmt: skip
+    return folder
+
+
+def tars(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_same_keys_with_the_features_of_each_image(shards, tmp_path, monkeypatch):
+    computed = []
+    features = Backbone.features
+    monkeypatch.setattr(
+        Backbone, "features", lambda self, images: computed.append(len(images)) or features(self, images)
+    )
+    folder = cache_features(shards, tmp_path / "features", EXTRACTION)
+    assert sum(computed) == 6, "an image that several samples share is computed once"
+    described = folder.manifest["features"]
+    assert described["backbone"] == "efficientnet_lite0" and described["of"] == Folder.open(shards).sha256()
+    assert described["grid"] == [4, 5] and described["dim"] == 272
+    source = Folder.open(shards)
+    backbone = EXTRACTION.build()
+    for kind in ("pair", "photo"):
+        images, arrays = source.stream(kind, "train"), folder.stream(kind, "train")
+        assert arrays.keys == images.keys
+        for i in range(len(images)):
+            made = arrays.arrays(i)
+            pictures = images.images(i)
+            assert made.keys() == pictures.keys()
+            for role, array in made.items():
+                assert array.dtype == np.float16 and array.shape == (20, 272)
+                alone = features(backbone, [pictures[role]])[0].numpy()
+                np.testing.assert_allclose(array.astype(float), alone.astype(float), rtol=0.1, atol=0.3)
+
+
+def test_any_number_of_workers_and_a_restart_give_the_same_bytes(shards, tmp_path):
+    cache_features(shards, tmp_path / "one", EXTRACTION, workers=1)
+    cache_features(shards, tmp_path / "two", EXTRACTION, workers=2)
+    assert tars(tmp_path / "one") == tars(tmp_path / "two")
+    # A run that was killed: no manifest, one tar of four, and a half-written one.
+    stopped = tmp_path / "stopped"
+    monolith = tars(tmp_path / "one")
+    stopped.mkdir()
+    described = json.loads(monolith["manifest.json"])["features"]
+    (stopped / "features.json.partial").write_text(json.dumps(described))
+    for name in ("pairs-train-000000.tar", "pairs-train-000000.index.tsv"):
+        (stopped / name).write_bytes(monolith[name])
+    (stopped / "photos-train-000000.tar.partial").write_bytes(b"half")
+    cache_features(shards, stopped, EXTRACTION)
+    assert tars(stopped) == monolith
+
+
+def test_features_of_other_images_or_sizes_are_refused(shards, tmp_path):
+    out = tmp_path / "features"
+    made = cache_features(shards, out, EXTRACTION)
+    assert cache_features(shards, out, EXTRACTION).manifest == made.manifest
+    with pytest.raises(DataError, match="differ in .*size.*delete it"):
+        cache_features(shards, out, Extraction(size=(96, 96)))
+    with pytest.raises(DataError, match="not empty"):
+        cache_features(shards, shards.parent, EXTRACTION)
+    with pytest.raises(DataError, match="holds features already"):
+        cache_features(out, tmp_path / "again", EXTRACTION)
+    assert open_features(out, Folder.open(shards)).manifest == made.manifest
+    changed = json.loads((shards / "manifest.json").read_text()) | {"source": "another"}
+    (shards / "manifest.json").write_text(json.dumps(changed))
+    with pytest.raises(DataError, match="made from other images"):
+        open_features(out, Folder.open(shards))
+
+
+def test_a_damaged_image_is_named(shards, tmp_path):
+    entries = Folder.open(shards).manifest["shards"]
+    broken = jpeg(1)[:400]
+    entries[0] |= write_shard(shards, entries[0]["name"], [("k", {"before.jpg": broken, "after.jpg": jpeg(2)})])
+    content = json.loads((shards / "manifest.json").read_text()) | {"shards": entries}
+    content["splits"] = manifest.count_splits(entries)
+    (shards / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"k\.before\.jpg"):
+        cache_features(shards, tmp_path / "features", EXTRACTION)
+    assert not (tmp_path / "features" / "manifest.json").exists()
+
+
+def test_images_of_any_size_are_decoded(tmp_path):
+    assert decode_image(jpeg(3, (90, 50))).shape == (50, 90, 3)
+    assert Extraction(size=(64, 80)).build().features([decode_image(jpeg(3, (90, 50)))]).shape == (1, 20, 272)

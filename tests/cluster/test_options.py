@@ -1,0 +1,194 @@
+"""Options: whatever is misspelt, of the wrong type or impossible is refused, and what is accepted is saved whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster import commandline
+from cluster.config import (
+    DERIVED,
+    Config,
+    StageConfig,
+    is_harmless,
+    task_batch_size,
+    task_group,
+    task_micro_batch_size,
+    validate,
+)
+from cluster.errors import ConfigError
+from cluster.options import convert, differences, field_comments, from_dict, options, override, to_yaml
+from cluster.recipes import RECIPES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_possible_and_survive_yaml(name: str) -> None:
+    config = RECIPES[name]()
+    validate(config)
+    assert config.name == name
+    assert from_dict(Config(), yaml.safe_load(to_yaml(config))) == config
+
+
+def test_every_option_of_a_run_has_a_comment() -> None:
+    bare = {o.name for o in options(Config()) if not o.comment and not o.name.startswith("model.")}
+    assert bare == set()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("pretrain.stepz", "3", "did you mean --pretrain.steps?"),
+        ("steps", "3", "--pretrain.steps or --finetune.steps"),
+        ("pretrain.ratios.mlmm", "3", "did you mean --pretrain.ratios.mlm?"),
+        ("pretrain.ratios", "mlm:3", "--pretrain.ratios"),
+        ("pretrain.steps", "3.5", "not of the type int"),
+        ("pretrain.lr", "nan", "not of the type float"),
+        ("pretrain.lr", "fast", "not of the type float"),
+        ("model.mask_padding", "yes", "not of the type bool"),
+        ("backbone.size", "128", "not of the type int,int"),
+        ("cluster.precision", "bf17", "did you mean bf16?"),
+        ("cluster.zero_stage", "4", "--cluster.zero_stage"),
+        ("pretrain.negatives.kinds", "retrieve,repalce", "did you mean replace?"),
+        ("model.vocab_size", "99", "read from the data"),
+        ("model.d_model", "33", "--model.d_model 33"),
+    ],
+)
+def test_refused_option_names_itself_and_the_fix(option: str, value: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=r"^[^\n]+$") as caught:
+        override(RECIPES["tiny"](), [(option, value)], refuse=DERIVED)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"pretrain.global_batch_size": "9"}, "--pretrain.global_batch_size 9 must be a multiple of"),
+        ({"pretrain.batch_sizes.fda": "3"}, "--pretrain.batch_sizes.fda 3"),
+        ({"cluster.workers": "3"}, "--cluster.workers 3"),
+        ({"pretrain.micro_batch_size": "1"}, "must fit into one micro-batch"),
+        ({"pretrain.ratios": "mlm=0"}, "draws no task"),
+        ({"pretrain.ratios.finetune": "1"}, "belongs to --finetune.ratios"),
+        ({"finetune.ratios": "classify=1"}, "no task finetune"),
+        ({"pretrain.schedule": "noam", "pretrain.warmup_steps": "0"}, "noam needs"),
+        ({"pretrain.halve_at": "10"}, "is for --pretrain.schedule halving"),
+        ({"pretrain.mvcl_temperature": "0"}, "--pretrain.mvcl_temperature must be more than 0"),
+        ({"pretrain.weights.mlm": "-1"}, "--pretrain.weights.mlm"),
+        ({"pretrain.weights.mlm": "0"}, "teaches nothing"),
+        ({"pretrain.negatives.kinds": ""}, "--pretrain.negatives.kinds is empty"),
+        ({"model.caption_loss": "masked"}, "--finetune.references"),
+        ({"name": "../x"}, "--name"),
+    ],
+)
+def test_impossible_values_are_refused_together(changes: dict[str, str], said: str) -> None:
+    config = override(RECIPES["tiny"](), changes.items())
+    with pytest.raises(ConfigError, match=r"^[^\n]+$") as caught:
+        validate(config)
+    assert said in str(caught.value)
+
+
+def test_a_table_is_set_by_entry_or_as_a_whole() -> None:
+    tiny = RECIPES["tiny"]()
+    entry = override(tiny, [("pretrain.ratios.mlm", "8")])
+    assert entry.pretrain.ratios == tiny.pretrain.ratios | {"mlm": 8.0}
+    whole = override(tiny, [("pretrain.ratios", "mlm=8, fda=2")])
+    assert whole.pretrain.ratios == {"mlm": 8.0, "fda": 2.0}
+    assert [name for name, _, _ in differences(tiny, whole)] == ["pretrain.ratios"]
+
+
+def test_options_that_are_possible_only_together() -> None:
+    """In turn, either would be refused: heads 3 does not divide d_model 32, and d_model 48 needs no other heads."""
+    config = override(RECIPES["tiny"](), [("model.heads", "3"), ("model.d_model", "48")])
+    assert (config.model.heads, config.model.d_model) == (3, 48)
+
+
+def test_numbers_and_tuples_convert_strictly() -> None:
+    assert convert(float, 3, "x") == 3.0
+    assert convert(tuple[int, ...], "", "x") == ()
+    assert convert(tuple[float, float], [0.9, 1], "x") == (0.9, 1.0)
+    for kind, value in ((int, 1.5), (int, True), (float, "1_0.0.1"), (str, 5), (bool, 1)):
+        with pytest.raises(ConfigError):
+            convert(kind, value, "x")
+
+
+def test_comments_are_found_wherever_they_stand() -> None:
+    @dataclasses.dataclass
+    class Fields:
+        behind: int = 1  # says one
+        # says
+        # two
+        above: int = 2
+        under: int = 3
+        """says three"""
+
+    assert field_comments(Fields) == {"behind": "says one", "above": "says two", "under": "says three"}
+
+
+def test_micro_batches_keep_groups_whole_and_divide_the_share() -> None:
+    stage = StageConfig(global_batch_size=48, micro_batch_size=20, contrastive_group=4, batch_sizes={"fda": 14})
+    assert task_batch_size(stage, "fda") == 14
+    assert task_micro_batch_size(stage, "fda", 2) == 7
+    assert task_micro_batch_size(stage, "mlm", 2) == 12  # of 24; 20 does not divide it
+    assert task_micro_batch_size(stage, "mvcl", 2) == 12
+    assert task_micro_batch_size(stage, "mvcl", 1) == 16
+    assert task_group(stage, "mvcl") == 4 and task_group(stage, "mlm") == 1
+
+
+def test_what_may_differ_on_resume() -> None:
+    assert is_harmless("evaluate.beam") and is_harmless("log.wandb") and is_harmless("pretrain.keep")
+    assert not is_harmless("pretrain.lr") and not is_harmless("seed") and not is_harmless("cluster.workers")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["blok"], "did you mean blocks?"),
+        (["--stage", "evalute"], "did you mean evaluate?"),
+        (["tiny", "--pretrain.steps"], "needs a value"),
+        (["tiny", "blocks"], "only one recipe"),
+        (["-x"], "options begin with --"),
+        (["no/such/config.yaml"], "cannot be read"),
+        (["--stage", "pretrain", "--pretrain.steps", "0"], "nothing to do"),
+    ],
+)
+def test_refused_command_line(arguments: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=r"^[^\n]+$") as caught:
+        commandline.parse(arguments)
+    assert said in str(caught.value)
+
+
+def test_saved_configuration_is_a_recipe(tmp_path: Path) -> None:
+    saved = tmp_path / "config.yaml"
+    config = override(RECIPES["tiny"](), [("pretrain.lr", "0.5"), ("data.blocks.scenes", "3,2,1")])
+    saved.write_text(to_yaml(config))
+    assert commandline.parse([str(saved)]).config == config
+    saved.write_text(to_yaml(config).replace("lr: 0.5", "lr: fast"))
+    with pytest.raises(ConfigError, match="config.yaml: --pretrain.lr 'fast'"):
+        commandline.parse([str(saved)])
+
+
+def test_stages_of_a_command() -> None:
+    assert commandline.parse(["tiny"]).training_stages == ("pretrain", "finetune")
+    assert commandline.parse(["tiny", "--pretrain.steps=0"]).training_stages == ("finetune",)
+    assert commandline.parse(["tiny", "--stage", "evaluate"]).training_stages == ()
+
+
+def test_a_misspelt_option_ends_with_exit_code_2_and_one_line() -> None:
+    command = [sys.executable, "cluster/train.py", "tiny", "--pretrain.stepz", "3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "unknown option --pretrain.stepz; did you mean --pretrain.steps?\n"
+
+
+def test_help_lists_every_option_with_its_default() -> None:
+    text = commandline.help_text(RECIPES["tiny"]())
+    for option in options(RECIPES["tiny"]()):
+        assert (f"--{option.name} " in text) == (option.name not in DERIVED)
+    assert "[mlm=2,mvcl=1" in text

@@ -1,0 +1,124 @@
+"""The whole job on two Ray workers: from data to scores, killed and resumed, refused where it must be."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cluster.checkpoint import find, load_weights
+from cluster.runlog import read_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 300
+# Long enough to be killed in the middle; the temperatures of a test do not matter, equality does.
+OPTIONS = ["--log.wandb", "disabled", "--data.pack_workers", "1", "--pretrain.steps", "12", "--finetune.steps", "40",
+           "--finetune.validate_every", "20", "--evaluate.tokenizer", "split"]  # fmt: skip
+TIMES = ("samples_per_s", "steps_per_s", "data_wait", "memory", "seconds")
+
+
+def command(tiny: Any, name: str, *more: str) -> list[str]:
+    return [sys.executable, "cluster/train.py", "tiny", "--name", name, "--root", str(tiny.root), *OPTIONS, *more]
+
+
+def train(tiny: Any, name: str, *more: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command(tiny, name, *more), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S
+    )
+
+
+def without_times(run: Path) -> list[dict]:
+    return [{name: value for name, value in record.items() if name not in TIMES} for record in read_metrics(run)]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Any) -> tuple[Path, subprocess.CompletedProcess]:
+    done = train(tiny, "undisturbed")
+    assert done.returncode == 0, done.stderr
+    return tiny.root / "runs" / "undisturbed", done
+
+
+def test_a_run_leaves_everything_that_is_read_later(finished: tuple) -> None:
+    run, done = finished
+    records = read_metrics(run)
+    steps = [(record["stage"], record["step"]) for record in records if "task" in record]
+    assert steps == [("pretrain", step) for step in range(1, 13)] + [("finetune", step) for step in range(1, 41)]
+    for record in records:
+        if "task" in record:
+            assert record["loss"] and all(value > 0 for value in record["loss"].values())
+            assert record.keys() >= {"samples", "lr", "grad_norm", "samples_per_s", "data_wait", "memory"}
+    assert [record["step"] for record in records if "validation" in record] == [20, 40]
+    predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    assert [prediction["index"] for prediction in predictions] == list(range(8)), "each sample once"
+    scores = json.loads((run / "scores.json").read_text())
+    assert scores["n"]["total"] == 8 and scores["checkpoint"].startswith("checkpoints/finetune/step_")
+    for name in ("config.yaml", "provenance.json", "report.html", "model/config.json", "model/model.safetensors"):
+        assert (run / name).is_file(), name
+    assert "skill" in done.stderr and "Traceback" not in done.stderr and "(pid=" not in done.stderr + done.stdout
+
+
+def test_the_exported_model_is_the_best_checkpoint(finished: tuple) -> None:
+    run, _ = finished
+    scores = json.loads((run / "scores.json").read_text())
+    best = max(
+        (c for c in find(run / "checkpoints" / "finetune") if c.commit.validation),
+        key=lambda c: c.commit.validation["CIDEr"],
+    )
+    assert scores["checkpoint"] == str(best.folder.relative_to(run))
+    exported, saved = load_weights(run / "model" / "model.safetensors"), load_weights(best.weights)
+    assert exported.keys() == saved.keys() and all((exported[name] == saved[name]).all() for name in saved)
+
+
+def test_killed_and_started_again_the_losses_are_equal(finished: tuple, tiny: Any) -> None:
+    """kill -9 of the driver in the middle of fine-tuning; the same command again."""
+    undisturbed, run = finished[0], tiny.root / "runs" / "killed"
+    with (tiny.root / "killed.txt").open("wb") as output:
+        driver = subprocess.Popen(command(tiny, "killed"), cwd=ROOT, stdout=output, stderr=output)
+        deadline = time.monotonic() + LIMIT_S
+        while not any(r["stage"] == "finetune" and 12 <= r["step"] for r in read_metrics(run)):
+            assert driver.poll() is None and time.monotonic() < deadline, (tiny.root / "killed.txt").read_text()
+            time.sleep(0.005)
+        family = psutil.Process(driver.pid).children(recursive=True)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait(10)
+    assert family
+    _, alive = psutil.wait_procs(family, timeout=120)
+    assert not alive, f"left behind: {[process.name() for process in alive]}"
+    reached = max(record["step"] for record in read_metrics(run) if record["stage"] == "finetune")
+    assert reached < 40, "killed too late to say anything"
+
+    again = train(tiny, "killed")
+    assert again.returncode == 0, again.stderr
+    assert "pretrain is done" in again.stderr
+    assert without_times(run) == without_times(undisturbed), "the log is that of a run that was never disturbed"
+    ends = [find(folder / "checkpoints" / "finetune")[-1].weights.read_bytes() for folder in (run, undisturbed)]
+    assert ends[0] == ends[1], "and so are the weights, bit by bit"
+    assert (run / "predictions.jsonl").read_bytes() == (undisturbed / "predictions.jsonl").read_bytes()
+
+
+def test_a_begun_run_refuses_another_configuration(finished: tuple, tiny: Any) -> None:
+    done = train(tiny, "undisturbed", "--finetune.lr", "0.1")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "--finetune.lr 0.001 and this command has 0.1" in done.stderr
+
+
+def test_evaluation_of_a_run_that_is_not_there(tiny: Any) -> None:
+    done = train(tiny, "nobody", "--stage", "evaluate")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "no trained model" in done.stderr
+
+
+def test_a_missing_shard_folder_is_named_with_the_command_that_makes_it(tiny: Any) -> None:
+    done = train(tiny, "nobody", "--data.shards", "no/such", "--data.source", "none")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "--data.shards" in done.stderr and "python -m shards.pack" in done.stderr
