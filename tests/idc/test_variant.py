@@ -1,0 +1,146 @@
+"""Our architecture: regions are found where things are, counterparts are told from camera motion, names are used."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from idc.config import ModelConfig
+from idc.model import build
+from idc.objectives import ObjectiveOptions
+from idc.regions import image_labels_loss, something
+from idc.variant import camera_motion
+
+GRID, FINE, COARSE, CLASSES = (4, 5), 6, 7, 3
+
+
+def make(seed: int = 0, **changes):
+    torch.manual_seed(seed)
+    sizes = {"d_model": 16, "heads": 2, "d_ff": 32, "cross_modal_blocks": 1, "cell_size": 24, "regions": 4}
+    config = ModelConfig(
+        **{
+            "architecture": "idc", "vocab_size": 20, "grid": GRID, "feature_dim": 4 * FINE + COARSE, "max_length": 8,
+            "fine_channels": FINE, "classes": CLASSES, "dropout": 0.0, "attention_dropout": 0.0,
+            "layer_norm": "standard", "final_norm": True, **sizes, **changes,
+        }
+    )  # fmt: skip
+    return build(config)
+
+
+def photos_with_blobs(places: list[tuple[int, int, int]], generator: torch.Generator) -> torch.Tensor:
+    """(n, N, F): noise, and in image i a thing of class c in the fine cell (row, column), folded into the grid."""
+    height, width = GRID
+    fine = 0.3 * torch.randn(len(places), 2 * height, 2 * width, FINE, generator=generator)
+    for image, (row, column, kind) in enumerate(places):
+        fine[image, row, column, kind] += 4.0
+    folded = fine.reshape(len(places), height, 2, width, 2, FINE).transpose(2, 3).flatten(3)
+    coarse = 0.3 * torch.randn(len(places), height, width, COARSE, generator=generator)
+    return torch.cat([folded, coarse], dim=-1).flatten(1, 2)
+
+
+def test_image_labels_alone_teach_where_things_are():
+    generator = torch.Generator().manual_seed(0)
+    model = make()
+    optimizer = torch.optim.AdamW(model.finder.parameters(), lr=1e-2)
+
+    def draw(count: int):
+        rows = torch.randint(0, 2 * GRID[0], (count,), generator=generator)
+        columns = torch.randint(0, 2 * GRID[1], (count,), generator=generator)
+        kinds = torch.randint(0, CLASSES, (count,), generator=generator)
+        places = list(zip(rows.tolist(), columns.tolist(), kinds.tolist(), strict=True))
+        return photos_with_blobs(places, generator), places, kinds
+
+    for _ in range(150):
+        photos, _, kinds = draw(32)
+        present = torch.nn.functional.one_hot(kinds, CLASSES)
+        losses = model("labels", {"photo": photos, "present": present})["labels"]
+        assert losses.count == 32
+        optimizer.zero_grad()
+        losses.mean.backward()
+        optimizer.step()
+    photos, places, kinds = draw(64)
+    regions = model.find({"photo": photos})
+    assert (regions.classes[:, 0].argmax(-1) == kinds).float().mean() > 0.9
+    true = torch.tensor([(column, row) for row, column, _ in places], dtype=torch.float32)
+    # Within the 3 x 3 cells whose mean a cell is shown: by chance one in nine.
+    assert ((regions.position[:, 0] - true).norm(dim=-1) < 1.5).float().mean() > 0.9
+
+
+def test_noisy_or_counts_cells():
+    """Two cells of probability 1/2 each: the class is there with 3/4."""
+    cell = torch.log(torch.tensor([0.5, 1e-6, 0.5]))  # class 0, class 1, nothing
+    loss = image_labels_loss(cell.expand(1, 2, 3), torch.tensor([[1.0, 0.0]]))
+    assert loss.item() == pytest.approx(-torch.log(torch.tensor(0.75)).item(), abs=1e-4)
+    assert something(torch.tensor([0.0, 0.0, 1.0])).item() == pytest.approx(torch.log(torch.tensor(2.0)).item() - 1)
+
+
+def test_camera_motion_ignores_what_moved_by_itself():
+    torch.manual_seed(0)
+    position = torch.rand(1, 8, 2) * 20
+    target = position @ torch.tensor([[1.05, 0.02], [-0.03, 0.95]]) + torch.tensor([1.5, -0.7])
+    outlier = target.clone()
+    outlier[0, 3] += 9.0
+    expected = camera_motion(position, outlier, torch.ones(1, 8), 20.0)
+    others = [0, 1, 2, 4, 5, 6, 7]
+    assert (expected - target)[0, others].norm(dim=-1).max() < 0.6
+    assert (expected - outlier)[0, 3].norm() > 8
+
+
+def test_a_hidden_region_leaves_no_trace_in_other_tokens():
+    model = make().eval()
+    generator = torch.Generator().manual_seed(1)
+    batch = {side: photos_with_blobs([(1, 1, 0), (3, 4, 1)], generator) for side in ("before", "after")}
+    mask = torch.zeros(2, 8, dtype=torch.bool)
+    mask[:, 5] = True  # the second region of the image after
+    regions = model.find(batch)
+    first = model.embed_images(batch, mask)
+    regions.hidden[2:, 1] += 100.0  # other looks there...
+    model.finder.forward = lambda features: regions
+    second = model.embed_images(batch, mask)
+    torch.testing.assert_close(first.before, second.before)  # ... are not seen from the other image
+    torch.testing.assert_close(first.after, second.after)
+    assert not torch.allclose(first.before, model.embed_images(batch).before)
+
+
+def test_names_of_classes_enter_the_tokens_and_are_saved():
+    model = make().eval()
+    batch = {"photo": photos_with_blobs([(1, 1, 0)], torch.Generator().manual_seed(1))}
+    unnamed = model.embed_images(batch).before
+    model.name_classes(torch.tensor([[6, 7], [8, 0], [9, 10]]))
+    words = model.embedding.words.weight * 16**0.5
+    torch.testing.assert_close(model.class_names()[0], (words[6] + words[7]) / 2)
+    torch.testing.assert_close(model.class_names()[1], words[8])
+    named = model.embed_images(batch).before
+    assert not torch.allclose(unnamed, named)
+    other = make(seed=1).eval()
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(other.embed_images(batch).before, named)
+
+
+def test_every_task_trains_every_part():
+    model = make()
+    generator = torch.Generator().manual_seed(2)
+    pair = {side: photos_with_blobs([(1, 1, 0), (3, 4, 1)], generator) for side in ("before", "after")}
+    caption = torch.tensor([[1, 6, 7, 2], [1, 8, 2, 0]])
+    labels = torch.tensor([[-1, 6, -1, -1], [-1, 8, -1, -1]])
+    mask = torch.zeros(2, 8, dtype=torch.bool)
+    mask[:, 0] = True
+    negatives = torch.tensor([[[1, 6, 2], [1, 9, 2]], [[1, 8, 2], [1, 7, 2]]])
+    batches = {
+        "mlm": pair | {"caption_masked": caption, "caption_labels": labels},
+        "mvcl": pair | {"caption": caption, "visual_mask": mask},
+        "fda": pair | {"caption_with_negatives": negatives},
+        "classify": pair
+        | {name: torch.tensor([0, 1]) for name in ("class_before", "class_after")}
+        | {"same_class": torch.ones(2, dtype=torch.int64)},
+        "labels": {"photo": pair["before"], "present": torch.eye(2, 3)},
+        "finetune": pair | {"caption": caption, "changed": torch.tensor([1, 0]), "caption_with_negatives": negatives},
+    }
+    reached: set[str] = set()
+    for task, batch in batches.items():
+        model.zero_grad()
+        losses = model(task, batch, ObjectiveOptions())
+        sum(loss.mean for loss in losses.values()).backward()
+        reached |= {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    missed = {name for name, _ in model.named_parameters()} - reached
+    assert not {name for name in missed if not name.endswith("key.bias")}, missed
