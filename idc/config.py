@@ -47,7 +47,6 @@ class ModelConfig:
     layer_norm: str = "unbiased"  # "unbiased": (x - mean) / (std + eps), std unbiased; "standard": torch's
     final_norm: bool = False  # normalise the output of each transformer stack (pre-norm stacks usually do)
     tie_feature_head: bool = True  # MVCL's head uses the transposed projection weight; False: a matrix of its own
-    tie_word_head: bool = False  # the word head uses the word embedding's weight
     # Of the "idc" architecture alone:
     regions: int = 12  # tokens of one image
     cell_size: int = 128  # channels of the hidden state of a cell
@@ -82,7 +81,11 @@ class ModelConfig:
         if self.architecture == "idc":
             for field in ("regions", "cell_size", "fine_channels", "classes"):
                 if getattr(self, field) < 1:
-                    raise ConfigError(f"{field} is {getattr(self, field)}; architecture 'idc' needs at least 1")
+                    raise ConfigError(
+                        f"{field} is {getattr(self, field)}; architecture 'idc' needs at least 1 (classes come from "
+                        "class-labelled photos, fine_channels from a two-level backbone): without them set "
+                        "architecture to 'paper'"
+                    )
             if 4 * self.fine_channels >= self.feature_dim:
                 raise ConfigError(
                     f"feature_dim {self.feature_dim} must be more than 4 * fine_channels ({self.fine_channels})"

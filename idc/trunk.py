@@ -121,8 +121,6 @@ class Trunk(nn.Module, ABC):
         self.pair_image = Stack(config, 1)
         self.cross_modal_stack = Stack(config, config.cross_modal_blocks)
         self.word_head = nn.Linear(config.d_model, config.vocab_size)
-        if config.tie_word_head:
-            self.word_head.weight = self.embedding.words.weight
         self.changed_head = nn.Linear(2 * config.d_model, 2)
         if config.classes:
             self.class_head = nn.Linear(config.d_model, config.classes)

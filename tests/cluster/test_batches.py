@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cluster.batches import Batches, StepBatch, draw_negatives
+from cluster.batches import Batches, StepBatch, classes_named, draw_negatives, name_words
 from cluster.config import NegativesConfig, StageConfig
 from cluster.schedule import STREAM_OF_TASK
 from idc import tokenizer as tokenizers
@@ -173,3 +173,44 @@ def test_every_task_has_a_stream() -> None:
     from cluster.config import LOSSES_OF_TASK, Task
 
     assert set(STREAM_OF_TASK) == set(get_args(Task)) == set(LOSSES_OF_TASK)
+
+
+def test_labels_are_the_class_or_what_captions_name(tiny: Any) -> None:
+    stage = dataclasses.replace(tiny.config.pretrain, steps=40, ratios={"class_labels": 1, "photo_labels": 1})
+    batches = make(tiny, stage)
+    folder = Folder.open(tiny.shards)
+    names = folder.manifest["classes"]
+    for task, kind in (("class_labels", "class"), ("photo_labels", "photo")):
+        step = next(step for step in range(40) if batches.schedule.task(step) == task)
+        batch = batches.step(step)
+        assert batch.model_task == "labels"
+        present = torch.cat([part["present"] for part in batch.micro_batches])
+        photos = torch.cat([part["photo"] for part in batch.micro_batches])
+        assert present.shape == (8, len(names)) and len(photos) == 8
+        stream = folder.stream(kind, "train")
+        positions = np.arange(batches.schedule.start(step), batches.schedule.start(step) + 8)
+        _, indices = locate(positions, len(stream), 5)
+        for row, index in zip(present, indices.tolist(), strict=True):
+            record = stream.metadata(index)
+            found = {names[i] for i in row.nonzero().flatten().tolist()}
+            if kind == "class":
+                assert found == {record["class_name"]}
+            else:
+                said = [
+                    phrase for text in record["captions"] for phrase in text.removeprefix("a photo of ").split(" and ")
+                ]
+                assert found == {phrase.removeprefix("a ") for phrase in said}
+
+
+def test_class_names_are_matched_at_word_borders() -> None:
+    names = ["red cube", "blue ball", "cube"]
+    assert classes_named(["a red cube", "a ball"], names) == [0, 2]
+    assert classes_named(["a dark-red cubes and a blue", "ball"], names) == []
+
+
+def test_words_of_class_names_are_padded(tiny: Any) -> None:
+    tokenizer = tokenizers.load(tiny.shards / "tokenizer.model")
+    ids = name_words(["large red metal cube", "cube"], tokenizer)
+    assert tokenizer.decode(ids[0].tolist()) == "large red metal cube"
+    assert ids[1, 0] == ids[0, -1] and (ids[1, 1:] == PAD).all()
+    assert name_words([], tokenizer).shape == (0, 0)

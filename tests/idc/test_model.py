@@ -102,7 +102,6 @@ def test_both_images_are_told_apart(make_model, make_batch):
     "fields",
     [
         {"tie_feature_head": False},
-        {"tie_word_head": True},
         {"final_norm": True},
         {"layer_norm": "standard"},
         {"projection": "linear"},
@@ -123,8 +122,8 @@ def test_variations_change_the_network_and_train(make_model, make_batch, fields)
 
 
 def test_tied_weights_are_one_parameter(make_model):
-    names = dict(make_model(tie_word_head=True).named_parameters())
-    assert "word_head.weight" not in names and "regression.weight" not in names
+    names = dict(make_model().named_parameters())
+    assert "regression.weight" not in names  # it is the projection
     untied = make_model(tie_feature_head=False)
     assert dict(untied.named_parameters())["regression.weight"] is not untied.projection.weight
 
