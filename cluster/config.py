@@ -101,6 +101,7 @@ class StageConfig:
     log_every: int = 10  # steps between lines of metrics.jsonl
     skip_limit: int = 5  # steps in a row with a loss or gradient that is not finite before the run stops
     start_from: str = ""  # run folder or .safetensors file with the first weights; empty: the earlier stage's
+    start_parts: tuple[str, ...] = ()  # parts of the model that take the first weights (finder, ...); empty: all
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -47,12 +48,19 @@ def source_of_stage(run: Path, config: Config, name: str, root: Path) -> Path | 
     return newest.weights
 
 
-def load_first_weights(model: nn.Module, path: Path) -> None:
+def load_first_weights(model: nn.Module, path: Path, parts: Sequence[str] = ()) -> None:
     """Loads a weights file into a model of the same sizes; classification heads of another data set stay random.
 
-    Raises ConfigError naming the first tensor that does not fit.
+    parts: names of the model's parts to load ("finder", "matching"); empty: all. Raises ConfigError naming the part
+    that is not there or the first tensor that does not fit.
     """
     weights, own = checkpoint.load_weights(path), model.state_dict()
+    if parts:
+        known = {name.split(".")[0] for name in own}
+        if unknown := sorted(set(parts) - known):
+            raise ConfigError(f"start_parts {unknown[0]!r} is no part of this model; it has {', '.join(sorted(known))}")
+        weights = {name: weight for name, weight in weights.items() if name.split(".")[0] in parts}
+        own = {name: weight for name, weight in own.items() if name.split(".")[0] in parts}
     for name in list(weights):
         if name in own and weights[name].shape == own[name].shape:
             continue

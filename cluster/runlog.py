@@ -120,7 +120,8 @@ class Progress:
         self._offset = self._path.stat().st_size if self._path.is_file() else 0
         self._inode = self._path.stat().st_ino if self._path.is_file() else None
         self._shown = 0.0
-        self._stage = ""
+        self._stage, self._first = "", (0, 0.0)  # the stage shown, and when its first step was seen
+        self._unfinished = False  # the line on the terminal may be overwritten
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
 
@@ -131,7 +132,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(5)
-        if self._stage and self._out.isatty():
+        if self._unfinished:
             self._out.write("\n")
 
     def _follow(self) -> None:
@@ -143,8 +144,9 @@ class Progress:
         try:
             with self._path.open("rb") as file:
                 inode = os.fstat(file.fileno()).st_ino
-                if inode != self._inode:  # written anew by a resumed run: what is in it is old
-                    self._inode, self._offset = inode, os.fstat(file.fileno()).st_size
+                if self._inode not in (None, inode):  # written anew by a resumed run: what is in it is old
+                    self._offset = os.fstat(file.fileno()).st_size
+                self._inode = inode
                 file.seek(self._offset)
                 data = file.read()
         except OSError:
@@ -166,9 +168,13 @@ class Progress:
         due = 0.2 if terminal else self._every
         if stage == self._stage and step < steps and now - self._shown < due:
             return
+        if stage != self._stage:
+            self._first = (step, now)
         self._stage, self._shown = stage, now
         losses = " ".join(f"{k} {v:.3f}" for k, v in record["loss"].items() if v is not None)
-        left = (steps - step) / record["steps_per_s"] if record.get("steps_per_s") else None
+        seen = step - self._first[0]  # validations and checkpoints slow the mean, and are still to come
+        rate = seen / (now - self._first[1]) if seen and now > self._first[1] else record["steps_per_s"]
+        left = (steps - step) / rate if rate else None
         eta = "" if left is None else f", {_clock(left)} left"
         filled = 20 * step // steps
         bar = f"[{'#' * filled}{'.' * (20 - filled)}] " if terminal else ""
@@ -178,6 +184,7 @@ class Progress:
     def _line(self, text: str, end: str) -> None:
         start = "\r\x1b[K" if self._out.isatty() else ""
         self._out.write(f"{start}{text}{end}")
+        self._unfinished = not end
         self._out.flush()
 
 

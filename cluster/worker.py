@@ -100,7 +100,7 @@ class StageRun:
         model.name_classes(name_words(Folder.open(self._job.shards).manifest["classes"], self._tokenizer))
         first = source_of_stage(self._job.run, config, self._name, Path(config.root)) if newest is None else None
         if first is not None:
-            load_first_weights(model, first)
+            load_first_weights(model, first, stage.start_parts)
         batches = Batches(
             self._job.shards, self._job.features, self._tokenizer, config.model, model.visual_tokens, stage,
             stage_seed(config.seed, self._name), ranks.rank, ranks.world,
@@ -249,9 +249,7 @@ def _require_shared(run: Path, ranks: Ranks) -> None:
     if ranks.first:
         path.unlink()
     if blind:
-        raise ConfigError(
-            f"{run} is not the same folder on {blind[0]}: name one that all share by --root"
-        )
+        raise ConfigError(f"{run} is not the same folder on {blind[0]}: name one that all share by --root")
 
 
 def _caption(job: Job, evaluation: Evaluation, ranks: Ranks, device: torch.device) -> None:

@@ -108,9 +108,13 @@ class Attention(nn.Module):
         if cache is not None:
             key, value = cache.append(key, value)
         dropout = self.dropout if self.training else 0.0
+        if query.device.type == "cpu":
+            # For these lengths torch's fused CPU kernel takes nine times as long in bf16 as in float32 (torch 2.13).
+            query, key, value = upcast(query), upcast(key), upcast(value)
         # Rows of the mask that are False throughout come out as zeros, not NaN ("safe softmax", torch >= 2.5).
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-        return self.output(mixed.transpose(1, 2).reshape(batch, tokens, size))
+        with torch.autocast(query.device.type, enabled=False):
+            mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        return self.output(mixed.to(x.dtype).transpose(1, 2).reshape(batch, tokens, size))
 
 
 class Block(nn.Module):

@@ -42,6 +42,18 @@ def test_classification_heads_of_another_data_set_stay_random(tmp_path: Path) ->
         assert torch.equal(target.word_head.weight, source.word_head.weight)
 
 
+def test_parts_of_the_weights_can_be_taken_alone(tmp_path: Path) -> None:
+    source, target = model(), model()
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    save_weights(source.state_dict(), tmp_path / "w.safetensors")
+    load_first_weights(target, tmp_path / "w.safetensors", ("embedding", "pair_image"))
+    for name, tensor in target.state_dict().items():
+        taken = name.split(".")[0] in ("embedding", "pair_image")
+        assert torch.equal(tensor, (source.state_dict() if taken else before)[name])
+    with pytest.raises(ConfigError, match="start_parts 'nose' is no part of this model"):
+        load_first_weights(target, tmp_path / "w.safetensors", ("nose",))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"), [({"vocab_size": 21}, "embedding.words"), ({"cross_modal_blocks": 2}, "has no")]
 )

@@ -61,6 +61,24 @@ def test_progress_shows_stage_step_loss_and_time_left(tmp_path: Path, config: Co
     ]
 
 
+def test_progress_misses_nothing_of_a_new_run(tmp_path: Path, config: Config) -> None:
+    out = io.StringIO()
+    with Progress(tmp_path, config, out, every=0.0):
+        RunLog(tmp_path, config).write(line("pretrain", 1))
+    assert out.getvalue().startswith("pretrain 1/10: mlm 1.500")
+
+
+def test_progress_of_a_resumed_run_shows_what_is_new(tmp_path: Path, config: Config) -> None:
+    log, out = RunLog(tmp_path, config), io.StringIO()
+    for step in (1, 2, 3):
+        log.write(line("pretrain", step))
+    with Progress(tmp_path, config, out, every=0.0) as progress:
+        log.rewind("pretrain", 2)
+        progress._read()
+        log.write(line("pretrain", 3))
+    assert out.getvalue().startswith("pretrain 3/10") and out.getvalue().count("\n") == 1
+
+
 def test_wandb_is_offline_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     assert wandb_mode(LogConfig()) == "offline"
