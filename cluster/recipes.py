@@ -46,10 +46,10 @@ def blocks() -> Config:
         finetune=FinetuneConfig(
             # Of the short pre-training, what was learnt of regions is kept; the rest starts afresh (docs/method.md).
             start_parts=("finder",),
-            steps=900, global_batch_size=64, micro_batch_size=32, ratios={"finetune": 6, "photo_labels": 1},
+            steps=780, global_batch_size=64, micro_batch_size=32, ratios={"finetune": 6, "photo_labels": 1},
             weights={"changed": 0.5, "fda": 0.03, "labels": 0.1}, negatives=NegativesConfig(count=1),
             fda_temperature=0.1, references=3, contrastive_group=16, lr=1e-3, warmup_steps=40,
-            validate_every=180, checkpoint_every=450,
+            validate_every=195, checkpoint_every=390,
         ),
         evaluate=EvaluateConfig(beam=3),
         cluster=ClusterConfig(precision="bf16"),
