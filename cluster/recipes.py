@@ -32,8 +32,8 @@ def blocks() -> Config:
             **OPEN, architecture="idc", d_model=128, heads=4, d_ff=512, cross_modal_blocks=2, cell_size=128,
             dropout=0.0, attention_dropout=0.0, max_length=32, layer_norm="standard", final_norm=True,
         ),
-        # Mostly labels: what a region shows has to be known before words about it can be learnt. Measured: with half of
-        # these steps on MLM, MVCL and FDA the captions name objects hundreds of fine-tuning steps later.
+        # Mostly labels: what a region shows has to be known before words about it can be learnt. What a few hundred steps
+        # of MLM, MVCL and FDA teach the transformer delays the naming of objects (measured in docs/method.md).
         pretrain=StageConfig(
             steps=480, global_batch_size=64, micro_batch_size=64,
             batch_sizes={"class_labels": 96, "photo_labels": 96, "fda": 32},
@@ -41,10 +41,10 @@ def blocks() -> Config:
                 "class_labels": 12, "photo_labels": 16, "classify": 1, "mlm": 1, "mvcl": 1, "fda": 1, "photo_mlm": 1,
             },
             weights={"labels": 0.3}, negatives=NegativesConfig(count=3), mvcl_temperature=0.1, fda_temperature=0.1,
-            contrastive_group=16, lr=2e-3, warmup_steps=40, checkpoint_every=240,
+            contrastive_group=16, lr=2e-3, warmup_steps=40, checkpoint_every=240, log_every=4,
         ),
         finetune=FinetuneConfig(
-            # Of the short pre-training, what was learnt of regions is kept; the rest starts afresh (docs/method.md).
+            # So of this short pre-training what was learnt of regions is kept; the rest starts afresh.
             start_parts=("finder",),
             steps=780, global_batch_size=64, micro_batch_size=32, ratios={"finetune": 6, "photo_labels": 1},
             weights={"changed": 0.5, "fda": 0.03, "labels": 0.1}, negatives=NegativesConfig(count=1),

@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 300
 # Long enough to be killed in the middle of fine-tuning, which does 25 steps a second.
 OPTIONS = ["--log.wandb", "disabled", "--data.pack_workers", "1", "--pretrain.steps", "12", "--finetune.steps", "120",
-           "--finetune.validate_every", "60", "--finetune.checkpoint_every", "7", "--evaluate.tokenizer", "split"]  # fmt: skip
+           "--finetune.validate_every", "60", "--finetune.checkpoint_every", "7",
+           "--evaluate.tokenizer", "split"]  # fmt: skip
 TIMES = ("samples_per_s", "steps_per_s", "data_wait", "memory", "seconds")
 
 
