@@ -32,8 +32,8 @@ def blocks() -> Config:
             **OPEN, architecture="idc", d_model=128, heads=4, d_ff=512, cross_modal_blocks=2, cell_size=128,
             dropout=0.0, attention_dropout=0.0, max_length=32, layer_norm="standard", final_norm=True,
         ),
-        # Mostly labels: what a region shows has to be known before words about it can be learnt. What a short training by
-        # MLM, MVCL and FDA teaches the transformer delays the naming of objects (measured in docs/method.md).
+        # Mostly labels: what a region shows has to be known before words about it can be learnt. What a short training
+        # by MLM, MVCL and FDA teaches the transformer delays the naming of objects (measured in docs/method.md).
         pretrain=StageConfig(
             steps=480, global_batch_size=64, micro_batch_size=64,
             batch_sizes={"class_labels": 96, "photo_labels": 96, "fda": 32},
