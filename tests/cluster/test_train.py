@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -39,6 +40,15 @@ def train(tiny: Any, name: str, *more: str) -> subprocess.CompletedProcess:
 
 def without_times(run: Path) -> list[dict]:
     return [{name: value for name, value in record.items() if name not in TIMES} for record in read_metrics(run)]
+
+
+def family_of(pid: int) -> list[tuple[psutil.Process, str]]:
+    """All processes that a process has started, and theirs, with their names."""
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append((child, child.name()))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -85,19 +95,18 @@ def test_killed_and_started_again_the_losses_are_equal(finished: tuple, tiny: An
     with (tiny.root / "killed.txt").open("wb") as output:
         driver = subprocess.Popen(command(tiny, "killed"), cwd=ROOT, stdout=output, stderr=output)
         deadline = time.monotonic() + LIMIT_S
-        family, names = {}, {}
+        family = []
         while not any(r["stage"] == "finetune" and r["step"] >= 12 for r in read_metrics(run)):
             assert driver.poll() is None and time.monotonic() < deadline, (tiny.root / "killed.txt").read_text()
-            family = {child.pid: child for child in psutil.Process(driver.pid).children(recursive=True)}
-            names = {pid: child.name() for pid, child in family.items() if child.is_running()}
+            family = family_of(driver.pid)
             time.sleep(0.005)
         driver.send_signal(signal.SIGKILL)
         driver.wait(10)
     # Two idle agents of Ray's notice after a minute that their node is gone; all others end within seconds.
-    others = [family[pid] for pid, name in names.items() if not name.endswith("Agent")]
-    assert any("RayTrainWorker" in names[process.pid] for process in others)
+    others = [process for process, name in family if not name.endswith("Agent")]
+    assert any("RayTrainWorker" in name for _, name in family)
     _, alive = psutil.wait_procs(others, timeout=60)
-    assert not alive, f"left behind: {[names[process.pid] for process in alive]}"
+    assert not alive, f"left behind: {alive}"
     reached = max(record["step"] for record in read_metrics(run) if record["stage"] == "finetune")
     assert reached < 120, "killed too late to say anything"
 
