@@ -27,7 +27,7 @@ GROUPED_TASKS = frozenset({"mvcl", "photo_mvcl", "classify"})
 # Fields that cannot change what is learned: a run folder may be resumed with other values of these.
 HARMLESS = (
     "root", "data.pack_workers", "data.read_threads", "data.prefetch", "evaluate.", "log.", "cluster.threads",
-    "cluster.cpus_per_worker", "cluster.timeout_s", "cluster.restarts", "pretrain.log_every", "finetune.log_every",
+    "cluster.cpus_per_worker", "cluster.timeout_s", "pretrain.log_every", "finetune.log_every",
     "pretrain.checkpoint_every", "finetune.checkpoint_every", "pretrain.keep", "finetune.keep",
 )  # fmt: skip
 # Model fields that the data decide; they are filled in when the data are opened.
@@ -132,7 +132,6 @@ class ClusterConfig:
     zero_stage: Literal[0, 1, 2, 3] = 1  # DeepSpeed ZeRO: what is sharded (1 optimiser, 2 gradients, 3 parameters)
     precision: Literal["fp32", "bf16"] = "fp32"  # of matrix products; weights and optimiser stay fp32
     timeout_s: int = 600  # longest wait for another worker, seconds
-    restarts: int = 0  # times that lost workers are started again from the last checkpoint
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,6 @@ def validate(config: Config) -> None:
     _at_least(
         config, 0, "seed", "data.pack_workers", "data.blocks.seed", "data.blocks.class_photos",
         "data.blocks.relational", "finetune.validate_every", "finetune.validate_limit", "evaluate.limit",
-        "cluster.restarts",
     )  # fmt: skip
     _at_least(
         config, 1, "data.blocks.supersample", "data.read_threads", "data.prefetch", "finetune.references",

@@ -126,7 +126,7 @@ def fit(job: Job) -> None:
         run_config=ray.train.RunConfig(
             name="train",
             storage_path=str(job.run / RAY_FOLDER),
-            failure_config=ray.train.FailureConfig(max_failures=cluster.restarts),
+            failure_config=ray.train.FailureConfig(max_failures=0),  # the same command again goes on
         ),
     )
     try:
