@@ -57,7 +57,7 @@ def start_ray(cluster: ClusterConfig) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # A job's own variables (`ray job submit --runtime-env-json`) and those below are merged; else Ray refuses the same name.
+    # The variables of a job (`ray job submit --runtime-env-json`) and those below may be the same: else Ray refuses.
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
     if not attach:
         # A token of its own, in the environment of this process and its children alone. Without one the first local
