@@ -109,7 +109,7 @@ class Attention(nn.Module):
             key, value = cache.append(key, value)
         dropout = self.dropout if self.training else 0.0
         if query.device.type == "cpu":
-            # For these lengths torch's fused CPU kernel takes nine times as long in bf16 as in float32 (torch 2.13).
+            # For these lengths torch's fused CPU kernel takes several times as long in bf16 as in float32 (torch 2.13).
             query, key, value = upcast(query), upcast(key), upcast(value)
         # Rows of the mask that are False throughout come out as zeros, not NaN ("safe softmax", torch >= 2.5).
         with torch.autocast(query.device.type, enabled=False):
