@@ -1,18 +1,36 @@
 """What a sentence claims of a sample, and whether that may be true: so that no true sentence serves as a negative.
 
 Sentences about blocks (and CLEVR) are read by the grammar of shards.blocks and compared with the truth of the sample:
-the source's own, or what its references say together. Other text is compared word by word with the references.
+the source's own, or what its references say together. Other text is compared word by word with the references, and with
+the captions of pairs that share an image with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import re
+from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
 
 from shards.blocks import grammar
+from shards.lexicons import Lexicon
 from shards.record import Record
 
 NEAR_EQUAL = 0.8  # share of common words from which two sentences count as the same
+NEWS = 0.2  # a sentence with a smaller share of words (or fewer than two) that the references lack may repeat them
+_EMPTY_WORDS = frozenset(
+    "a an the this that these it its it's his her their s is are was were be been being has have had do does of in on "
+    "at to from by with and or but while whereas there here as than also now very more slightly appear appears seem "
+    "seems look looks i you image images picture pictures photo photos scene after before".split()
+)
+_NOTHING_CHANGED = re.compile(
+    r"\bno (?:\w+ )?(?:differences?|changes?)\b"
+    r"|\b(?:are|is|look|appear|seem|be) (?:\w+ )?identical\b"
+    r"|\bremains? unchanged\b"
+    r"|\b(?:are|is|be|looks?|appears?|seems?|remains?) (?:to be )?(?:\w+ ){0,3}the (?:exact )?same"
+    r"(?: (?:as before|animal|bird|image))?(?: to me)?\s*(?:\.|$)"
+    r"|\bexactly the same\b"
+    r"|\bnothing (?:has |is |was )?(?:changed|different|modified)\b"
+)
 _CACHE = 1 << 18
 _PHOTO_PREFIXES = ("a photo of ", "a picture of ", "an image of ")
 
@@ -80,14 +98,37 @@ def truth_of_references(references: Sequence[str]) -> dict | None:
     return {"type": changes[0].type, "object": named, "to": dict(changes[0].to) if changes[0].to else None}
 
 
-class Truth:
-    """What is known to hold of one sample. `change` is the truth of a pair, as records carry it, or None."""
+@lru_cache(maxsize=_CACHE)
+def says_no_change(sentence: str) -> bool:
+    """Whether a free sentence as a whole says that there is no difference."""
+    return _NOTHING_CHANGED.search(sentence.lower()) is not None and len(sentence.split()) <= 20
 
-    def __init__(self, record: Record) -> None:
+
+@lru_cache(maxsize=_CACHE)
+def _telling_words(sentence: str, lexicon: Lexicon | None) -> frozenset[str]:
+    words = frozenset(sentence.lower().split())
+    if lexicon is None:
+        return words
+    return frozenset(lexicon.root.get(word, word) for word in words - _EMPTY_WORDS)
+
+
+class Truth:
+    """What is known to hold of one sample. `change` is the truth of a pair, as records carry it, or None.
+
+    `related` are captions of samples that share an image with it: of free text they may hold as well. The words of a
+    family of the `lexicon` ("larger", "bigger") count as one.
+    """
+
+    def __init__(self, record: Record, related: Iterable[str] = (), lexicon: Lexicon | None = None) -> None:
         self.change: dict | None = None
         self.objects: set[tuple[tuple[str, str], ...]] | None = None
+        self.unchanged = record.changed is False or any(map(says_no_change, record.captions))
+        self._certainly_unchanged = record.changed is False
         self._references = set(record.captions)
-        self._words = [frozenset(caption.lower().split()) for caption in record.captions]
+        self._related = set(related)
+        self._lexicon = lexicon
+        self._words = [self._said_in(caption) for caption in record.captions]
+        self._all_words = frozenset().union(*self._words)
         if record.kind == "pair":
             self.change = record.truth or truth_of_references(record.captions)
         elif record.kind == "photo":
@@ -107,8 +148,37 @@ class Truth:
             named = photo_claim(sentence)
             if named is not None:
                 return all(thing in self.objects or self._shows(dict(thing)) for thing in named)
-        words = frozenset(sentence.lower().split())
-        return any(len(words & own) >= NEAR_EQUAL * len(words | own) for own in self._words)
+        return self._may_repeat(sentence)
+
+    def _may_repeat(self, sentence: str) -> bool:
+        """The same of free text: what is near-equal to a reference, or says nothing that they together do not."""
+        if says_no_change(sentence):
+            return self.unchanged
+        words = self._said_in(sentence)
+        if any(len(words & own) >= NEAR_EQUAL * len(words | own) for own in self._words):
+            return True
+        if self._certainly_unchanged or self._lexicon is None:
+            return False
+        if sentence in self._related or any(own <= words for own in self._words if own):
+            return True
+        news = words - self._all_words
+        return len(news) < max(2, NEWS * len(words)) and not any(map(self._contradicts, news))
+
+    def _contradicts(self, word: str) -> bool:
+        """Whether a word is of a group of the lexicon of which the references use another family."""
+        assert self._lexicon is not None
+        return any(
+            not self._all_words.isdisjoint(group) and self._all_words.isdisjoint(alike)
+            for group, alike in self._lexicon.rivals.get(word, ())
+        )
+
+    def repeats(self, sentence: str) -> bool:
+        """Whether a sentence made from a reference is one of them again."""
+        return sentence in self._references or sentence in self._related
+
+    def _said_in(self, sentence: str) -> frozenset[str]:
+        """The words of a free sentence that tell something, one for each family; all where there is no lexicon."""
+        return _telling_words(sentence, self._lexicon)
 
     def _shows(self, attributes: dict[str, str]) -> bool:
         """Whether an object of the photo has these attributes: a caption may name fewer than it has."""

@@ -18,6 +18,10 @@ class DataError(ValueError):
     """Something about the data or the options is wrong; the message is one line with the file or option and the fix."""
 
 
+class Unreachable(DataError):
+    """A store did not answer, or a cache has no room. It says nothing about the data: no sample is given up for it."""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises DataError with one line and, for a misspelt option, the nearest right name."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -9,14 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import DataError
+from shards.strict_json import parse_json
 from shards.tars import KIND_PREFIX, PARTIAL
 
 FILE = "manifest.json"
+DROPPED = "dropped.tsv"  # a line a sample that was left out: its id, a tab, the reason
 SCHEMA = 1
+CHECKSUM = "sha256"  # the field of the checksum of all others; a folder packed before there was one has none
+LIMIT = 256 * 2**20  # bytes; a shard takes about 400
 SPLITS = ("train", "val", "test")
 KINDS = tuple(KIND_PREFIX)
 
 SHARD_NAME = re.compile(r"(pairs|photos|classes)-(train|val|test)-\d{6,9}\.tar")
+_FIELDS = {
+    "schema", "source", "options", "splits", "shards", "classes", "tokenizer", "text", "features", "dropped",
+    "dropped_file",
+}  # fmt: skip
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TOKENIZER_FILES = {"sentencepiece": "tokenizer.model", "words": "tokenizer.json"}
 
@@ -34,11 +43,18 @@ def count_splits(shards: list[dict]) -> dict[str, dict[str, int]]:
     return counts
 
 
+def render(manifest: dict) -> bytes:
+    """The bytes of manifest.json: the manifest with its checksum, the SHA-256 of `encode` of all its other fields."""
+    rest = {field: value for field, value in manifest.items() if field != CHECKSUM}
+    signed = rest | {CHECKSUM: hashlib.sha256(encode(rest)).hexdigest()}
+    return (json.dumps(signed, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
 def write(folder: Path, manifest: dict) -> None:
     """Checks and writes manifest.json, whole or not at all."""
     validate(manifest, folder / FILE)
     partial = folder / (FILE + PARTIAL)
-    partial.write_text(json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_bytes(render(manifest))
     os.replace(partial, folder / FILE)
 
 
@@ -48,24 +64,44 @@ def read(folder: Path) -> dict:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; make it with python -m shards.pack SOURCE --out {folder}")
     try:
-        manifest = json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            data = file.read(LIMIT + 1)
     except FileNotFoundError:
         raise DataError(
             f"{path} is missing: {folder} is not a finished shard folder; run python -m shards.pack again"
         ) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError):
-        raise DataError(f"{path} is not JSON: delete it and run python -m shards.pack again") from None
-    validate(manifest, path)
+    manifest, altered = parse(data, path)
+    if altered:
+        raise DataError(altered)
     return manifest
 
 
-def validate(manifest: Any, path: Path) -> None:
+def parse(data: bytes, path: Path | str) -> tuple[dict, str | None]:
+    """(the manifest in a file's bytes, one line where they are not what was written).
+
+    DataError naming the file and the fix where they are no manifest that can be used.
+    """
+    try:
+        manifest = parse_json(data, LIMIT)
+    except DataError as error:
+        raise DataError(f"{path} cannot be used ({error}): delete it and run python -m shards.pack again") from None
+    validate(manifest, path)
+    # A folder packed before there was a checksum has none; one that lost it by a flipped byte has an unknown field.
+    try:
+        whole = data == render(manifest) if CHECKSUM in manifest else manifest.keys() <= _FIELDS
+    except (ValueError, RecursionError):  # what `encode` could not have written: 1e999, a thousand brackets
+        whole = False
+    manifest.pop(CHECKSUM, None)
+    return manifest, None if whole else f"{path}: it was altered after it was written (sha256 differs); pack again"
+
+
+def validate(manifest: Any, path: Path | str) -> None:
     """Raises DataError naming the first field of a manifest that is missing, of the wrong type or impossible."""
 
     def fail(what: str) -> None:
-        raise DataError(f"{path}: {what}; run python -m shards.pack again")
+        raise DataError(f"{path}: {what if len(what) < 300 else what[:300] + '...'}; run python -m shards.pack again")
 
     if not isinstance(manifest, dict):
         fail("not a JSON object")
@@ -84,6 +120,8 @@ def validate(manifest: Any, path: Path) -> None:
             fail("'text' is missing or not a dict")
     elif not isinstance(manifest["features"], dict):
         fail("'features' is not a dict")
+    if "dropped_file" in manifest:  # where something was dropped: the list of it
+        _validate_dropped(manifest["dropped_file"], fail)
     if not all(isinstance(name, str) for name in manifest["classes"]):
         fail("'classes' must be a list of names")
     for split, counts in manifest["splits"].items():
@@ -121,6 +159,13 @@ def _validate_tokenizer(tokenizer: Any, fail) -> None:
         fail(f"'tokenizer' of kind {tokenizer['kind']} has the file {tokenizer.get('file')!r}")
     if not _is_count(tokenizer.get("size")) or not _SHA256.fullmatch(str(tokenizer.get("sha256"))):
         fail("'tokenizer' needs 'size' and 'sha256'")
+
+
+def _validate_dropped(dropped: Any, fail) -> None:
+    if not isinstance(dropped, dict) or dropped.get("file") != DROPPED:
+        fail(f"'dropped_file' does not name {DROPPED}")
+    if not _is_count(dropped.get("lines")) or not _SHA256.fullmatch(str(dropped.get("sha256"))):
+        fail("'dropped_file' needs 'lines' and 'sha256'")
 
 
 def _is_count(value: Any) -> bool:

@@ -1,8 +1,12 @@
-"""The one global order of samples, as pure functions of integers.
+"""The one global order of samples, as pure functions of integers; as a command, it prints them.
+
+    python -m shards.order DIR... --world W --workers V --global-batch B --steps S [--start P] [--mix a=2,b=1]
+    python -m shards.order DIR --quality
 
 A training run consumes an endless sequence of positions 0, 1, 2, ...; epoch e is the positions from e * size to (e +
-1) * size - 1. `locate` says which sample stands at a position, `rank_positions` which positions of a step belong to a
-rank, and `generator` gives every random choice made for a sample. Nothing here has state, so a run that stops at
+1) * size - 1. `locate` says which sample stands at a position (of several sources, `mixture.Mixture.locate`),
+`rank_positions` which positions of a step belong to a rank, `worker_positions` which of these to one of its loader
+workers, and `generator` gives every random choice made for a sample. Nothing here has state, so a run that stops at
 position p and starts again at p, on any number of ranks, sees the same samples and draws the same masks as one that
 never stopped.
 
@@ -136,6 +140,16 @@ def rank_positions(step_start: int, global_batch: int, world: int, rank: int, gr
     return (step_start + groups[:, None] * group + np.arange(group, dtype=np.int64)[None, :]).reshape(-1)
 
 
+def worker_positions(positions: np.ndarray, workers: int, worker: int) -> np.ndarray:
+    """Those of a rank's positions in a step that its loader worker `worker` of `workers` reads: every workers-th.
+
+    A rank that puts what worker v has read into places v, v + workers, ... of its batch has it in order again.
+    """
+    if not 0 <= worker < workers:
+        raise ValueError(f"worker {worker} is outside [0, {workers})")
+    return positions[worker::workers]
+
+
 def generator(seed: int, epoch: int, position: int, stream: str) -> np.random.Generator:
     """The random generator for one purpose ("mask", "caption", ...) of one position: the same on every machine.
 
@@ -144,3 +158,10 @@ def generator(seed: int, epoch: int, position: int, stream: str) -> np.random.Ge
     text = f"{int(seed)}|{int(epoch)}|{int(position)}|{stream}".encode()
     key = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
     return np.random.Generator(np.random.Philox(key=key))
+
+
+if __name__ == "__main__":
+    from shards.errors import run_main
+    from shards.order_command import main
+
+    run_main(main)

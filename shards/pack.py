@@ -1,4 +1,4 @@
-"""python -m shards.pack SOURCE --out DIR: turns a data set into a shard folder.
+"""python -m shards.pack SOURCE --out DIR: turns a data set into a shard folder, on this machine or on a Ray cluster.
 
 Records, hard negatives, tokenizer, then the tars, by worker processes; manifest.json comes last. Interrupted and run
 again with the same options, it keeps the shards that are whole and goes on. The same data give the same bytes, whatever
@@ -8,47 +8,57 @@ the number of workers.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 
-from tqdm import tqdm
-
-from shards import index, manifest
+from shards import manifest
 from shards.errors import USER_ERROR, DataError, Parser, run_main
-from shards.negatives import COUNT, find_negatives
-from shards.packing_state import claimed, finished, finished_entry, is_whole, note_finished
+from shards.negatives import COUNT, find_negatives, read_counts
+from shards.packing_state import Place
 from shards.pool import pack_units
+from shards.progress import Progress
+from shards.ray_pool import connected, pack_units_on_ray
 from shards.record import Record, Source
-from shards.sources import NAMES, make_source
-from shards.tars import PARTIAL
-from shards.units import Shard, Unit, make_units
+from shards.resizing import Resize
+from shards.sources import SOURCES, make_source
+from shards.units import Packer, Shard, Unit, make_units
 from shards.vocabulary import KINDS, text_statistics, train_tokenizer
+
+NAMED_LOSSES = 5  # of the samples whose images turn out missing or damaged, so many are named on stderr
+LARGEST = 8192  # pixels a side that --resize takes
+LOST_IMAGE = "an image is missing or damaged"
 
 
 def pack(
     source: Source,
     out: str | Path,
-    workers: int = 1,
+    workers: int | None = 1,
+    address: str | None = None,
+    resize: Resize | None = None,
     tokenizer: str = "sentencepiece",
     vocabulary_size: int | None = None,
     minimum_count: int = 1,
-    negatives: int = COUNT,
+    negatives: int | dict[str, int] = COUNT,
     limit: int | None = None,
     seed: int = 0,
 ) -> dict:
-    """Packs a source into the folder `out` and returns its manifest.
+    """Packs a source into `out`, a folder or the URL of one, and returns its manifest.
 
-    `workers` processes write the tars; `tokenizer`, `vocabulary_size` and `minimum_count` as in train_tokenizer;
-    `negatives` sentences a list; at most `limit` samples of each kind and split; `seed` is that of the negatives.
-    A folder that is complete and whole is left as it is. Raises DataError where options do not fit, the folder holds
-    something else, or another process packs into it.
+    `workers` processes write the tars (None: one a core), on this machine or on the Ray cluster at `address`; `resize`
+    is the shorter side or (width, height) of the images in pixels, None keeps their bytes; `tokenizer`,
+    `vocabulary_size` and `minimum_count` as in train_tokenizer; `negatives` sentences a list (of each kind, or by
+    kind); at most `limit` samples of each kind and split; `seed` is that of the negatives. What is complete and whole
+    is left as it is. Raises DataError where options do not fit, `out` holds something else, or another process packs
+    into it.
     """
-    out = Path(out)
-    for name, value, least in (("--workers", workers, 1), ("--limit", limit, 1), ("--negatives", negatives, 0)):
+    fewest = negatives if isinstance(negatives, int) else min(negatives.values())
+    for name, value, least in (("--workers", workers, 1), ("--limit", limit, 1), ("--negatives", fewest, 0)):
         if value is not None and value < least:
             raise DataError(f"{name} is {value}: it must be at least {least}")
     options = source.describe() | {
@@ -58,15 +68,17 @@ def pack(
         "negatives": negatives,
         "limit": limit,
         "negatives_seed": seed,
+        "resize": resize,
     }
     identity = json.loads(manifest.encode({"schema": manifest.SCHEMA, "source": source.name, "options": options}))
-    contents = finished(out, identity)
-    if contents is not None:
-        _say(f"{out} is packed already")
-        return contents
     try:
-        with claimed(out, identity):
-            return _Packing(source, out, workers, identity).run()
+        place = Place(out)
+        contents = place.finished(identity)
+        if contents is not None:
+            _say(f"{out} is packed already")
+            return contents
+        with connected(address, workers) if address else nullcontext(), place.claimed(identity):
+            return _Packing(source, place, workers, address, identity).run()
     except OSError as error:  # a full disk, a file system that went away
         raise DataError(
             f"{error.filename or out}: {error.strerror or error}; mend this and run the same again"
@@ -74,12 +86,13 @@ def pack(
 
 
 class _Packing:
-    """One run of the packer over a folder it has claimed."""
+    """One run of the packer over a place it has claimed."""
 
-    def __init__(self, source: Source, out: Path, workers: int, identity: dict) -> None:
+    def __init__(self, source: Source, place: Place, workers: int | None, address: str | None, identity: dict) -> None:
         self.source = source
-        self.out = out
+        self.place = place
         self.workers = workers
+        self.address = address
         self.identity = identity
         self.options = identity["options"]
 
@@ -88,31 +101,33 @@ class _Packing:
         _say(f"{self.source.name}: reading records")
         records = self._records()
         _say(f"{self.source.name}: finding hard negatives for {len(records)} samples")
-        negatives = find_negatives(records, self.options["negatives"], self.options["negatives_seed"])
+        negatives = find_negatives(records, self.options["negatives"], self.options["negatives_seed"], self.workers)
         captions = [caption for record in records if record.split == "train" for caption in record.captions]
         units = make_units(records, negatives, self.source.name)
-        self._clear({shard.name for unit in units for shard in unit.shards})
+        self.place.clear({shard.name for unit in units for shard in unit.shards})
         entry = self._tokenizer(captions)
         shards = self._shards(units)
-        dropped = Counter(getattr(self.source, "dropped", {}))
-        for shard in shards:
-            dropped.update(shard.pop("dropped", {}))
-            for lost in shard.pop("lost", ()):
-                _say(f"left out: {lost}")
+        dropped, dropped_file = self._dropped(shards)
         contents = self.identity | {
             "splits": manifest.count_splits(shards),
             "shards": shards,
             "classes": self.source.classes(),
             "tokenizer": entry,
             "text": text_statistics(captions),
-            "dropped": dict(dropped),
+            "dropped": dropped,
         }
-        manifest.write(self.out, contents)
+        if dropped_file:
+            contents["dropped_file"] = dropped_file
+        self.place.check_claim()
+        with self.place.scratch() as folder:
+            manifest.write(folder, contents)
+            self.place.take(folder / manifest.FILE)
         return contents
 
     def _records(self) -> list[Record]:
         """The source's records, the first `limit` of each kind and split."""
-        records = self.source.records(self.workers)
+        cores = len(os.sched_getaffinity(0))
+        records = self.source.records(min(self.workers or cores, cores) if self.address else self.workers or cores)
         if self.options["limit"] is not None:
             taken: Counter[tuple[str, str]] = Counter()
             kept = []
@@ -122,34 +137,25 @@ class _Packing:
                     kept.append(record)
             records = kept
         if not records:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in getattr(self.source, "dropped", {}).items())
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.source.dropped.items())
             raise DataError(f"{self.source.name} has no samples to pack ({reasons or 'it is empty'})")
         repeated = [key for key, count in Counter(record.key for record in records).items() if count > 1]
         if repeated:
             raise DataError(f"{self.source.name}: {len(repeated)} keys come twice, the first is {repeated[0]!r}")
         return records
 
-    def _clear(self, planned: set[str]) -> None:
-        """Removes what a run with another plan, or one that was killed, left in the folder."""
-        for path in self.out.iterdir():
-            name = path.name.replace(index.ENDING, ".tar")
-            if path.name.endswith(PARTIAL) or path.name.startswith("tokenizer."):
-                path.unlink()
-            elif manifest.SHARD_NAME.fullmatch(name) and name not in planned:
-                path.unlink()
-
     def _tokenizer(self, captions: list[str]) -> dict | None:
         """The manifest's entry; None where there is no training text: test captions teach nothing."""
         if not captions:
             _say("no training captions: the folder gets no tokenizer and can be evaluated on, not trained on")
             return None
-        return train_tokenizer(
-            captions,
-            self.out,
-            self.options["tokenizer"],
-            self.options["vocabulary_size"],
-            self.options["minimum_count"],
-        )
+        options = self.options
+        with self.place.scratch() as folder:
+            entry = train_tokenizer(
+                captions, folder, options["tokenizer"], options["vocabulary_size"], options["minimum_count"]
+            )
+            self.place.take(folder / entry["file"])
+        return entry
 
     def _shards(self, units: list[Unit]) -> list[dict]:
         """Writes the tars that are not there yet and returns all manifest entries, in the order of the plan."""
@@ -157,74 +163,103 @@ class _Packing:
         wanted = [Unit([shard for shard in unit.shards if shard.name not in entries]) for unit in units]
         wanted = [unit for unit in wanted if unit.shards]
         total = sum(unit.size for unit in units)
-        bar = tqdm(
-            desc=f"packing {self.out}",
-            total=total,
-            initial=total - sum(unit.size for unit in wanted),
-            unit="sample",
-            mininterval=0.5 if sys.stderr.isatty() else 15,
-        )
-        with bar:
-            for unit, written in pack_units(self.source, self.out, wanted, self.workers):
+        resize = self.options["resize"]
+        packer = Packer(self.source, self.place, tuple(resize) if isinstance(resize, list) else resize)
+        if self.address:
+            packed = pack_units_on_ray(packer, wanted, self.workers)
+        else:
+            packed = pack_units(packer, wanted, self.workers or len(os.sched_getaffinity(0)))
+        done = total - sum(unit.size for unit in wanted)
+        with Progress(f"packing {self.place}", done, total) as progress, closing(packed):
+            for unit, written in packed:
                 for entry in written:
                     entries[entry["name"]] = entry
-                    note_finished(self.out, entry)
-                bar.update(unit.size)
+                    self.place.note_finished(entry)
+                progress.update(unit.size)
         return [entries[shard.name] for unit in units for shard in unit.shards]
 
     def _whole(self, planned: list[Shard]) -> dict[str, dict]:
         """Entries of the planned shards that an earlier run finished, from the same inputs, and that are undamaged."""
+        begun, there = self.place.entries(), self.place.files.names()
         entries = {}
         for shard in planned:
-            entry = finished_entry(self.out, shard.name)
-            if entry and entry.get("inputs_sha256") == shard.inputs_sha256() and is_whole(self.out, entry):
+            entry = begun.get(shard.name)
+            if entry is None or entry.get("inputs_sha256") != shard.inputs_sha256():
+                continue
+            # An entry from a manifest does not say which samples it lost: such a shard is packed again.
+            told = "lost" in entry or entry["samples"] == len(shard.samples)
+            if told and self.place.is_whole(entry, there):
                 entries[shard.name] = entry
         return entries
+
+    def _dropped(self, shards: list[dict]) -> tuple[dict[str, int], dict | None]:
+        """Counts of what was left out, by reason, and the manifest's entry of the list that names it, if any.
+
+        Takes "lost" out of the shards' entries. The faults themselves go to stderr alone: they name folders.
+        """
+        lost = [sample for shard in shards for sample in shard.pop("lost", ())]
+        for name, image, fault in lost[:NAMED_LOSSES]:
+            _say(f"left out: {name} ({image}: {fault})")
+        counts = Counter(self.source.dropped)
+        if lost:
+            counts[LOST_IMAGE] += len(lost)
+        lines = [line.partition(": ")[::2] for line in self.source.lost]
+        lines += [(name, f"{LOST_IMAGE} ({image})") for name, image, _ in lost]
+        if not lines:
+            return dict(counts), None
+        data = "".join("\t".join(" ".join(part.split()) for part in line) + "\n" for line in lines).encode()
+        with self.place.scratch() as folder:
+            (folder / manifest.DROPPED).write_bytes(data)
+            self.place.take(folder / manifest.DROPPED)
+        entry = {"file": manifest.DROPPED, "sha256": hashlib.sha256(data).hexdigest(), "lines": len(lines)}
+        return dict(counts), entry
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _counts(count: int):
-    """A parser of "3600,150,250" and of "160x120": that many whole numbers."""
-
-    def parse(text: str) -> tuple[int, ...]:
-        numbers = tuple(int(part) for part in text.replace("x", ",").split(","))
-        if len(numbers) != count:
-            raise ValueError
-        return numbers
-
-    parse.__name__ = f"list of {count} whole numbers"
-    return parse
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = Parser(prog="shards.pack", description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("source", choices=NAMES, metavar="SOURCE", help=f"one of {', '.join(NAMES)}")
+    parser.add_argument("source", choices=tuple(SOURCES), metavar="SOURCE", help=f"one of {', '.join(SOURCES)}")
     parser.add_argument("--root", metavar="DIR", help="the folder of the data set (blocks needs none)")
-    parser.add_argument("--out", metavar="DIR", required=True, help="the shard folder to make")
+    parser.add_argument("--out", metavar="DIR", required=True, help="the shard folder to make, or a URL: s3://...")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    parser.add_argument("--address", metavar="HOST:PORT", help="pack on this Ray cluster; auto: this node's")
     parser.add_argument(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (default: all cores)"
+        "--resize",
+        type=_resize,
+        metavar="N|WxH",
+        help="shorter side at most N, or this size (default: bytes are kept)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="at most N samples of each kind and split")
     parser.add_argument("--tokenizer", choices=KINDS, default="sentencepiece", help="default: %(default)s")
     parser.add_argument("--vocabulary-size", type=int, metavar="N", help="default: as large as the captions need")
     parser.add_argument("--minimum-count", type=int, default=1, metavar="N", help="words only: rarer ones become <unk>")
-    parser.add_argument("--negatives", type=int, default=COUNT, metavar="N", help="per list (default: %(default)s)")
+    negatives = "sentences of each kind, or as in retrieve=6,replace=4,confuse=2 (default: %(default)s)"
+    parser.add_argument("--negatives", default=str(COUNT), metavar="N", help=negatives)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of scenes and negatives (default: 0)")
-    blocks = parser.add_argument_group("blocks alone")
-    blocks.add_argument(
-        "--scenes", type=_counts(3), metavar="TRAIN,VAL,TEST", help="scenes in each split (default: 4000,250,500)"
-    )
-    blocks.add_argument("--size", type=_counts(2), metavar="WxH", help="of the images in pixels (default: 160x120)")
-    blocks.add_argument("--supersample", type=int, metavar="N", help="rays along each side of a pixel (default: 2)")
-    blocks.add_argument(
-        "--relational", type=float, metavar="SHARE", help="of captions that refer by place (default: 0.0)"
-    )
-    blocks.add_argument("--class-photos", type=int, metavar="N", help="photos of each class (default: 40)")
+    groups: dict[str, list[str]] = {}  # options by flag: two sources may share one
+    offered = {}
+    for name, adapter in SOURCES.items():
+        for option in adapter.options:
+            groups.setdefault(option.flag, []).append(name)
+            offered.setdefault(option.flag, option)
+    own = parser.add_argument_group("options of one source")
+    for flag, option in offered.items():
+        text = f"{', '.join(groups[flag])}: {option.help}"
+        own.add_argument(flag, type=option.type, choices=option.choices, metavar=option.metavar, help=text)
     return parser
+
+
+def _resize(text: str) -> Resize:
+    sides = text.split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdecimal() and 1 <= int(side) <= LARGEST for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give the shorter side (256) or width and height (320x240), 1 to {LARGEST} pixels"
+        )
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -234,28 +269,31 @@ def main(arguments: Sequence[str]) -> int:
         parser.print_help(sys.stderr)
         return USER_ERROR
     given = parser.parse_args(arguments)
-    names = ("scenes", "size", "supersample", "relational", "class_photos")
-    options = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-    if given.source == "blocks":
+    names = {option.keyword for adapter in SOURCES.values() for option in adapter.options}
+    options = {name: getattr(given, name) for name in sorted(names) if getattr(given, name) is not None}
+    if SOURCES[given.source].root is None:  # its scenes are drawn
         options["seed"] = given.seed
+    # Workers on a cluster run in another folder.
+    root = os.path.abspath(given.root) if given.root and given.address else given.root
     contents = pack(
-        make_source(given.source, given.root, options),
+        make_source(given.source, root, options),
         given.out,
         workers=given.workers,
+        address=given.address,
+        resize=given.resize,
         tokenizer=given.tokenizer,
         vocabulary_size=given.vocabulary_size,
         minimum_count=given.minimum_count,
-        negatives=given.negatives,
+        negatives=read_counts(given.negatives),
         limit=given.limit,
         seed=given.seed,
     )
     for split, counts in contents["splits"].items():
-        print(
-            f"{split}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-            or f"{split}: nothing"
-        )
+        print(f"{split}: " + (", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing"))
     for reason, count in contents["dropped"].items():
         print(f"left out: {count} {reason}")
+    if "dropped_file" in contents:
+        print(f"the list of what was left out: {given.out.rstrip('/')}/{contents['dropped_file']['file']}")
     return 0
 
 

@@ -3,43 +3,53 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
 
 from shards import index, manifest
 from shards.arrays import decode_array
+from shards.cache import ShardCache
 from shards.errors import DataError
 from shards.images import decode_image
 from shards.prefetch import Prefetcher
+from shards.storage import is_url
+from shards.strict_json import parse_json
 from shards.tars import crc32c
 
 __all__ = ["Folder", "Prefetcher", "Stream", "decode_array", "decode_image"]
 
+IMAGES, ARRAYS = (".jpg", ".png"), (".npy",)  # endings of the members that decode to images, to arrays
 OPEN_FILES = 256  # tars kept open by one folder; ulimit -n is often 1024
 
 
 class Folder:
     """A finished shard folder, of images or of features.
 
-    `manifest` is manifest.json as a dict, checked; `path` the folder. Cheap to pickle: files are opened at the first
-    read, once in each process.
+    `manifest` is manifest.json as a dict, checked; `path` the folder; `location` what opens it anywhere. For a folder
+    in an object store `location` is its URL, `path` the local folder of its small files, and `cache` where its tars are
+    fetched to, else None. Cheap to pickle: files are opened at the first read, once in each process.
     """
 
-    def __init__(self, path: Path, manifest: dict) -> None:
+    def __init__(self, path: Path, manifest: dict, cache: ShardCache | None = None) -> None:
         self.path = path
         self.manifest = manifest
-        self._files = _Files()
+        self.cache = cache
+        self.location: str | Path = cache.url if cache else path
+        # A tar that is kept open could not be evicted: from a cache it is opened for each read, which takes 15 us.
+        self._files = _Files(cache.open, keep=0) if cache else _Files()
 
     @classmethod
-    def open(cls, path: str | Path) -> Folder:
-        """Opens a folder; DataError naming the file and the fix where it is not one."""
-        path = Path(path)
+    def open(cls, location: str | Path) -> Folder:
+        """Opens a folder by its path or URL; DataError naming the file and the fix where it is not one."""
+        if is_url(location):
+            cache = ShardCache(str(location))
+            return cls(cache.folder, cache.manifest, cache)
+        path = Path(location)
         return cls(path, manifest.read(path))
 
     def stream(self, kind: str, split: str) -> Stream:
@@ -60,6 +70,10 @@ class Folder:
 
     def damaged(self, what: str) -> DataError:
         """An error about this folder's files, ending in what to do."""
+        if self.cache:
+            return DataError(
+                f"{what}; delete {self.path}, which is fetched again, and run python -m shards.verify {self.location}"
+            )
         return DataError(f"{what}; run python -m shards.verify {self.path}, then pack the folder again")
 
 
@@ -69,10 +83,11 @@ class Stream:
     def __init__(self, folder: Folder, shards: list[dict]) -> None:
         self.folder = folder
         self.keys: list[str] = []
+        if folder.cache:
+            folder.cache.fetch_indexes(shards)
         self._tars = [folder.path / shard["name"] for shard in shards]
         self._suffixes: list[str] = []
-        rows: list[index.Row] = []
-        suffix_of_row: list[int] = []
+        rows: list[tuple[int, int, int, int]] = []
         first_rows: list[int] = []
         tar_of_sample: list[int] = []
         for number, shard in enumerate(shards):
@@ -85,8 +100,7 @@ class Stream:
                     tar_of_sample.append(number)
                 if suffix not in self._suffixes:
                     self._suffixes.append(suffix)
-                suffix_of_row.append(self._suffixes.index(suffix))
-                rows.append(row)
+                rows.append((self._suffixes.index(suffix), row.offset, row.length, row.crc32c))
             if len(self.keys) - before != shard["samples"]:
                 raise folder.damaged(
                     f"{self._tars[number]}: the index has {len(self.keys) - before} samples, "
@@ -94,10 +108,12 @@ class Stream:
                 )
         self._tar = np.array(tar_of_sample, dtype=np.int32)
         self._first = np.array([*first_rows, len(rows)], dtype=np.int64)
-        self._suffix = np.array(suffix_of_row, dtype=np.int32)
-        self._offset = np.array([row.offset for row in rows], dtype=np.int64)
-        self._length = np.array([row.length for row in rows], dtype=np.int64)
-        self._crc = np.array([row.crc32c for row in rows], dtype=np.int64)
+        # A member a row: number of its suffix, offset, length, crc32c. One array, for a read takes rows of all four.
+        self._rows = np.array(rows, dtype=np.int64).reshape(-1, 4)
+        self._image_roles, self._array_roles = (
+            {suffix: suffix.partition(".")[0] for suffix in self._suffixes if suffix.endswith(endings)}
+            for endings in (IMAGES, ARRAYS)
+        )
         self._places: dict[str, int] | None = None
 
     def __len__(self) -> int:
@@ -118,24 +134,17 @@ class Stream:
         Raises DataError naming the tar and the member where bytes are missing or damaged.
         """
         first, last = self._first[i : i + 2].tolist()
-        wanted = [
-            (self._suffixes[suffix], offset, length, crc)
-            for suffix, offset, length, crc in zip(
-                self._suffix[first:last].tolist(),
-                self._offset[first:last].tolist(),
-                self._length[first:last].tolist(),
-                self._crc[first:last].tolist(),
-                strict=True,
-            )
-            if suffixes is None or self._suffixes[suffix] in suffixes
-        ]
-        if not wanted:
+        rows = self._rows[first:last].tolist()
+        if suffixes is not None:
+            rows = [row for row in rows if self._suffixes[row[0]] in suffixes]
+        if not rows:
             return {}
         tar = self._tars[self._tar[i]]
-        start = wanted[0][1]
-        data = self.folder._files.read(tar, start, wanted[-1][1] + wanted[-1][2] - start)
+        start = rows[0][1]
+        data = self.folder._files.read(tar, start, rows[-1][1] + rows[-1][2] - start)
         members = {}
-        for suffix, offset, length, crc in wanted:
+        for number, offset, length, crc in rows:
+            suffix = self._suffixes[number]
             member = data[offset - start : offset - start + length]
             if len(member) != length:
                 raise self.folder.damaged(f"{tar} ends before member {self.keys[i]}.{suffix}: it is cut short")
@@ -153,42 +162,51 @@ class Stream:
         """The sample's parsed json alone: captions, negatives, labels."""
         return self._parse(i, self.read(i, ("json",)).get("json"))
 
+    def decoded(self, i: int) -> tuple[dict, dict[str, np.ndarray]]:
+        """(the sample's parsed json, its decoded images by role): what `metadata` and `images` give, by one read."""
+        record, members = self.sample(i)
+        return record, self._decode(i, members, self._image_roles, decode_image)
+
     def images(self, i: int) -> dict[str, np.ndarray]:
         """The sample's decoded images by role ("before", "after" or "photo"): uint8 of shape (height, width, 3)."""
-        return self._decode(i, (".jpg", ".png"), decode_image)
+        return self._decode(i, self.read(i, self._image_roles), self._image_roles, decode_image)
 
     def arrays(self, i: int) -> dict[str, np.ndarray]:
         """The sample's arrays by role, from a feature folder: read-only, e.g. float16 of shape (cells, channels)."""
-        return self._decode(i, (".npy",), decode_array)
+        return self._decode(i, self.read(i, self._array_roles), self._array_roles, decode_array)
 
-    def _decode(self, i: int, endings: tuple[str, ...], decode) -> dict[str, np.ndarray]:
-        wanted = [suffix for suffix in self._suffixes if suffix.endswith(endings)]
+    def _decode(
+        self, i: int, members: dict[str, bytes], roles: dict[str, str], decode: Callable[[bytes], np.ndarray]
+    ) -> dict[str, np.ndarray]:
         decoded = {}
-        for suffix, data in self.read(i, wanted).items():
-            try:
-                decoded[suffix.partition(".")[0]] = decode(data)
-            except DataError as error:
-                raise self.folder.damaged(
-                    f"{self._tars[self._tar[i]]}: sample {self.keys[i]}, member {self.keys[i]}.{suffix}: {error}"
-                ) from None
+        try:
+            for suffix, role in roles.items():
+                if suffix in members:
+                    decoded[role] = decode(members[suffix])
+        except DataError as error:
+            raise self.folder.damaged(
+                f"{self._tars[self._tar[i]]}: sample {self.keys[i]}, member {self.keys[i]}.{suffix}: {error}"
+            ) from None
         if not decoded:
             raise DataError(
-                f"{self._tars[self._tar[i]]}: sample {self.keys[i]} has no member ending in {' or '.join(endings)}; "
+                f"{self._tars[self._tar[i]]}: sample {self.keys[i]} has only {', '.join(members) or 'other members'}; "
                 f"images are in image folders, arrays in feature folders"
             )
         return decoded
 
     def _parse(self, i: int, data: bytes | None) -> dict:
-        name = f"{self._tars[self._tar[i]]}: member {self.keys[i]}.json"
         if data is None:
-            raise DataError(f"{name} is not there; captions and labels are in the image folder")
+            raise DataError(f"{self._json_of(i)} is not there; captions and labels are in the image folder")
         try:
-            parsed = json.loads(data)
-        except (ValueError, RecursionError):
-            parsed = None
+            parsed = parse_json(data)
+        except DataError as error:
+            raise self.folder.damaged(f"{self._json_of(i)}: {error}") from None
         if not isinstance(parsed, dict):
-            raise self.folder.damaged(f"{name} is not a JSON object")
+            raise self.folder.damaged(f"{self._json_of(i)} is not a JSON object")
         return parsed
+
+    def _json_of(self, i: int) -> str:
+        return f"{self._tars[self._tar[i]]}: member {self.keys[i]}.json"
 
 
 def _shard_rows(folder: Folder, shard: dict) -> list[index.Row]:
@@ -196,8 +214,8 @@ def _shard_rows(folder: Folder, shard: dict) -> list[index.Row]:
     tar = folder.path / shard["name"]
     path = index.path_of(tar)
     try:
-        size = tar.stat().st_size
-        data = path.read_bytes()
+        size = shard["bytes"] if folder.cache else tar.stat().st_size  # a cache keeps no tar of another size
+        data = index.read(path)
     except OSError as error:
         raise folder.damaged(f"{error.filename} cannot be read ({error.strerror})") from None
     if size != shard["bytes"]:
@@ -216,46 +234,57 @@ def _shard_rows(folder: Folder, shard: dict) -> list[index.Row]:
 class _OpenTar:
     """A file descriptor that closes when nobody reads from it any more."""
 
-    def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
 
     def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
+        os.close(self.descriptor)
+
+
+def _open_local(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 class _Files:
-    """The open tars of a folder, the least recently used closed past OPEN_FILES. Safe under threads, fork and spawn.
+    """The open tars of a folder, the least recently used closed past `keep`. Safe under threads, fork and spawn.
 
     Positioned reads share no offset, so threads, and children that inherit a descriptor, do not disturb each other.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, open_tar: Callable[[Path], int] = _open_local, keep: int | None = None) -> None:
+        self._open_tar = open_tar
+        self._keep = keep
+        self._start()
+
+    def _start(self) -> None:
         self._open: OrderedDict[Path, _OpenTar] = OrderedDict()
         self._lock = threading.Lock()
         self._process = os.getpid()
 
     def __getstate__(self) -> dict:
-        return {}
+        return {"_open_tar": self._open_tar, "_keep": self._keep}
 
-    def __setstate__(self, _: dict) -> None:
-        self.__init__()
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._start()
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`: fewer only where the file ends."""
         if self._process != os.getpid():
-            self.__init__()  # after a fork: a thread of the parent may have held the lock
+            self._start()  # after a fork: a thread of the parent may have held the lock
         with self._lock:
             file = self._open.get(path)
-            if file is None:
-                try:
-                    file = self._open[path] = _OpenTar(path)
-                except OSError as error:
-                    raise DataError(f"{path} cannot be opened ({error.strerror})") from None
-                if len(self._open) > OPEN_FILES:
-                    self._open.popitem(last=False)
-            else:
+            if file is not None:
                 self._open.move_to_end(path)
+        if file is None:  # without the lock: fetching one tar must not hold up those who read others
+            try:
+                file = _OpenTar(self._open_tar(path))
+            except OSError as error:
+                raise DataError(f"{path} cannot be opened ({error.strerror})") from None
+            with self._lock:
+                self._open[path] = file
+                if len(self._open) > (OPEN_FILES if self._keep is None else self._keep):
+                    self._open.popitem(last=False)
         try:
             data = os.pread(file.descriptor, length, offset)
             while len(data) < length and (more := os.pread(file.descriptor, length - len(data), offset + len(data))):

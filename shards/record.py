@@ -39,6 +39,12 @@ class Source(Protocol):
     """A data set that can be packed. Sources are pickled into worker processes, where `image` is called."""
 
     name: str
+    dropped: dict[str, int]  # after records(): what was left out, counted by reason
+    lost: list[str]  # and each by name, a line "name: reason"
+
+    def describe(self) -> dict:
+        """What the records depend on as plain data, for the manifest: options, digests; not where the folder lies."""
+        ...
 
     def records(self, workers: int) -> list[Record]:
         """All records, the same whatever the number of worker processes."""

@@ -6,22 +6,22 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from shards import manifest
+from shards import index, manifest
 from shards.errors import DataError
 from shards.images import decode_image, sniff
+from shards.packing_state import Place
 from shards.record import Record, Source
+from shards.resizing import Resize, resized
 from shards.tars import shard_name, write_shard
-
-NAMED_LOSSES = 5  # of the samples that are dropped, so many are named
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample as it will be packed, without pixels: its key, the image id of each role, and its json."""
+    """A sample as it will be packed, without pixels: key, the source's name of it, the image id of each role, json."""
 
     key: str
+    id: str
     images: dict[str, str]
     json: bytes
 
@@ -64,7 +64,7 @@ def make_units(records: list[Record], negatives: list[dict | None], source: str)
     for record, wrong in zip(records, negatives, strict=True):
         place = (manifest.SPLITS.index(record.split), record.unit)
         images = {member.partition(".")[0]: image for member, image in record.images.items()}
-        sample = Sample(record.key, images, manifest.encode(describe(record, wrong, source)))
+        sample = Sample(record.key, record.id, images, manifest.encode(describe(record, wrong, source)))
         grouped.setdefault(place, {}).setdefault(record.kind, []).append(sample)
     units = []
     numbers: Counter[tuple[str, str]] = Counter()
@@ -93,45 +93,60 @@ def describe(record: Record, negatives: dict[str, list[str]] | None, source: str
     return fields
 
 
-def pack_unit(source: Source, folder: Path, unit: Unit) -> list[dict]:
-    """Writes the tars of a unit and returns their manifest entries.
+@dataclass(frozen=True)
+class Packer:
+    """What every worker gets: the source, where its tars go, and what becomes of its images."""
 
-    A sample whose image is missing, damaged or neither JPEG nor PNG is left out; the entry then has "dropped", counts
-    by reason, and "lost", the names of the first few.
-    """
-    uses = Counter(image for shard in unit.shards for sample in shard.samples for image in sample.images.values())
-    kept: dict[str, tuple[str, bytes] | DataError] = {}
+    source: Source
+    place: Place
+    resize: Resize | None = None
 
-    def fetch(image: str) -> tuple[str, bytes]:
-        """(ending, bytes) of an image, kept until its last use."""
-        if image not in kept:
-            try:
-                data = source.image(image)
-                decode_image(data)  # what is packed can be read
-                kept[image] = (sniff(data) or "", data)
-            except DataError as error:
-                kept[image] = error
-        result = kept[image]
-        uses[image] -= 1
-        if not uses[image]:
-            del kept[image]
-        if isinstance(result, DataError):
-            raise result
-        return result
+    def pack(self, unit: Unit) -> list[dict]:
+        """Writes the tars of a unit and returns their manifest entries.
 
-    entries = []
-    for shard in unit.shards:
-        dropped: Counter[str] = Counter()
-        lost: list[str] = []
-        entry = write_shard(folder, shard.name, _members(shard, fetch, dropped, lost))
-        entry |= {"kind": shard.kind, "split": shard.split, "inputs_sha256": shard.inputs_sha256()}
-        if dropped:
-            entry |= {"dropped": dict(dropped), "lost": lost[:NAMED_LOSSES]}
-        entries.append(entry)
-    return entries
+        A sample whose image is missing, damaged or neither JPEG nor PNG is left out; the entry then has "lost", a list
+        of [sample id, image, fault].
+        """
+        self.place.check_claim()
+        uses = Counter(image for shard in unit.shards for sample in shard.samples for image in sample.images.values())
+        kept: dict[str, tuple[str, bytes] | DataError] = {}
+
+        def fetch(image: str) -> tuple[str, bytes]:
+            """(ending, bytes) of an image, kept until its last use."""
+            if image not in kept:
+                try:
+                    kept[image] = self.image(image)
+                except DataError as error:
+                    kept[image] = error
+            result = kept[image]
+            uses[image] -= 1
+            if not uses[image]:
+                del kept[image]
+            if isinstance(result, DataError):
+                raise result
+            return result
+
+        entries = []
+        with self.place.scratch() as folder:
+            for shard in unit.shards:
+                lost: list[tuple[str, str, str]] = []
+                entry = write_shard(folder, shard.name, _members(shard, fetch, lost))
+                entry |= {"kind": shard.kind, "split": shard.split, "inputs_sha256": shard.inputs_sha256()}
+                entries.append(entry | ({"lost": lost} if lost else {}))
+            self.place.check_claim()
+            for shard in unit.shards:
+                self.place.take(folder / shard.name, index.path_of(folder / shard.name))
+        return entries
+
+    def image(self, image: str) -> tuple[str, bytes]:
+        """(ending, bytes) of an image as it is packed; DataError where it is missing or damaged."""
+        data = self.source.image(image)
+        pixels = decode_image(data)  # what is packed can be read
+        ending = sniff(data) or ""
+        return ending, data if self.resize is None else resized(data, ending, pixels, self.resize)
 
 
-def _members(shard: Shard, fetch, dropped: Counter[str], lost: list[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _members(shard: Shard, fetch, lost: list[tuple[str, str, str]]) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The samples of a tar as write_shard takes them; notes those that cannot be packed."""
     for sample in shard.samples:
         members = {"json": sample.json}
@@ -141,9 +156,8 @@ def _members(shard: Shard, fetch, dropped: Counter[str], lost: list[str]) -> Ite
                 ending, data = fetch(image)
                 members[f"{role}.{ending}"] = data
             except DataError as error:  # the other images are still asked for, so that their uses are counted
-                fault = f"{image}: {error}"
+                fault = fault or (sample.id, image, str(error))
         if fault is None:
             yield sample.key, members
         else:
-            dropped["an image is missing or damaged"] += 1
-            lost.append(f"{sample.key} ({fault})")
+            lost.append(fault)

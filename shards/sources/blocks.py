@@ -75,6 +75,8 @@ class BlocksSource:
 
     def __init__(self, **options) -> None:
         self.options = BlocksOptions(**options)
+        self.dropped: dict[str, int] = {}  # nothing: every scene that is drawn is kept
+        self.lost: list[str] = []
         self._images: OrderedDict[str, bytes] = OrderedDict()
 
     def __getstate__(self) -> dict:
@@ -82,6 +84,8 @@ class BlocksSource:
 
     def __setstate__(self, state: dict) -> None:
         self.options = state["options"]
+        self.dropped = {}
+        self.lost = []
         self._images = OrderedDict()
 
     def describe(self) -> dict:

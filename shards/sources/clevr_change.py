@@ -7,44 +7,34 @@ Image bytes are kept as they are, whatever their names say: copies with JPEG byt
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from shards.claims import truth_of_references
 from shards.errors import DataError
-from shards.images import sniff
 from shards.record import Record, Split
+from shards.sources.layout import SPLITS, Losses, digest, image_fault, read_bytes, read_json, require
 
 SCENES_PER_UNIT = 250
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 FOLDERS = {"default": "images", "semantic": "sc_images", "nonsemantic": "nsc_images"}
 ANNOTATIONS = ("change_captions.json", "no_change_captions.json", "splits.json", "type_mapping.json")
 TYPE_NAMES = {"texture": "material"}  # the paper's tables call it so
 
 
 class ClevrChangeSource:
-    """Records and images of a CLEVR-Change folder. After records(), `dropped` counts what was left out, by reason."""
+    """Records and images of a CLEVR-Change folder."""
 
     name = "clevr_change"
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self.dropped: dict[str, int] = {}
-        if not self.root.is_dir():
-            raise DataError(f"{self.root}: no such folder; --root must have images/ and change_captions.json")
-        for name in (*FOLDERS.values(), *ANNOTATIONS):
-            if not (self.root / name).exists():
-                raise DataError(f"{self.root / name} is missing: --root must be a CLEVR-Change folder that has it")
+        self.lost: list[str] = []
+        require(self.root, (*FOLDERS.values(), *ANNOTATIONS), "a CLEVR-Change folder")
 
     def describe(self) -> dict:
         """What the records depend on, for a manifest: a digest of the annotation files, not where the folder lies."""
-        digest = hashlib.sha256()
-        for name in ANNOTATIONS:
-            digest.update(hashlib.sha256(self._bytes(name)).digest())
-        return {"annotations_sha256": digest.hexdigest()}
+        return {"annotations_sha256": digest(self.root, ANNOTATIONS)}
 
     def classes(self) -> list[str]:
         """None: the data set has no class labels."""
@@ -52,9 +42,9 @@ class ClevrChangeSource:
 
     def records(self, workers: int = 1) -> list[Record]:
         """Two pairs a scene, scenes in the order of their numbers. Reading is quick; `workers` makes no difference."""
-        changed, unchanged, splits, types = (self._json(name) for name in ANNOTATIONS)
+        changed, unchanged, splits, types = (read_json(self.root, name) for name in ANNOTATIONS)
         type_of = self._types(types)
-        dropped: Counter[str] = Counter()
+        losses = Losses()
         seen: dict[int, str] = {}
         found = []
         for split in SPLITS:
@@ -70,15 +60,15 @@ class ClevrChangeSource:
                 for view, captions in (("semantic", changed), ("nonsemantic", unchanged)):
                     reason = self._fault(number, view, captions.get(name))
                     if reason is not None:
-                        dropped[reason] += 1
+                        losses.add(f"CLEVR_{view}_{number:06d}.png", reason)
                         continue
                     found.append(self._record(split, unit, number, view, captions[name], type_of.get(number)))
-        self.dropped = dict(dropped)
+        self.dropped, self.lost = dict(losses.dropped), losses.lost
         return found
 
     def image(self, image_id: str) -> bytes:
         """The bytes of a file by its path inside the folder."""
-        return self._bytes(image_id)
+        return read_bytes(self.root, image_id)
 
     def _record(self, split: Split, unit: int, number: int, view: str, captions: list, change: str | None) -> Record:
         references = tuple(" ".join(caption.split()) for caption in captions if caption.strip())
@@ -106,13 +96,9 @@ class ClevrChangeSource:
         if not all(isinstance(caption, str) for caption in captions):
             return "captions that are not text"
         for side in ("default", view):
-            try:
-                with open(self.root / _path(side, number), "rb") as file:
-                    start = file.read(16)
-            except OSError:
-                return f"no file in {FOLDERS[side]}/"
-            if sniff(start) is None:
-                return f"neither JPEG nor PNG in {FOLDERS[side]}/"
+            fault = image_fault(self.root, _path(side, number))
+            if fault is not None:
+                return f"{fault} in {FOLDERS[side]}/"
         return None
 
     def _types(self, mapping: dict) -> dict[int, str]:
@@ -131,21 +117,6 @@ class ClevrChangeSource:
         if not isinstance(numbers, list) or not all(str(number).isdecimal() for number in numbers):
             raise DataError(f"{self.root / 'splits.json'}: {split!r} is not a list of scene numbers")
         return sorted({int(number) for number in numbers})
-
-    def _json(self, name: str) -> dict:
-        try:
-            parsed = json.loads(self._bytes(name))
-        except (ValueError, RecursionError):
-            parsed = None
-        if not isinstance(parsed, dict):
-            raise DataError(f"{self.root / name} is not a JSON object: fetch the file again")
-        return parsed
-
-    def _bytes(self, name: str) -> bytes:
-        try:
-            return (self.root / name).read_bytes()
-        except OSError as error:
-            raise DataError(f"{self.root / name} cannot be read ({error.strerror})") from None
 
 
 def _path(view: str, number: int) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from shards import audit as auditing
 from shards import pack as packing
+from shards import show as showing
 from shards import verify as verifying
 from shards.sources.blocks import BlocksOptions
 
@@ -24,14 +26,18 @@ def test_the_reading_example_runs(packed):
     assert names["record"]["kind"] == "pair"
 
 
-def test_the_commands_are_understood(packed):
+def test_the_commands_are_understood(packed, tmp_path, monkeypatch):
     commands = re.findall(r"^python -m shards\.(\w+) (.*)$", PAGE, re.M)
-    assert [name for name, _ in commands] == ["pack", "pack", "verify"]
+    assert [name for name, _ in commands] == ["pack", "pack", "verify", "audit", "show"]
     for name, arguments in commands:
         if name == "pack":
             assert packing.make_parser().parse_args(shlex.split(arguments)).out.startswith("data/")
         else:
-            assert verifying.main([arguments.replace("data/blocks", str(packed))]) == 0
+            command = {"verify": verifying, "audit": auditing, "show": showing}[name]
+            monkeypatch.chdir(tmp_path)
+            found = command.main([arguments.replace("data/blocks", str(packed))])
+            assert found == (1 if name == "audit" else 0)  # the little squares of its splits are the same
+    packed.with_suffix(".html").unlink()  # the contact sheet; other tests use the folder too
 
 
 def test_the_help_tells_the_true_defaults_of_blocks(capsys):

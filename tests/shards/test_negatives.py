@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 from shards.blocks.grammar import RELATION_WORDS, agrees, parse
 from shards.claims import Truth, photo_claim, truth_of_references
-from shards.negatives import find_negatives
-from shards.neighbours import nearest_captions
+from shards.errors import DataError
+from shards.negatives import find_negatives, read_counts
 from shards.record import Record
 from shards.sources.blocks import BlocksSource
 
@@ -144,7 +148,77 @@ def test_text_without_a_grammar_gets_neighbours_that_are_not_near_equal():
     records = [Record("pair", "train", str(i), {}, str(i), (text,)) for i, text in enumerate(texts)]
     found = find_negatives(records)
     assert found[0]["retrieve"] == [texts[2], texts[3]]
-    assert found[0]["replace"] == [] and found[0]["confuse"] == []
+    assert "the left bird has a short curved beak" in found[0]["replace"]
+
+
+def pairs(*captions: tuple[str, ...], images: tuple[str, ...] = ()) -> list[Record]:
+    """Pairs with these captions and, of those where it is given, this image in common."""
+    return [
+        Record("pair", "train", str(i), {"before.jpg": "shared" if str(i) in images else f"b{i}"}, str(i), texts)
+        for i, texts in enumerate(captions)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "wanted"),
+    [
+        ("the car is gone", "the vehicle is gone", True),  # one word that is new may be a synonym
+        ("the car is gone", "the truck is gone", False),  # one that contradicts is not
+        ("the bird is larger", "the bird is bigger", True),
+        ("the car is gone", "the red car by the shop is gone", True),  # says more of the same
+        ("there are no differences", "the two images look pretty much the same", True),
+        ("a man left the shop", "there are no differences", False),
+    ],
+)
+def test_free_text_that_may_repeat_a_reference_is_no_negative(own, other, wanted):
+    from shards.lexicons.generic import GENERIC
+
+    assert Truth(pairs((own,))[0], (), GENERIC).may_hold(other) is wanted
+
+
+def test_captions_of_pairs_that_share_an_image_are_not_retrieved():
+    texts = (("a blue car left the lot",), ("a red truck left the lot",), ("a man left the lot with a dog",))
+    apart = find_negatives(pairs(*texts))[0]["retrieve"]
+    shared = find_negatives(pairs(*texts, images=("0", "1")))[0]["retrieve"]
+    assert texts[1][0] in apart and shared == [text for text in apart if text != texts[1][0]]
+
+
+@pytest.mark.parametrize("given", ["6,x", "retrieve=x", "-1", "retreive=3", "", "retrieve=1,"])
+def test_a_wrong_count_is_refused_with_the_fix(given):
+    with pytest.raises(DataError, match="as in retrieve=6,replace=4,confuse=2"):
+        read_counts(given)
+
+
+def test_counts_by_kind(records):
+    assert read_counts("6") == read_counts("retrieve=6,replace=6,confuse=6") == 6
+    counts = read_counts("retrieve=3,confuse=1")
+    some = [record for record in records if record.kind == "pair"][:40]
+    for found in find_negatives(some, counts):
+        assert [len(found[kind]) for kind in KINDS] == [3, 0, 1]
+
+
+FREE = [
+    ("animal1 is larger than animal2 and has a black head", "animal2 has a yellow belly and a long beak"),
+    ("animal1 has brown wings while animal2 has red wings", "animal2 is smaller"),
+    ("animal1 has a curved beak . animal2 has a white breast",),
+    ("these animals look the same",),
+]
+
+
+def test_free_text_does_not_depend_on_workers_or_the_process(tmp_path):
+    program = (
+        "import sys, json; sys.path.insert(0, 'tests/shards'); from test_negatives import FREE, pairs\n"
+        "from shards.negatives import find_negatives\n"
+        "print(json.dumps(find_negatives(pairs(*FREE), workers=int(sys.argv[1]))))"
+    )
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", program, workers], env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": "."},
+            cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True, timeout=120,
+        ).stdout
+        for workers, hash_seed in (("1", "1"), ("2", "2"))
+    ]  # fmt: skip
+    assert printed[0] == printed[1] and len(json.loads(printed[0])[0]["replace"]) == 6
 
 
 def test_unknown_attributes_count_as_possible():
@@ -161,26 +235,3 @@ def test_unknown_attributes_count_as_possible():
     assert truth_of_references(("the red cube is gone", "the blue cube is gone")) is None
     assert truth_of_references(("the red cube is gone", "the red cube moved")) is None
     assert truth_of_references(("no idea",)) is None
-
-
-def test_nearest_captions_are_the_most_similar_and_ties_are_drawn():
-    pool = [f"word{i} common" for i in range(50)] + ["red cube gone", "red cube moved", "blue ball gone"]
-    near = nearest_captions(pool, ["red cube vanished"], 5, seed=0)
-    assert set(near["red cube vanished"]) == {"red cube gone", "red cube moved"}
-    ties = [nearest_captions(pool, ["common"], 8, seed=seed)["common"] for seed in (0, 0, 1)]
-    assert ties[0] == ties[1] != ties[2] and len(set(ties[0])) == 8
-    assert nearest_captions([], ["x"], 3, 0) == {"x": []}
-
-
-def test_neighbours_agree_with_an_exhaustive_search():
-    rng = np.random.default_rng(0)
-    words = [f"w{i}" for i in range(30)]
-    pool = sorted({" ".join(rng.choice(words, 6)) for _ in range(300)})
-    near = nearest_captions(pool, pool[:20], 10, seed=3)
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectors = TfidfVectorizer(token_pattern=r"\S+", max_df=0.5).fit_transform(pool)
-    exact = (vectors[:20] @ vectors.T).toarray()
-    for row, query in enumerate(pool[:20]):
-        got = [exact[row, pool.index(text)] for text in near[query]]
-        assert np.allclose(got, np.sort(exact[row])[::-1][:10], atol=2e-6)

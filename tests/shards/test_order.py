@@ -64,6 +64,8 @@ def test_golden_values():
     assert order.permute(np.arange(5), 67660, 2022, 3).tolist() == [20770, 54951, 11401, 12296, 25561]
     assert order.permute(2**61, 2**62, 2**64 + 5, 1) == 3061319666653305400
     assert order.locate(1_000_003, 1000, 7) == (1000, 777)
+    assert order.rank_positions(100, 12, 2, 1, 3).tolist() == [103, 104, 105, 109, 110, 111]
+    assert order.worker_positions(np.arange(103, 112), 4, 1).tolist() == [104, 108]
     assert order.generator(1, 2, 3, "mask").bit_generator.random_raw(2).tolist() == [
         3298036782488005703,
         9745411061687189993,

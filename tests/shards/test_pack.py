@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -13,15 +14,16 @@ from pathlib import Path
 
 import pytest
 import webdataset as wds
+from killing import ROOT, in_fork, kill, kill_often, start_packing, wait_for
 from tiny_source import TinySource
 
 from shards import pack as packing
 from shards.errors import DataError
 from shards.pack import pack
+from shards.progress import Progress
 from shards.reader import Folder
+from shards.storage import Bucket
 from shards.verify import verify
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -92,29 +94,12 @@ def test_blocks_are_packed_the_same_by_one_and_two_workers(tmp_path, capsys):
 
 
 def test_a_killed_packing_goes_on_and_ends_with_the_same_bytes(packed, tmp_path):
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from tiny_source import TinySource\n"
-        "from shards.pack import pack\n"
-        "if __name__ == '__main__':\n"
-        "    pack(TinySource(seconds=0.2), sys.argv[2], workers=2)\n"
-    )
-    (tmp_path / "run.py").write_text(script)
     out = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, tmp_path / "run.py", Path(__file__).parent, out],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = start_packing(tmp_path, out, seconds=0.2)
     try:
-        until = time.monotonic() + 240  # generous: the machine may be busy
-        while not list(out.glob(".packing/pairs-*.tar.json")) and time.monotonic() < until:
-            assert process.poll() is None, "the packing ended before it could be killed"
-            time.sleep(0.02)
+        wait_for(lambda: list(out.glob(".packing/pairs-*.tar.json")), process)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait(60)
+        kill(process)
     until = time.monotonic() + 60
     while alive_in_session(process.pid):  # the workers see that their parent is gone
         assert time.monotonic() < until, "workers outlive a killed packing"
@@ -129,6 +114,42 @@ def test_a_killed_packing_goes_on_and_ends_with_the_same_bytes(packed, tmp_path)
     pack(TinySource(), out)
     assert contents(out) == contents(packed)
     assert written == {name: (out / name).stat().st_mtime_ns for name in done}, "finished shards were packed again"
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path, seed):
+    source = TinySource(broken=("train-001/blue",), seconds=0.002)
+    start = time.monotonic()
+    pack(source, tmp_path / "undisturbed")
+    seconds = time.monotonic() - start
+    places = (tmp_path / str(number) for number in range(20))
+    out = kill_often(lambda place: pack(source, place), places, seconds, times=5, seed=seed)
+    pack(source, out)
+    assert contents(out) == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "identity.json", "pairs-train-000001.tar", "dropped.tsv"])
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_around_each_file_it_ends_with_the_same_bytes(tmp_path, name, after):
+    """The moments that chance seldom meets: just before and just after a file gets its name."""
+    source = TinySource(broken=("train-001/blue",))
+
+    def packing():
+        real = os.replace
+
+        def replace(start, end):
+            if after or Path(end).name != name:
+                real(start, end)
+            if Path(end).name == name:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.replace = replace
+        pack(source, tmp_path / "killed")
+
+    assert in_fork(packing, None)
+    pack(source, tmp_path / "killed")
+    pack(source, tmp_path / "undisturbed")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
 
 
 def test_packing_again_mends_a_damaged_folder(packed, tmp_path):
@@ -175,8 +196,80 @@ def test_missing_images_are_counted_and_their_samples_left_out(tmp_path, capsys)
     manifest = pack(TinySource(broken=("train-001/blue",)), tmp_path / "out")
     assert sum(manifest["dropped"].values()) == 4  # two pairs, a photo and a class photo show it
     assert manifest["splits"]["train"] == {"pair": 18, "photo": 9, "class": 9}
-    assert "train-001-c (train-001/blue: no such file)" in capsys.readouterr().err
+    assert "left out: train-001/c (train-001/blue: no such file)" in capsys.readouterr().err
     assert verify(tmp_path / "out") == []
+
+
+class Wanting(TinySource):
+    """A source that leaves something out itself."""
+
+    def records(self, workers):
+        self.dropped, self.lost = {"no captions": 1}, ["val-009/c: no captions (line\t9)"]
+        return super().records(workers)
+
+
+def test_what_is_dropped_is_listed_for_any_number_of_workers(tmp_path, capsys):
+    source = Wanting(broken=("train-001/blue", "train-009/green"))
+    manifest = pack(source, tmp_path / "one")
+    lines = (tmp_path / "one" / "dropped.tsv").read_text().splitlines()
+    reason = "an image is missing or damaged"
+    assert manifest["dropped"] == {"no captions": 1, reason: len(lines) - 1}
+    assert lines[0] == "val-009/c\tno captions (line 9)"
+    assert f"train-001/c\t{reason} (train-001/blue)" in lines
+    data = (tmp_path / "one" / "dropped.tsv").read_bytes()
+    told = {"file": "dropped.tsv", "lines": len(lines), "sha256": hashlib.sha256(data).hexdigest()}
+    assert manifest["dropped_file"] == told
+    pack(source, tmp_path / "two", workers=2)
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+@pytest.mark.parametrize("damaged", ["dropped.tsv", "pairs-train-000000.tar", "pairs-val-000000.tar", "manifest.json"])
+def test_the_list_is_mended_with_the_folder(tmp_path, damaged):
+    source = TinySource(broken=("train-001/blue",))
+    pack(source, tmp_path)
+    before = contents(tmp_path)
+    data = (tmp_path / damaged).read_bytes()
+    (tmp_path / damaged).write_bytes(data.replace(b"blue", b"blur", 1) if damaged == "manifest.json" else data[:-1])
+    pack(source, tmp_path)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(("resize", "size"), [((30, 20), (20, 30)), (8, (8, 12)), (64, (16, 24)), ((24, 16), (16, 24))])
+def test_images_are_resized(packed, tmp_path, resize, size):
+    pack(TinySource(), tmp_path / "out", resize=resize)
+    stream = Folder.open(tmp_path / "out").stream("pair", "train")
+    images = stream.images(1)  # a JPEG and a PNG
+    assert images["before"].shape == images["after"].shape == (*size, 3)
+    index = (tmp_path / "out" / "pairs-train-000000.index.tsv").read_text()
+    assert "train-000-n.after.png" in index and "train-000-n.before.jpg" in index
+    original = Folder.open(packed).stream("pair", "train").images(1)
+    # The square in the middle keeps its colour and place.
+    middle = images["after"][size[0] // 2, size[1] // 3].astype(int) - original["after"][8, 8]
+    assert abs(middle).max() < 12
+    if size == (16, 24):  # as they were: nothing is made larger, nothing is written anew
+        tar = "pairs-train-000000.tar"
+        assert (tmp_path / "out" / tar).read_bytes() == (packed / tar).read_bytes()
+
+
+@pytest.mark.parametrize("text", ["0", "x", "20x", "20x30x4", "-3", "9000", "\u0663"])
+def test_a_size_that_is_none_is_refused(tmp_path, text):
+    with pytest.raises(DataError, match="width and height"):
+        packing.main(["blocks", "--out", str(tmp_path / "out"), f"--resize={text}"])
+
+
+def test_progress_in_a_log_counts_what_is_left_at_the_speed_of_this_run(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("shards.progress.time.monotonic", lambda: now[0])
+    with Progress("packing x", 900, 1000) as progress:  # 900 were there
+        for _ in range(10):
+            now[0] += 4
+            progress.update(10)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "packing x: 940 of 1000 samples, 2.5 a second, 00:24 left",
+        "packing x: 980 of 1000 samples, 2.5 a second, 00:08 left",
+        "packing x: 1000 of 1000 samples, 2.5 a second, 00:00 left",
+    ]
 
 
 def test_limit_keeps_the_first_of_each_kind_and_split(tmp_path):
@@ -200,6 +293,59 @@ def test_two_packings_into_one_folder_are_refused(tmp_path):
     pack(Meanwhile(), tmp_path / "out")
 
 
+def objects(url: str) -> dict[str, bytes]:
+    bucket = Bucket(url)
+    return {name: bucket.read(name) for name in sorted(bucket.names())}
+
+
+def test_packing_to_s3_killed_at_random_ends_with_the_same_bytes(s3_url, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    source = TinySource(scenes=2, broken=("train-001/blue",))
+    pack(source, tmp_path / "local")
+    start = time.monotonic()
+    pack(source, s3_url)
+    seconds = time.monotonic() - start
+    places = (f"{s3_url}-{number}" for number in range(20))
+    other = kill_often(lambda place: pack(source, place), places, seconds, times=3, seed=0)
+    pack(source, other)
+    assert objects(s3_url) == objects(other) == contents(tmp_path / "local")
+    assert not Bucket(f"{other}/.packing").names() and [path.name for path in tmp_path.iterdir()] == ["local"]
+
+
+def test_packing_to_s3_by_two_workers_mends_and_refuses_like_a_folder(s3_url, tmp_path, capfd):
+    pack(TinySource(2), tmp_path / "local")
+    pack(TinySource(2), s3_url, workers=2)
+    assert objects(s3_url) == contents(tmp_path / "local")
+    bucket = Bucket(s3_url)
+    bucket.delete("pairs-val-000000.tar")
+    bucket.write("tokenizer.model", b"damaged")
+    assert pack(TinySource(2), s3_url)["source"] == "tiny"
+    assert objects(s3_url) == contents(tmp_path / "local")
+    pack(TinySource(2), s3_url)
+    assert f"{s3_url} is packed already" in capfd.readouterr().err
+    with pytest.raises(DataError, match="scenes = 2, now asked for with 3"):
+        pack(TinySource(3), s3_url)
+    Bucket(s3_url + "/thesis").write("thesis.tex", b"mine")
+    with pytest.raises(DataError, match="other files"):
+        pack(TinySource(2), s3_url + "/thesis")
+
+
+def test_of_two_packings_into_a_bucket_the_first_gives_way(s3_url):
+    class Meanwhile(TinySource):
+        def records(self, workers):
+            pack(TinySource(1), s3_url)
+            return super().records(workers)
+
+    with pytest.raises(DataError, match="taken over|no such object"):
+        pack(Meanwhile(1), s3_url)
+    assert Bucket(s3_url).size("manifest.json") and not Bucket(f"{s3_url}/.packing").names()
+
+
+def test_storage_that_workers_do_not_share_is_noticed():
+    with pytest.raises(DataError, match="memory"):
+        pack(TinySource(), "memory://tiny", workers=2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -211,6 +357,10 @@ def test_two_packings_into_one_folder_are_refused(tmp_path):
         (["blocks", "--out", "x", "--size", "20"], "--size"),
         (["blocks", "--out", "x", "--workers", "0", "--scenes", "1,1,1"], "--workers is 0"),
         (["blokcs", "--out", "x"], "blocks"),
+        (["blocks", "--out", "x", "--scenes", "1,1,1", "--address", "nowhere"], "--address nowhere: no connection"),
+        (["blocks", "--out", "x", "--scenes", "1,1,1", "--address", "127.0.0.1:1"], "nothing answers there"),
+        (["blocks", "--out", "ssh3://x", "--scenes", "1,1,1"], "no such protocol"),
+        (["blocks", "--out", "s3://", "--scenes", "1,1,1"], "is no URL|names no bucket"),
     ],
 )
 def test_wrong_options_end_in_one_line(arguments, words, tmp_path, monkeypatch):

@@ -46,6 +46,9 @@ def test_a_sample_in_its_forms(packed):
     images = stream.images(i)
     assert images["before"].shape == (16, 24, 3) and images["before"].dtype == np.uint8
     assert tuple(images["after"][8, 8]) == (30, 30, 200)
+    same_record, same_images = stream.decoded(i)
+    assert same_record == record and same_images.keys() == images.keys()
+    assert all(np.array_equal(same_images[role], images[role]) for role in images)
     assert stream.read(i, ["json"]).keys() == {"json"} and stream.read(i, ["nothing"]) == {}
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from shards import index, manifest
 from shards.arrays import encode_array
 from shards.errors import DataError
+from shards.storage import Bucket
 from shards.tars import file_sha256, write_shard
 from shards.verify import main, verify
 
@@ -22,10 +25,10 @@ TAR = "pairs-train-000001.tar"
 
 
 def edit_manifest(folder, edit) -> None:
-    path = folder / manifest.FILE
-    contents = json.loads(path.read_text())
+    """Changes a manifest and signs it again, as one who packed it so would have."""
+    contents = json.loads((folder / manifest.FILE).read_text())
     edit(contents)
-    path.write_text(json.dumps(contents))
+    (folder / manifest.FILE).write_bytes(manifest.render(contents))
 
 
 def entry_of(contents, name=TAR) -> dict:
@@ -49,21 +52,160 @@ def test_a_whole_folder_has_no_findings(packed, capsys):
     assert "52 samples in 13 shards" in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def smallest(tmp_path_factory):
+    """A folder of one tar of two samples, with a list of what was dropped."""
+    folder = tmp_path_factory.mktemp("smallest")
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 30, 30)).save(picture, "PNG")
+    text = {"kind": "class", "source": "s", "class_id": 0, "class_name": "red"}
+    samples = [
+        (key, {"json": manifest.encode(text | {"id": key}), "photo.png": picture.getvalue()}) for key in ("k0", "k1")
+    ]
+    entry = write_shard(folder, "classes-train-000000.tar", samples) | {"kind": "class", "split": "train"}
+    (folder / manifest.DROPPED).write_bytes(b"k2\tno photo\n")
+    dropped = {"file": manifest.DROPPED, "lines": 1, "sha256": file_sha256(folder / manifest.DROPPED)}
+    manifest.write(folder, {
+        "schema": manifest.SCHEMA, "source": "s", "options": {}, "splits": manifest.count_splits([entry]),
+        "shards": [entry], "classes": ["red"], "tokenizer": None, "text": {}, "dropped": {"no photo": 1},
+        "dropped_file": dropped,
+    })  # fmt: skip
+    assert verify(folder) == []
+    return folder
+
+
+def reported(folder) -> list[str]:
+    """What the command would print: findings, or the one line of an error."""
+    try:
+        return verify(folder)
+    except DataError as error:
+        return [str(error)]
+
+
+def test_every_flipped_byte_is_found_and_its_member_named(smallest):
+    """All bytes of all files: headers, data, filling and the empty end of the tar, index, manifest, dropped.tsv."""
+    tar = next(smallest.glob("*.tar"))
+    owner = {}  # byte of the tar -> the member whose header, data or filling it is in
+    for row in index.parse(index.path_of(tar).read_bytes(), tar):
+        span = range(row.offset - index.BLOCK, index.padded(row.offset + row.length))
+        owner |= dict.fromkeys(span, row.name)
+    tried = 0
+    for path in sorted(smallest.iterdir()):
+        whole = path.read_bytes()
+        with open(path, "r+b") as file:
+            for place, value in enumerate(whole):
+                os.pwrite(file.fileno(), bytes([value ^ (1 << place % 8)]), place)
+                findings, tried = reported(smallest), tried + 1
+                assert any(path.name in finding for finding in findings), (path.name, place)
+                if path == tar and place in owner:
+                    assert any(owner[place] in finding for finding in findings), (place, findings)
+                os.pwrite(file.fileno(), bytes([value]), place)
+    assert tried > 11_000 and verify(smallest) == []
+
+
 @given(st.data())
-@settings(max_examples=60, deadline=None)
-def test_any_flipped_byte_is_found(packed, data):
-    files = sorted(path for path in packed.iterdir() if path.name != manifest.FILE)
-    path = data.draw(st.sampled_from(files))
+@settings(max_examples=40, deadline=None)
+def test_any_other_byte_in_any_file_is_found(packed, data):
+    path = data.draw(st.sampled_from(sorted(packed.iterdir())))
     whole = path.read_bytes()
     place = data.draw(st.integers(0, len(whole) - 1))
     flipped = bytearray(whole)
     flipped[place] ^= data.draw(st.integers(1, 255))
     path.write_bytes(flipped)
     try:
-        findings = verify(packed)
+        findings = reported(packed)
     finally:
         path.write_bytes(whole)
     assert findings and all(path.name.split(".")[0] in finding for finding in findings)
+
+
+def members_of(tar) -> list[bytes]:
+    """Each member with its header and filling, as they lie in the tar."""
+    data = tar.read_bytes()
+    rows = index.parse(index.path_of(tar).read_bytes(), tar)
+    return [data[row.offset - index.BLOCK : index.padded(row.offset + row.length)] for row in rows]
+
+
+def renamed(member: bytes, name: bytes) -> bytes:
+    """A member under another name, with a header that is right."""
+    header = bytearray(name.ljust(100, b"\0") + member[100 : index.BLOCK])
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + member[index.BLOCK :]
+
+
+def exchanged(first: bytes, second: bytes) -> list[bytes]:
+    """Two members under each other's names."""
+    names = [member[:100].rstrip(b"\0") for member in (second, first)]
+    return [renamed(first, names[0]), renamed(second, names[1])]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda parts, n: parts[:n] + parts[n + 1 :], "{name} is in the index and not in the tar"),
+        (
+            lambda parts, n: parts[:n] + [renamed(parts[n], b"x.json")] + parts[n:],
+            "x.json is in the tar and not",
+        ),
+        (lambda parts, n: parts[: n + 1] + parts[n:], "{name} comes twice"),
+        (
+            lambda parts, n: parts[:n] + [renamed(parts[n], b"x.json")] + parts[n + 1 :],
+            "{name} is in the index and not",
+        ),
+        (lambda parts, n: parts[:n] + parts[n : n + 2][::-1] + parts[n + 2 :], "lie elsewhere than the index says"),
+        (lambda parts, n: parts[:n] + exchanged(*parts[n : n + 2]) + parts[n + 2 :], "member {name}"),
+    ],
+    ids=["removed", "added", "doubled", "renamed", "swapped", "exchanged"],
+)
+def test_a_changed_list_of_members_is_found(copied, change, words):
+    """At every place, the size of the tar and its index being what they were."""
+    tar = copied / TAR
+    size = tar.stat().st_size
+    rows, parts = index.parse(index.path_of(tar).read_bytes(), tar), members_of(tar)
+    for place in range(len(parts) - 1):
+        tar.write_bytes(b"".join(change(parts, place)).ljust(size, b"\0"))
+        findings = verify(copied)
+        assert any(words.format(name=rows[place].name) in finding for finding in findings), (place, findings)
+        assert all(TAR in finding for finding in findings)
+
+
+def test_files_that_the_manifest_does_not_name_are_found(copied):
+    names = ["folder", "notes.txt", "pairs-train-000000.tar.partial", "pairs-train-000099.tar", "tokenizer.json"]
+    (copied / names[0]).mkdir()
+    for name in names[1:]:
+        (copied / name).write_bytes(b"")
+    assert verify(copied) == [f"{copied}/{name}: not in the manifest" for name in names]
+
+
+def test_a_large_folder_is_read_by_processes(copied, monkeypatch, capsys):
+    monkeypatch.setattr("shards.verify.LARGE", 0)
+    (copied / "photos-val-000000.tar").unlink()
+    (copied / TAR).write_bytes(b"")
+    assert verify(copied, workers=2) == verify(copied) != []
+    assert "verifying: 52 of 52 samples" in capsys.readouterr().err
+
+
+def test_a_folder_in_an_object_store_is_verified_there(copied, s3_url):
+    bucket = Bucket(s3_url)
+    for path in copied.iterdir():
+        bucket.upload(path, path.name)
+    assert verify(s3_url) == []
+    row = index.parse(index.path_of(copied / TAR).read_bytes(), copied)[4]
+    damaged = bytearray((copied / TAR).read_bytes())
+    damaged[row.offset] ^= 1
+    bucket.write(TAR, bytes(damaged))
+    bucket.write("notes.txt", b"")
+    bucket.delete("tokenizer.model")
+    bucket.delete("photos-val-000000.tar")
+    findings = verify(s3_url)
+    for words in (
+        "notes.txt: not in the manifest",
+        f"{TAR}: member {row.name}: crc32c differs from the index",
+        "photos-val-000000.tar: missing, and the manifest lists it",
+        "tokenizer.model: missing, and the manifest names it as 'tokenizer'",
+    ):
+        assert f"{s3_url}/{words}" in findings
 
 
 def test_a_flipped_byte_inside_a_member_names_the_member(copied):

@@ -20,6 +20,8 @@ class TinySource:
     name = "tiny"
 
     def __init__(self, scenes: int = 10, broken: tuple[str, ...] = (), seconds: float = 0.0) -> None:
+        self.dropped: dict[str, int] = {}
+        self.lost: list[str] = []
         self.scenes = scenes
         self.broken = broken
         self.seconds = seconds  # that an image takes

@@ -79,8 +79,8 @@ def test_what_is_missing_is_counted_and_the_rest_packed(damaged, tmp_path):
     edit(damaged, "splits.json", lambda s: s["test"].append(999))
     manifest = pack(ClevrChangeSource(damaged), tmp_path / "out")
     assert manifest["dropped"] == {
-        "no file in images/": 2,
-        "no file in sc_images/": 1,
+        "no photo in images/": 2,
+        "no photo in sc_images/": 1,
         "neither JPEG nor PNG in sc_images/": 1,
         "no captions": 4,
         "an image is missing or damaged": 1,

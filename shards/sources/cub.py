@@ -1,0 +1,138 @@
+"""CUB-200-2011 (Wah et al. 2011) in the layout it is published in, with the sentences of Reed et al. (2016) if there.
+
+images.txt, image_class_labels.txt, train_test_split.txt and classes.txt have an id and a value in each line;
+images/CLASS/PHOTO.jpg; text_c10/CLASS/PHOTO.txt, where there is one, has a sentence about the photo in each line. A
+photo gives a class sample, and a photo sample where it has sentences. The published split has train and test alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from shards.errors import DataError
+from shards.record import Record, Split
+from shards.sources.layout import SAMPLES_PER_UNIT, Losses, digest, image_fault, inside, read_bytes, read_text, require
+
+IMAGES = "images"
+CAPTIONS = "text_c10"
+PHOTOS, LABELS, SPLIT, CLASSES = "images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"
+SPLIT_OF_FLAG: dict[str, Split] = {"1": "train", "0": "test"}
+
+
+class CubSource:
+    """Records and images of a CUB-200-2011 folder, or of one of the same layout."""
+
+    name = "cub"
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.dropped: dict[str, int] = {}
+        self.lost: list[str] = []
+        require(self.root, (PHOTOS, LABELS, SPLIT, CLASSES, IMAGES), f"a folder in the layout of {self.name}")
+
+    def describe(self) -> dict:
+        """What the records depend on, for a manifest: digests of the tables and the sentences."""
+        described = {"annotations_sha256": digest(self.root, (PHOTOS, LABELS, SPLIT, CLASSES))}
+        if self._has_captions():
+            files = sorted(path.relative_to(self.root).as_posix() for path in self.root.glob(f"{CAPTIONS}/*/*.txt"))
+            described["captions_sha256"] = digest(self.root, files)
+        return described
+
+    def classes(self) -> list[str]:
+        """Names of the classes that have photos, in the order of the published class ids: "Black footed Albatross"."""
+        names = self._table(CLASSES)
+        return [_readable(names[published]) for published in self._class_ids()]
+
+    def records(self, workers: int = 1) -> list[Record]:
+        """Class and photo samples in the order of images.txt. `workers` makes no difference."""
+        labels, flags, names = self._table(LABELS), self._table(SPLIT), self._table(CLASSES)
+        class_ids = self._class_ids()
+        has_captions = self._has_captions()
+        losses = Losses()
+        places: Counter[Split] = Counter()
+        found = []
+        for number, photo in self._table(PHOTOS).items():
+            published, split = labels.get(number), SPLIT_OF_FLAG.get(flags.get(number, ""))
+            if published is None:
+                fault = f"no class in {LABELS}"
+            elif published not in class_ids:
+                fault = f"its class is not in {CLASSES}"
+            elif split is None:
+                fault = f"neither 0 nor 1 in {SPLIT}"
+            else:
+                fault = image_fault(self.root, f"{IMAGES}/{photo}")
+            if fault is not None:
+                losses.add(photo, fault)
+                continue
+            images, unit = {"photo.jpg": f"{IMAGES}/{photo}"}, places[split] // SAMPLES_PER_UNIT
+            places[split] += 1
+            found.append(
+                Record(
+                    kind="class",
+                    split=split,
+                    key=f"class-{number}",
+                    images=images,
+                    id=photo,
+                    class_id=class_ids[published],
+                    class_name=_readable(names[published]),
+                    unit=unit,
+                )
+            )
+            if has_captions:
+                try:
+                    captions = self._captions(photo)
+                except DataError as error:
+                    losses.add(photo, "sentences that cannot be read", str(error))
+                    continue
+                if captions:
+                    found.append(Record("photo", split, f"photo-{number}", images, photo, captions, unit=unit))
+                else:
+                    losses.add(photo, "no sentences", "its class sample is there")
+        self.dropped, self.lost = dict(losses.dropped), losses.lost
+        return found
+
+    def image(self, image_id: str) -> bytes:
+        """The bytes of a file by its path inside the folder."""
+        return read_bytes(self.root, image_id)
+
+    def _has_captions(self) -> bool:
+        return inside(self.root, CAPTIONS).is_dir()
+
+    def _captions(self, photo: str) -> tuple[str, ...]:
+        """The sentences of a photo; none where it has no file."""
+        name = f"{CAPTIONS}/{os.path.splitext(photo)[0]}.txt"
+        if not inside(self.root, name).is_file():
+            return ()
+        # Published files have U+FFFD where a character was lost.
+        lines = (" ".join(line.replace("\ufffd", " ").split()) for line in read_text(self.root, name).split("\n"))
+        return tuple(line for line in lines if line)
+
+    def _class_ids(self) -> dict[str, int]:
+        """Published id -> our id: places in the numerical order of the ids that photos are listed with."""
+        listed = set(self._table(LABELS).values()) & self._table(CLASSES).keys()
+        return {published: place for place, published in enumerate(sorted(listed, key=lambda id: (len(id), id)))}
+
+    def _table(self, name: str) -> dict[str, str]:
+        """The id and the value of each line."""
+        found: dict[str, str] = {}
+        for place, line in enumerate(read_text(self.root, name).split("\n"), 1):
+            number, *value = line.split(None, 1)[:2] or [""]
+            if not number:
+                continue
+            where = f"{self.root / name}, line {place}"
+            if not value:
+                raise DataError(f"{where}: {number[:60]!r} stands alone, not an id and a value; fetch the file again")
+            if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", number):
+                raise DataError(f"{where}: {number[:60]!r} is no id (letters, digits, _ and -); fetch the file again")
+            if number in found:
+                raise DataError(f"{where}: the id {number} comes again; remove one of the two lines")
+            found[number] = value[0].strip()
+        return found
+
+
+def _readable(name: str) -> str:
+    """ "Black footed Albatross" of "001.Black_footed_Albatross"; names in plain words stay as they are."""
+    return " ".join(re.sub(r"^\d+\.", "", name).replace("_", " ").split())
