@@ -1,0 +1,119 @@
+"""The job scripts on a real Slurm of two nodes: what they make, how they end and what they leave."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from slurm_cluster import Slurm
+
+ALICE, BOB = "daemon", "games"  # accounts that every Linux has; neither is root
+TINY = ("tiny", "--log.wandb", "disabled", "--evaluate.tokenizer", "split")
+NODES = "--nodes=2"
+
+
+def test_the_chain_makes_a_finished_model(cluster: Slurm) -> None:
+    home = cluster.home(ALICE) / "idc"
+    job = cluster.submit(ALICE, "slurm/pipeline.sh", *TINY, IDC_SBATCH=f"{NODES} --output={home.parent}/job-%j.log",
+                         IDC_SBATCH_PACK=f"--cpus-per-task=2 --output={home.parent}/job-%j.log")  # fmt: skip
+    assert cluster.wait(job)["JobState"] == "COMPLETED", cluster.output(ALICE, job)
+    chain = dict(line.split() for line in cluster.output(ALICE, job).splitlines())
+    assert list(chain) == ["pack", "pretrain", "finetune", "evaluate"]
+    for name, number in chain.items():
+        assert cluster.wait(number)["ExitCode"] == "0:0", f"{name}: {cluster.output(ALICE, number)}"
+    run = home / "runs" / "tiny"
+    assert (run / "model" / "model.safetensors").is_file() and (run / "report.html").is_file()
+    assert json.loads((run / "scores.json").read_text())["n"]["total"] == 8
+    log = cluster.output(ALICE, chain["finetune"])
+    assert "2 nodes after" in log and "--cluster.workers 2" in log  # one a node
+    assert cluster.left_behind(ALICE) == []
+
+
+def test_a_chain_ends_where_a_link_fails(cluster: Slurm) -> None:
+    log = f"--output={cluster.home(ALICE)}/job-%j.log"
+    job = cluster.submit(
+        ALICE, "slurm/pipeline.sh", *TINY, "--data.shards", "data/none", "--data.source", "none", "--name", "broken",
+        IDC_SBATCH=log, IDC_SBATCH_PACK=log,
+    )  # fmt: skip
+    cluster.wait(job)
+    chain = dict(line.split() for line in cluster.output(ALICE, job).splitlines())
+    assert cluster.wait(chain["pack"])["ExitCode"] == "2:0"
+    assert "--data.shards" in cluster.output(ALICE, chain["pack"])
+    assert [cluster.wait(chain[name])["JobState"] for name in ("pretrain", "finetune", "evaluate")] == ["CANCELLED"] * 3
+
+
+def test_a_failing_drivers_exit_code_is_the_jobs(cluster: Slurm, with_data: Callable[[str], Path]) -> None:
+    with_data(BOB)
+    job = cluster.submit(BOB, "slurm/evaluate.sh", *TINY, "--name", "untrained")
+    assert cluster.wait(job)["ExitCode"] == "2:0", cluster.output(BOB, job)
+    log = cluster.output(BOB, job).splitlines()
+    assert "1 nodes after" in log[-2] and "has no trained model to evaluate" in log[-1]
+    assert cluster.left_behind(BOB) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("tiny", "--finetune.stpes", "3"), "did you mean --finetune.steps?"),
+        (("tiny", "--cluster.workers", "two"), "--cluster.workers 'two' is not of the type int"),
+        (("tiny", "--cluster.workers", "3"), "must be a multiple of 3 (--cluster.workers 3)"),
+    ],
+)
+def test_a_mistake_ends_the_job_before_ray_is_started(cluster: Slurm, arguments: tuple, message: str) -> None:
+    job = cluster.submit(ALICE, "slurm/finetune.sh", *arguments)
+    assert cluster.wait(job)["ExitCode"] == "2:0"
+    assert message in cluster.output(ALICE, job)
+    assert "head" not in cluster.output(ALICE, job)
+
+
+def test_scancel_leaves_no_process_and_no_folder(cluster: Slurm, with_data: Callable[[str], Path]) -> None:
+    home = with_data(BOB)
+    job = cluster.submit(BOB, NODES, "slurm/pretrain.sh", *TINY, "--name", "cancelled", "--pretrain.steps", "100000")
+    cluster.wait_while_running(BOB, job, lambda: (home / "runs" / "cancelled" / "metrics.jsonl").exists())
+    assert any("RayTrainWorker" in line for line in cluster.machines.processes(1, BOB))
+    assert cluster.left_behind(BOB)
+    cluster.run(BOB, "scancel", job)
+    assert cluster.wait(job)["JobState"] == "CANCELLED"
+    assert cluster.left_behind(BOB) == []
+
+
+def test_a_dead_ray_ends_the_job_at_once(cluster: Slurm, with_data: Callable[[str], Path]) -> None:
+    home = with_data(BOB)
+    job = cluster.submit(BOB, NODES, "slurm/pretrain.sh", *TINY, "--name", "struck", "--pretrain.steps", "100000")
+    cluster.wait_while_running(BOB, job, lambda: (home / "runs" / "struck" / "metrics.jsonl").exists())
+    cluster.machines.run(1, "pkill", "-KILL", "-u", BOB, "raylet")  # nothing but this job's is on that machine
+    assert cluster.wait(job, limit=60)["ExitCode"] == "1:0"
+    log = cluster.output(BOB, job)
+    assert "Ray on slurm1 ended" in log and "Ray ended before its time" in log
+    assert cluster.left_behind(BOB) == []
+
+
+def test_two_users_at_once_on_the_same_nodes(cluster: Slurm, with_data: Callable[[str], Path]) -> None:
+    jobs = {}
+    for user in (ALICE, BOB):
+        with_data(user)
+        jobs[user] = cluster.submit(user, NODES, "slurm/pretrain.sh", *TINY, "--name", "together")
+    cluster.wait_for("two jobs at once", lambda: len(_running(cluster)) == 2)
+    for user, job in jobs.items():
+        ended = cluster.wait(job)
+        assert ended["ExitCode"] == "0:0", cluster.output(user, job)
+        assert ended["NodeList"] == "slurm[0-1]"
+        assert "2 nodes after" in cluster.output(user, job)
+        assert any((cluster.home(user) / "idc" / "runs" / "together" / "checkpoints").iterdir())
+        assert cluster.left_behind(user) == []
+    heads = {line for user, job in jobs.items() for line in cluster.output(user, job).splitlines() if "head" in line}
+    assert len(heads) == 2  # other ports
+
+
+def _running(cluster: Slurm) -> list[str]:
+    return cluster.run("root", "squeue", "-h", "-t", "running").stdout.splitlines()
+
+
+@pytest.mark.parametrize("script", ["pretrain", "finetune", "evaluate", "pack"])
+def test_a_large_cluster_takes_the_scripts_as_they_are(cluster: Slurm, script: str) -> None:
+    large = ("--partition=big", "--nodes=16", "--gpus-per-node=8", "--exclusive", "--time=2-00:00:00")
+    done = cluster.run(ALICE, "sbatch", "--test-only", *large, f"slurm/{script}.sh")
+    assert done.returncode == 0, done.stderr
+    assert "using 2048 processors on nodes big[0-15]" in done.stderr

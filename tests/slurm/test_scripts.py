@@ -1,0 +1,91 @@
+"""The job scripts without a job: shellcheck, the plan that dryrun.sh prints, its refusals."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from slurm_cluster import CODE, Slurm
+
+SCRIPTS = sorted(path for pattern in ("*.sh", "*.example") for path in (CODE / "slurm").glob(pattern))
+
+
+def test_shellcheck_finds_nothing() -> None:
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run(
+        [shellcheck, "--external-sources", "--shell=bash", *SCRIPTS],
+        cwd=CODE,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def dryrun(cluster: Slurm, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    return cluster.run("root", "slurm/dryrun.sh", *arguments, IDC_PYTHON=sys.executable, **variables)
+
+
+def test_the_plan_says_what_the_job_would_do(cluster: Slurm) -> None:
+    done = dryrun(
+        cluster, "-p", "big", "--nodes=2", "--gpus-per-node=8", "--cpus-per-task=64", "--mem=100G", "--time=1-00:00:00",
+        "slurm/pretrain.sh", "tiny", "--pretrain.global_batch_size", "32", "--finetune.global_batch_size=32",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "nodes    2, each with 64 CPUs, 8 GPUs, 102400 MiB of memory" in done.stderr
+    command = done.stderr.splitlines()[-1]
+    assert "--stage pretrain tiny --pretrain.global_batch_size 32 --finetune.global_batch_size=32" in command
+    assert "--cluster.gpus_per_worker 1 --cluster.workers 16 --cluster.cpus_per_worker 8" in command
+    assert not cluster.run("root", "squeue", "-h").stdout
+
+
+def test_the_plan_keeps_what_is_given(cluster: Slurm) -> None:
+    site = cluster.folder / "site.env"
+    site.write_text("export IDC_HOME=/scratch/somewhere IDC_TMP=/local\n")
+    done = dryrun(
+        cluster, "--nodes=2", "--cpus-per-task=2", "slurm/finetune.sh", "tiny", "--cluster.workers=4",
+        "--cluster.threads", "3", IDC_SITE=str(site),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "home     /scratch/somewhere" in done.stderr and "folder   /local/r0.JOB" in done.stderr
+    command = done.stderr.splitlines()[-1]
+    assert "--cluster.workers=4 --cluster.threads 3 --cluster.gpus_per_worker 0 --cluster.cpus_per_worker 1" in command
+    assert command.count("--cluster.workers") == command.count("--cluster.threads") == 1
+
+
+def test_the_plan_of_the_chain(cluster: Slurm) -> None:
+    done = dryrun(cluster, "slurm/pipeline.sh", "tiny", IDC_SBATCH="--nodes=2")
+    assert done.returncode == 0, done.stderr
+    commands = [line for line in done.stderr.splitlines() if line.startswith("command")]
+    words = ("cluster.prepare", "--stage pretrain", "--stage finetune", "--stage evaluate")
+    for word, command in zip(words, commands, strict=True):
+        assert word in command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("slurm/pretrain.sh", "tiny", "--finetune.stpes", "3"), "did you mean --finetune.steps?"),
+        (("-p", "nowhere", "slurm/pretrain.sh"), "Invalid partition"),
+        (("slurm/nothing.sh",), "usage: slurm/dryrun.sh"),
+    ],
+)
+def test_the_plan_refuses_mistakes(cluster: Slurm, arguments: tuple, message: str) -> None:
+    done = dryrun(cluster, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_scripts_say_where_they_belong(tmp_path: Path) -> None:
+    copy = tmp_path / "pretrain.sh"
+    shutil.copy(CODE / "slurm" / "pretrain.sh", copy)
+    environment = {"PATH": "/usr/bin:/bin", "IDC_PYTHON": sys.executable}
+    for folder, message in (
+        (tmp_path, "run sbatch in the checkout"),
+        (CODE, "not inside a Slurm job: sbatch pretrain.sh"),
+    ):
+        done = subprocess.run(["bash", copy], cwd=folder, env=environment, capture_output=True, text=True, timeout=20)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
