@@ -1,19 +1,23 @@
 """From a step number to tensors: which samples, captions and masks. Everything drawn is a function of positions.
 
 A sample's random choices (caption, negatives, masks, its partner photo) come from `shards.order.generator` of its
-position in the stage, so the same global batch is the same on any number of workers and after any restart.
+position in the stage, so the same global batch is the same on any number of workers and after any restart. So is the
+sample that stands in for one that cannot be read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cluster.bad_samples import Bad
 from cluster.config import (
     FinetuneConfig,
     NegativesConfig,
@@ -22,13 +26,16 @@ from cluster.config import (
     task_group,
     task_micro_batch_size,
 )
+from cluster.samples import ClassIndex, Mixed, Samples, stack
 from cluster.schedule import STREAM_OF_TASK, TaskSchedule
 from idc.config import ModelConfig
 from idc.masking import mask_cells, mask_words
 from idc.tokenizer import Tokenizer
-from shards.errors import DataError
-from shards.order import generator, locate, rank_positions
-from shards.reader import Folder, Stream
+from shards.errors import DataError, Unreachable
+from shards.mixture import Mixture
+from shards.order import generator, rank_positions
+from shards.reader import Folder
+from shards.skipping import TRIES, replacements
 
 UNKNOWN_CHANGE = -1
 PROBED_SAMPLES = 64  # samples looked at when a stage starts, to find data that cannot serve its tasks
@@ -41,6 +48,7 @@ class StepBatch:
     task: str  # as the configuration names it: photo_mlm is mlm on photos
     micro_batches: list[dict[str, Tensor]]
     samples: int  # of the whole step, all ranks
+    bad: list[Bad] = field(default_factory=list)  # samples of this rank that others stand in for
 
     @property
     def model_task(self) -> str:
@@ -48,39 +56,12 @@ class StepBatch:
         return self.task.removeprefix("photo_").removeprefix("class_")
 
 
-class Samples:
-    """One kind and split of a shard folder joined with its cached features."""
-
-    def __init__(self, shards: Folder, features: Folder, kind: str, split: str) -> None:
-        self.records: Stream = shards.stream(kind, split)
-        self._features: Stream = features.stream(kind, split)
-        self.kind, self.split = kind, split
-        if self.records.keys != self._features.keys:
-            raise DataError(
-                f"{features.path} has other {kind} samples of {split} than {shards.path}: delete it, to be made again"
-            )
-        if not len(self.records):
-            raise DataError(f"{shards.path} has no {kind} samples in the split {split}")
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def record(self, i: int) -> dict:
-        """The json of sample i."""
-        return self.records.metadata(i)
-
-    def arrays(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Grid features by role ("before" and "after", or "photo"): float32 (n, N, F)."""
-        rows = [self._features.arrays(int(i)) for i in indices]
-        return {role: torch.from_numpy(np.stack([row[role] for row in rows]).astype(np.float32)) for role in rows[0]}
-
-
 class Batches:
     """Makes the batches of one stage for one rank. `step(n)` has no side effects and may be called from any thread."""
 
     def __init__(
         self,
-        shards: Path,
+        shards: str | Path,
         features: Path,
         tokenizer: Tokenizer,
         model: ModelConfig,
@@ -89,22 +70,34 @@ class Batches:
         seed: int,
         rank: int,
         world: int,
+        mixed: Sequence[Mixed] = (),
     ) -> None:
-        """`seed` is the stage's own (schedule.stage_seed). Raises DataError for data that lack what the tasks need."""
+        """`seed` is the stage's own (schedule.stage_seed). Raises DataError for data that lack what the tasks need.
+
+        Pairs come from the first folder and all `mixed` in the ratios of their weights, photos from the first alone.
+        """
         self.schedule = TaskSchedule(stage, seed)
         self._tokenizer, self._model, self._visual_tokens = tokenizer, model, visual_tokens
         self._stage, self._seed, self._rank, self._world = stage, seed, rank, world
-        shard_folder, feature_folder = Folder.open(shards), Folder.open(features)
-        self._class_names: list[str] = shard_folder.manifest["classes"]
+        places = [(shards, features), *((folder.shards, folder.features) for folder in mixed)]
+        opened = [(Folder.open(images), Folder.open(arrays)) for images, arrays in places]
+        weights = [Fraction(1), *(folder.weight for folder in mixed)]
+        self._class_names: list[str] = opened[0][0].manifest["classes"]
         kinds = dict.fromkeys(STREAM_OF_TASK[task] for task in self.schedule.tasks)
-        self._samples = {kind: Samples(shard_folder, feature_folder, kind, "train") for kind in kinds}
+        self._samples: dict[str, list[Samples]] = {}
+        self._mixtures: dict[str, Mixture] = {}
+        for kind in kinds:
+            folders = opened if kind == "pair" else opened[:1]
+            self._samples[kind] = [Samples(images, arrays, kind, "train") for images, arrays in folders]
+            self._mixtures[kind] = Mixture([len(samples) for samples in self._samples[kind]], weights[: len(folders)])
         self._aligns_captions = isinstance(stage, FinetuneConfig) and stage.weights.get("fda", 0) > 0
         if "class" in kinds:
-            self._classes = _ClassIndex(self._samples["class"], model.classes)
+            self._classes = ClassIndex(self._samples["class"][0], model.classes)
         for task in self.schedule.tasks:
             needs_negatives = task.endswith("fda") or (task == "finetune" and self._aligns_captions)
             if STREAM_OF_TASK[task] != "class":
-                _check_text(self._samples[STREAM_OF_TASK[task]], stage.negatives if needs_negatives else None)
+                for samples in self._samples[STREAM_OF_TASK[task]]:
+                    _check_text(samples, stage.negatives if needs_negatives else None)
 
     def step(self, step: int) -> StepBatch:
         """The micro-batches of this rank in step 0, 1, ..."""
@@ -113,23 +106,32 @@ class Batches:
         positions = rank_positions(self.schedule.start(step), batch_size, self._world, self._rank, group)
         size = task_micro_batch_size(self._stage, task, self._world)
         assert len(positions) % size == 0, "micro-batches divide a rank's share"
-        micro_batches = [self._assemble(task, positions[i : i + size]) for i in range(0, len(positions), size)]
-        return StepBatch(task, micro_batches, batch_size)
+        bad: list[Bad] = []
+        micro_batches = [self._assemble(task, positions[i : i + size], bad) for i in range(0, len(positions), size)]
+        return StepBatch(task, micro_batches, batch_size, bad)
 
-    def _assemble(self, task: str, positions: np.ndarray) -> dict[str, Tensor]:
-        samples = self._samples[STREAM_OF_TASK[task]]
-        epochs, indices = locate(positions, len(samples), self._seed)
-        draws = [
-            generator(self._seed, epoch, position, task)
-            for epoch, position in zip(epochs.tolist(), positions.tolist(), strict=True)
-        ]
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of samples of each stream, by its name."""
+        return {samples.name: len(samples) for found in self._samples.values() for samples in found}
+
+    def _assemble(self, task: str, positions: np.ndarray, bad: list[Bad]) -> dict[str, Tensor]:
+        kind = STREAM_OF_TASK[task]
+        located = np.stack([positions, *self._mixtures[kind].locate(positions, self._seed)], axis=1)
+        draws, indices, records, arrays = [], [], [], []
+        for position, source, epoch, i in located.tolist():
+            samples = self._samples[kind][source]
+            others = replacements(position, len(samples), self._seed, epoch)
+            found = samples.first_good(chain([i], others), bad)
+            for column, value in zip((indices, records, arrays), found, strict=True):
+                column.append(value)
+            draws.append(generator(self._seed, epoch, position, task))
+        batch = stack(arrays)
         if task == "classify":
-            return self._classify(samples, indices, draws)
-        records = [samples.record(i) for i in indices.tolist()]
-        batch = samples.arrays(indices)
+            return self._classify(self._samples[kind][0], indices, batch["photo"], draws, bad)
         if task in ("class_labels", "photo_labels"):
             return batch | {"present": self._present(records)}
-        images = 1 if samples.kind == "photo" else 2
+        images = 1 if kind == "photo" else 2
         if task in ("mlm", "photo_mlm"):
             return batch | self._masked(self._captions(records, draws), draws)
         if task in ("mvcl", "photo_mvcl"):
@@ -167,16 +169,20 @@ class Batches:
             batch["caption_with_negatives"] = self._with_negatives(records, draws)
         return batch
 
-    def _classify(self, samples: Samples, indices: np.ndarray, draws: list[np.random.Generator]) -> dict[str, Tensor]:
-        partners = [
-            self._classes.partner(int(i), rng, self._stage.same_class_share)
-            for i, rng in zip(indices, draws, strict=True)
-        ]
-        photos = samples.arrays([*indices.tolist(), *partners])["photo"]
+    def _classify(
+        self, samples: Samples, indices: list[int], photos: Tensor, draws: list[np.random.Generator], bad: list[Bad]
+    ) -> dict[str, Tensor]:
+        share = self._stage.same_class_share
+        partners, arrays = [], []
+        for i, rng in zip(indices, draws, strict=True):
+            drawn = (self._classes.partner(i, rng, share) for _ in range(1 + TRIES))
+            partner, _, partner_arrays = samples.first_good(drawn, bad)
+            partners.append(partner)
+            arrays.append(partner_arrays)
         before, after = self._classes.ids[indices], self._classes.ids[partners]
         return {
-            "before": photos[: len(indices)],
-            "after": photos[len(indices) :],
+            "before": photos,
+            "after": stack(arrays)["photo"],
             "class_before": torch.from_numpy(before),
             "class_after": torch.from_numpy(after),
             "same_class": torch.from_numpy((before == after).astype(np.int64)),
@@ -238,30 +244,17 @@ def draw_negatives(record: dict, negatives: NegativesConfig, rng: np.random.Gene
     return found + [""] * (negatives.count - len(found))
 
 
-class _ClassIndex:
-    """The class of every class-labelled photo."""
-
-    def __init__(self, samples: Samples, classes: int) -> None:
-        self.ids = np.array([samples.record(i)["class_id"] for i in range(len(samples))], dtype=np.int64)
-        self._members = [np.flatnonzero(self.ids == number) for number in range(classes)]
-        if len(np.unique(self.ids)) < 2:
-            raise DataError(f"{samples.records.folder.path}: the task classify needs photos of two classes or more")
-
-    def partner(self, i: int, rng: np.random.Generator, same_class_share: float) -> int:
-        """Another photo: of the class of photo i with this probability, else of another class."""
-        members = self._members[self.ids[i]]
-        if rng.random() < same_class_share and len(members) > 1:
-            return int(members[(np.searchsorted(members, i) + 1 + rng.integers(len(members) - 1)) % len(members)])
-        # One of those that are not members: the place among them, moved on past each member that lies before it.
-        place = rng.integers(len(self.ids) - len(members))
-        return int(place + np.searchsorted(members - np.arange(len(members)), place, side="right"))
-
-
 def _check_text(samples: Samples, negatives: NegativesConfig | None) -> None:
     """Raises DataError where captions are missing, or where none of the first samples has a negative of these kinds."""
     any_negative = negatives is None
     for i in range(min(len(samples), PROBED_SAMPLES)):
-        record = samples.record(i)
+        try:
+            record = samples.record(i)
+        except Unreachable:
+            raise
+        except DataError:
+            any_negative = True  # what it had is not known; when its turn comes, another one stands in for it
+            continue
         if not record.get("captions"):
             raise DataError(f"{samples.records.folder.path}: sample {samples.records.keys[i]} has no caption")
         if negatives is not None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import yaml
 
-from cluster.config import DERIVED, STAGES, Config, validate
+from cluster.config import DERIVED, Config, validate
 from cluster.errors import ConfigError
 from cluster.options import from_dict, nearest, options, override, show, type_name
 from cluster.recipes import RECIPES
 
 DEFAULT_RECIPE = "blocks"
-STAGE_CHOICES = ("all", *STAGES, "evaluate")
+STAGE_CHOICES = ("all", "pretrain", "finetune", "evaluate")  # pretrain: every stage before fine-tuning
 USAGE = "usage: python cluster/train.py [RECIPE] [--stage all|pretrain|finetune|evaluate] [--dotted.option value]..."
 
 
@@ -29,8 +29,9 @@ class Command:
     @property
     def training_stages(self) -> tuple[str, ...]:
         """The training stages to run; those without steps are left out."""
-        asked = STAGES if self.stage == "all" else (self.stage,)
-        return tuple(name for name in STAGES if name in asked and self.config.stage(name).steps)
+        config = self.config
+        asked = {"all": config.stages, "pretrain": tuple(config.pretraining), "finetune": ("finetune",)}
+        return tuple(name for name in asked.get(self.stage, ()) if config.stage(name).steps)
 
     @property
     def evaluates(self) -> bool:
@@ -66,9 +67,12 @@ def parse(arguments: Sequence[str]) -> Command:
         raise ConfigError(f"--stage {stage!r} is not a stage{nearest(stage, STAGE_CHOICES)}")
     config = override(load_recipe(recipe or DEFAULT_RECIPE), changes, refuse=DERIVED)
     validate(config)
-    if stage in STAGES and config.stage(stage).steps == 0:
-        raise ConfigError(f"--stage {stage} has nothing to do: --{stage}.steps is 0")
-    return Command(config, stage, help_asked)
+    command = Command(config, stage, help_asked)
+    if stage in ("pretrain", "finetune") and not command.training_stages:
+        names = config.pretraining if stage == "pretrain" else (stage,)
+        steps = " and ".join(f"--{name}.steps" for name in names)
+        raise ConfigError(f"--stage {stage} has nothing to do: {steps} {'is' if len(names) == 1 else 'are'} 0")
+    return command
 
 
 def load_recipe(name: str) -> Config:

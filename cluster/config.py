@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 from cluster.errors import ConfigError
 from idc.config import ModelConfig
+from shards.errors import DataError
+from shards.mixture import Mixture, parse_weight
 
 Task = Literal[
     "mlm", "mvcl", "fda", "classify", "class_labels", "photo_mlm", "photo_mvcl", "photo_fda", "photo_labels", "finetune"
 ]
 LossName = Literal["mlm", "mvcl", "fda", "class", "match", "class_contrastive", "labels", "caption", "changed"]
 NegativeKind = Literal["retrieve", "replace", "confuse"]
-StageName = Literal["pretrain", "finetune"]
-
-STAGES: tuple[str, ...] = get_args(StageName)
 LOSSES_OF_TASK = {
     "mlm": ("mlm",), "mvcl": ("mvcl",), "fda": ("fda",), "classify": ("class", "match", "class_contrastive"),
     "class_labels": ("labels",), "photo_mlm": ("mlm",), "photo_mvcl": ("mvcl",), "photo_fda": ("fda",),
     "photo_labels": ("labels",), "finetune": ("caption", "changed"),
 }  # fmt: skip
+RESERVED = ("all", "evaluate", "stage", "help")  # words of the command line that cannot name a stage
 # Tasks whose losses compare samples with each other: they work inside groups of `contrastive_group` samples.
 GROUPED_TASKS = frozenset({"mvcl", "photo_mvcl", "classify"})
 # Fields that cannot change what is learned: a run folder may be resumed with other values of these.
 HARMLESS = (
-    "root", "data.pack_workers", "data.read_threads", "data.prefetch", "evaluate.", "log.", "cluster.threads",
-    "cluster.cpus_per_worker", "cluster.timeout_s", "pretrain.log_every", "finetune.log_every",
-    "pretrain.checkpoint_every", "finetune.checkpoint_every", "pretrain.keep", "finetune.keep",
+    "root", "data.pack_workers", "data.read_threads", "data.prefetch", "data.bad_samples", "evaluate.", "log.",
+    "cluster.threads", "cluster.cpus_per_worker", "cluster.timeout_s",
 )  # fmt: skip
+HARMLESS_OF_STAGE = ("log_every", "checkpoint_every", "keep")
 # Model fields that the data decide; they are filled in when the data are opened.
 DERIVED = (
     "model.vocab_size", "model.feature_dim", "model.grid", "model.classes", "model.fine_channels",
@@ -51,14 +51,16 @@ class BlocksConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    shards: str = "data/blocks"  # shard folder, relative to the root
-    features: str = ""  # folder of cached grid features, made when missing; empty: beside the shards
+    shards: str = "data/blocks"  # shard folder, relative to the root, or its URL (s3://bucket/folder)
+    features: str = ""  # folder of cached grid features, made when missing; empty: beside the shards; of a URL: in data
+    mix: dict[str, float] = field(default_factory=dict)  # more folders to take pairs from, by weight; data.shards has 1
     source: Literal["blocks", "none"] = "blocks"  # what is packed when the shard folder is missing; none: nothing
     blocks: BlocksConfig = field(default_factory=BlocksConfig)
     tokenizer: Literal["sentencepiece", "words"] = "sentencepiece"  # trained when the shards are packed here
     pack_workers: int = 0  # processes that pack and cache features; 0: one a core
     read_threads: int = 2  # threads of a worker that read and assemble batches ahead of the model
     prefetch: int = 4  # steps that are held ready
+    bad_samples: float = 0.001  # share of a stream's samples that may be unreadable and replaced; 0: none, else 1 may
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class FinetuneConfig(StageConfig):
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    shards: str = ""  # another shard folder to caption and score; empty: the run's own
+    shards: str = ""  # another shard folder or its URL to caption and score; empty: the run's own
     split: Literal["train", "val", "test"] = "test"  # split to caption and score
     beam: int = 3  # beam width; 1: greedy
     length_penalty: float = 0.6  # beam scores are divided by length to this power
@@ -148,19 +150,27 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     model: ModelConfig = field(default_factory=lambda: ModelConfig(vocab_size=6, classes=1, fine_channels=1))
-    pretrain: StageConfig = field(default_factory=StageConfig)
+    # Pre-training stages in order, each by a name of the recipe's choice: options are --NAME.steps and so on.
+    pretraining: dict[str, StageConfig] = field(default_factory=lambda: {"pretrain": StageConfig()})
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The training stages in order, "finetune" last; those of no steps too."""
+        return (*self.pretraining, "finetune")
+
     def stage(self, name: str) -> StageConfig:
-        """The settings of the training stage "pretrain" or "finetune"."""
-        return {"pretrain": self.pretrain, "finetune": self.finetune}[name]
+        """The settings of a training stage."""
+        return self.finetune if name == "finetune" else self.pretraining[name]
 
 
 def is_harmless(option: str) -> bool:
     """True where a run may be resumed with another value of this dotted option."""
+    if option.rpartition(".")[2] in HARMLESS_OF_STAGE:
+        return True
     return any(option == name or (name.endswith(".") and option.startswith(name)) for name in HARMLESS)
 
 
@@ -187,7 +197,7 @@ def validate(config: Config) -> None:
     if not re.fullmatch(r"[\w.-]+", config.name) or config.name.startswith("."):
         raise ConfigError(f"--name {config.name!r} must be letters, digits, '-', '_' and '.', for it names a folder")
     _at_least(
-        config, 0, "seed", "data.pack_workers", "data.blocks.seed", "data.blocks.class_photos",
+        config, 0, "seed", "data.pack_workers", "data.bad_samples", "data.blocks.seed", "data.blocks.class_photos",
         "data.blocks.relational", "finetune.validate_every", "finetune.validate_limit", "evaluate.limit",
     )  # fmt: skip
     _at_least(
@@ -198,12 +208,33 @@ def validate(config: Config) -> None:
         raise ConfigError("--cluster.cpus_per_worker must be more than 0")
     if config.data.shards == "":
         raise ConfigError("--data.shards is empty: name a shard folder")
+    _validate_mix(config.data)
+    if config.data.bad_samples > 1:
+        raise ConfigError("--data.bad_samples is a share and cannot be more than 1")
     if min(config.backbone.size) < 32:
         raise ConfigError("--backbone.size: height and width must be 32 pixels or more")
-    for name in STAGES:
+    for name in config.pretraining:
+        taken = name in RESERVED or name in {part.name for part in fields(config)}
+        if taken or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise ConfigError(
+                f"pretraining stage {name!r}: choose a name of a-z, 0-9 and '_' that no option begins with"
+            )
+    for name in config.stages:
         _validate_stage(config, name)
     if config.model.caption_loss == "masked" and config.finetune.references > 1:
         raise ConfigError("--finetune.references above 1 needs --model.caption_loss causal")
+
+
+def _validate_mix(data: DataConfig) -> None:
+    names = [place.rstrip("/").rpartition("/")[2] for place in (data.shards, *data.mix)]
+    for place, name in zip(data.mix, names[1:], strict=True):
+        if names.count(name) > 1:
+            raise ConfigError(f"--data.mix {place}: another folder is called {name} too; link one by another name")
+    try:
+        # Of one sample each: it is the weights that are looked at.
+        Mixture([1] * len(names), [1, *(parse_weight(str(weight)) for weight in data.mix.values())])
+    except DataError as error:
+        raise ConfigError(f"--data.mix: {error}") from None
 
 
 def _at_least(config: object, least: int, *names: str, prefix: str = "") -> None:
@@ -243,8 +274,8 @@ def _validate_stage(config: Config, name: str) -> None:
                 raise ConfigError(f"{prefix}{table}.{key} is {value} and cannot be negative")
     if not any(stage.ratios.values()):
         raise ConfigError(f"{prefix}ratios draws no task: give one a ratio above 0, or set {prefix}steps 0")
-    if name == "pretrain" and stage.ratios.get("finetune"):
-        raise ConfigError("--pretrain.ratios.finetune: the task finetune belongs to --finetune.ratios")
+    if name != "finetune" and stage.ratios.get("finetune"):
+        raise ConfigError(f"{prefix}ratios.finetune: the task finetune belongs to --finetune.ratios")
     if name == "finetune" and not stage.ratios.get("finetune"):
         raise ConfigError("--finetune.ratios has no task finetune: give it a ratio above 0, or set --finetune.steps 0")
     if not stage.negatives.kinds:

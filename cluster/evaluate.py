@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from cluster.batches import Samples
+from cluster.samples import Samples
 from idc.generate import generate
 from idc.tokenizer import Tokenizer
 from idc.trunk import Trunk

@@ -64,7 +64,7 @@ def cache_features(shards: str | Path, out: str | Path, extraction: Extraction, 
     """
     source, out = Folder.open(shards), Path(out)
     if "features" in source.manifest:
-        raise DataError(f"{source.path} holds features already; name the folder of images that they were made from")
+        raise DataError(f"{source.location} holds features already; name the folder of images that they were made from")
     if workers < 1:
         raise DataError(f"--workers is {workers}; it must be at least 1")
     backbone = extraction.build()
@@ -102,11 +102,13 @@ def open_features(path: str | Path, shards: Folder) -> Folder:
     """A finished feature folder of exactly this image folder; DataError with the fix otherwise."""
     folder = Folder.open(path)
     if "features" not in folder.manifest:
-        raise DataError(f"{folder.path} holds images and no features; make them with {_command(shards.path, '...')}")
+        raise DataError(
+            f"{folder.path} holds images and no features; make them with {_command(shards.location, '...')}"
+        )
     if folder.manifest["features"].get("of") != shards.sha256():
         raise DataError(
-            f"{folder.path} was made from other images than those of {shards.path}; delete it and run "
-            + _command(shards.path, folder.path)
+            f"{folder.path} was made from other images than those of {shards.location}; delete it and run "
+            + _command(shards.location, folder.path)
         )
     return folder
 
@@ -258,7 +260,7 @@ def main(arguments: Sequence[str]) -> None:
     """The command line."""
     parser = Parser(prog="cluster.features", description="Caches grid features of a frozen backbone.")
     defaults = Extraction()
-    parser.add_argument("shards", help="folder of images made by shards.pack")
+    parser.add_argument("shards", help="folder of images made by shards.pack, or its URL")
     parser.add_argument("--out", required=True, help="folder of features to make or to finish")
     parser.add_argument("--backbone", default=defaults.backbone, help="timm model (default: %(default)s)")
     parser.add_argument("--weights", default="", help="local weight file (default: a pip package's, else the hub's)")

@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from cluster import checkpoint
-from cluster.config import STAGES, Config, FinetuneConfig
+from cluster.commandline import read_config
+from cluster.config import Config, FinetuneConfig
 from cluster.errors import ConfigError
 from idc import export
 from idc import tokenizer as tokenizers
@@ -28,22 +29,25 @@ def source_of_stage(run: Path, config: Config, name: str, root: Path) -> Path | 
     if stage.start_from:
         path = root / stage.start_from
         if path.is_dir():
-            newest = checkpoint.latest(path / "checkpoints" / "pretrain")
-            if newest is None:
-                raise ConfigError(f"--{name}.start_from {path}: no finished checkpoint of pretrain in this run folder")
-            return newest.weights
+            stages = read_config(path / "config.yaml").pretraining
+            found = [checkpoint.latest(path / "checkpoints" / stage) for stage in stages]
+            if not any(found):
+                raise ConfigError(f"--{name}.start_from {path}: no checkpoint of pre-training in this run folder")
+            return [newest for newest in found if newest][-1].weights
         if not path.is_file():
             raise ConfigError(f"--{name}.start_from {path} is neither a run folder nor a .safetensors file")
         return path
-    earlier = STAGES[: STAGES.index(name)]
-    if not earlier or not config.pretrain.steps:
+    earlier = [other for other in config.stages[: config.stages.index(name)] if config.stage(other).steps]
+    if not earlier:
         return None
-    newest = checkpoint.latest(run / "checkpoints" / "pretrain")
-    if newest is None or newest.commit.step < config.pretrain.steps:
+    before, steps = earlier[-1], config.stage(earlier[-1]).steps
+    newest = checkpoint.latest(run / "checkpoints" / before)
+    if newest is None or newest.commit.step < steps:
         done = newest.commit.step if newest else 0
+        zero = " ".join(f"--{other}.steps 0" for other in earlier)
         raise ConfigError(
-            f"{run} has {done} of the {config.pretrain.steps} steps of pretrain: run --stage pretrain (or all) first, "
-            f"or set --pretrain.steps 0 to train {name} from random weights"
+            f"{run} has {done} of the {steps} steps of {before}: run --stage pretrain (or all) first, "
+            f"or set {zero} to train {name} from random weights"
         )
     return newest.weights
 
@@ -78,20 +82,21 @@ def load_first_weights(model: nn.Module, path: Path, parts: Sequence[str] = ()) 
     model.load_state_dict(weights, strict=False)
 
 
-def open_tokenizer(shards: Path) -> Tokenizer:
+def open_tokenizer(shards: str | Path) -> Tokenizer:
     """The tokenizer of a shard folder; ConfigError where it has none that can be used."""
-    entry = Folder.open(shards).manifest.get("tokenizer")
+    folder = Folder.open(shards)
+    entry = folder.manifest.get("tokenizer")
     if not entry:
         raise ConfigError(f"{shards} has no tokenizer: it can be evaluated on, not trained on")
     try:
-        return tokenizers.load(shards / entry["file"])
+        return tokenizers.load(folder.path / entry["file"])
     except tokenizers.TokenizerError as error:
         raise ConfigError(str(error)) from None
 
 
 def best_checkpoint(run: Path, config: Config) -> checkpoint.Checkpoint | None:
-    """The checkpoint that is exported: the best of finetune, or the last of pretrain in a run without finetune."""
-    last = [name for name in STAGES if config.stage(name).steps][-1:]
+    """The checkpoint that is exported: the best of finetune, or the last of pre-training in a run without it."""
+    last = [name for name in config.stages if config.stage(name).steps][-1:]
     if not last:
         return None
     stage = config.stage(last[0])
@@ -99,7 +104,7 @@ def best_checkpoint(run: Path, config: Config) -> checkpoint.Checkpoint | None:
     return checkpoint.best(folder, stage.select) if isinstance(stage, FinetuneConfig) else checkpoint.latest(folder)
 
 
-def export_model(run: Path, config: Config, shards: Path, features: Path) -> None:
+def export_model(run: Path, config: Config, shards: str | Path, features: Path) -> None:
     """Writes run/model/, what `idc.caption` loads: the weights of the best checkpoint, tokenizer and backbone."""
     best = best_checkpoint(run, config)
     assert best is not None, "a finished stage has a checkpoint"

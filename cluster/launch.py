@@ -28,7 +28,11 @@ from shards.errors import DataError
 OBJECT_STORE_BYTES = 128 * 2**20
 FAILURE, WARNINGS = "failure.txt", "warnings.txt"
 RAY_FOLDER = "ray"  # Ray Train wants a folder; nothing of ours is in it
-_WORKER_VARIABLES = ("IDC_HOME", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY", "OMP_NUM_THREADS")
+_WORKER_VARIABLES = (
+    "IDC_HOME", "IDC_CACHE", "IDC_CACHE_GB", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY", "OMP_NUM_THREADS",
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL", "GOOGLE_APPLICATION_CREDENTIALS",
+)  # fmt: skip
 # What a rank says when another one has gone: never the cause.
 _ECHOES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "not all workers came within")
 
@@ -123,7 +127,11 @@ def fit(job: Job) -> None:
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo", timeout_s=cluster.timeout_s),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=cluster.workers, use_gpu=bool(cluster.gpus_per_worker), resources_per_worker=resources
+            num_workers=cluster.workers,
+            use_gpu=bool(cluster.gpus_per_worker),
+            resources_per_worker=resources,
+            # GPUs of one machine are joined by the fastest links; CPUs of one share its memory's bandwidth.
+            placement_strategy="PACK" if cluster.gpus_per_worker else "SPREAD",
         ),
         run_config=ray.train.RunConfig(
             name="train",

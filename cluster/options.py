@@ -52,8 +52,17 @@ def options(config: Any, prefix: str = "") -> Iterator[Option]:
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             yield from options(value, f"{prefix}{field.name}.")
+        elif _part_type(hints[field.name]):
+            for name, part in value.items():
+                yield from options(part, f"{prefix}{name}.")
         else:
             yield Option(prefix + field.name, hints[field.name], value, comments.get(field.name, ""))
+
+
+def _part_type(kind: Any) -> type | None:
+    """The dataclass of a field that is a table of named parts; the names stand in options in place of the field's."""
+    entry = get_args(kind)[-1] if get_origin(kind) is dict else None
+    return entry if dataclasses.is_dataclass(entry) else None
 
 
 @cache
@@ -200,10 +209,16 @@ def override(config: T, changes: Iterable[tuple[str, Any]], refuse: Iterable[str
 
 def _rebuild(config: Any, changes: dict, prefix: str = "") -> Any:
     """`config` with a tree of converted values; a part that refuses its values does so under its option's name."""
-    values = {}
+    values, hints = {}, get_type_hints(type(config))
+    tables = [field for field, kind in hints.items() if _part_type(kind)]
     for name, value in changes.items():
-        current = getattr(config, name)
-        values[name] = _rebuild(current, value, f"{prefix}{name}.") if dataclasses.is_dataclass(current) else value
+        if name in hints:
+            current = getattr(config, name)
+            values[name] = _rebuild(current, value, f"{prefix}{name}.") if dataclasses.is_dataclass(current) else value
+            continue
+        table = next(field for field in tables if name in getattr(config, field))
+        parts = values.get(table, getattr(config, table))
+        values[table] = {**parts, name: _rebuild(parts[name], value, f"{prefix}{name}.")}
     try:
         return dataclasses.replace(config, **values)
     except ConfigError:
@@ -240,8 +255,17 @@ def _convert_tree(config: Any, values: Any, prefix: str) -> dict:
             known = [f"--{prefix}{field}" for field in hints]
             raise ConfigError(f"unknown option --{name}{nearest('--' + name, known)}")
         part = getattr(config, key)
-        nested = dataclasses.is_dataclass(part)
-        tree[key] = _convert_tree(part, value, f"{name}.") if nested else convert(hints[key], value, name)
+        if dataclasses.is_dataclass(part):
+            tree[key] = _convert_tree(part, value, f"{name}.")
+        elif kind := _part_type(hints[key]):
+            if not isinstance(value, dict):
+                raise ConfigError(f"--{name}: a table of options is expected, not {value!r}")
+            tree[key] = {
+                entry: _rebuild(kind(), _convert_tree(kind(), values, f"{entry}."), f"{entry}.")
+                for entry, values in value.items()
+            }
+        else:
+            tree[key] = convert(hints[key], value, name)
     return tree
 
 
@@ -251,6 +275,7 @@ def to_yaml(config: Any) -> str:
 
 
 def differences(one: Any, other: Any) -> list[tuple[str, Any, Any]]:
-    """(dotted option, value in one, value in the other) of every field in which two configurations differ."""
-    others = {option.name: option.value for option in options(other)}
-    return [(o.name, o.value, others[o.name]) for o in options(one) if o.value != others[o.name]]
+    """(dotted option, value in one, value in the other) of every option in which they differ; None where it is not."""
+    values, others = ({option.name: option.value for option in options(config)} for config in (one, other))
+    names = dict.fromkeys([*values, *others])
+    return [(name, values.get(name), others.get(name)) for name in names if values.get(name) != others.get(name)]

@@ -5,21 +5,25 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cluster import checkpoint, launch, runfolder
 from cluster.commandline import Command, read_config
-from cluster.config import STAGES, Config
+from cluster.config import Config
 from cluster.errors import ConfigError
 from cluster.evaluate import read_predictions
 from cluster.handover import best_checkpoint
-from cluster.prepare import Data, prepare, prepare_evaluation, with_sizes
+from cluster.prepare import Data, prepare, prepare_evaluation, prepare_mixed, with_sizes
 from cluster.report import write_report
 from cluster.runlog import Progress
+from cluster.samples import Mixed
 from cluster.scores import score, write_scores
 from cluster.worker import Evaluation, Job
 from idc.export import FOLDER as MODEL_FOLDER
+from shards.errors import DataError, Unreachable
 from shards.reader import Folder
+from shards.schema import faults
 
 CODE = Path(__file__).resolve().parents[1]
 PREDICTIONS, SCORES = "predictions.jsonl", "scores.json"
@@ -33,13 +37,13 @@ def run(command: Command) -> None:
     if command.stage == "evaluate":
         job = _evaluation_alone(folder, config, root)
     else:
-        data = prepare(config, root)
+        data, mixed = prepare(config, root), prepare_mixed(config, root)
         config = with_sizes(config, data)
-        runfolder.open_run(folder, config, {"shards": data.shards.sha256(), "features": data.features.sha256()})
+        runfolder.open_run(folder, config, _fingerprint(data, mixed))
         stages = _unfinished(folder, config, command)
         scored = _evaluation(folder, config, prepare_evaluation(config, root, data)) if command.evaluates else None
         exports = _exports(folder, config, stages)
-        job = Job(config, folder, data.shards.path, data.features.path, stages, exports, scored)
+        job = Job(config, folder, data.shards.location, data.features.path, stages, exports, scored, mixed)
     runfolder.write_provenance(folder, CODE)
     say(f"run folder {folder}")
     if job.stages or job.exports or job.evaluation:
@@ -50,13 +54,24 @@ def run(command: Command) -> None:
         _score(folder, job.config, job.evaluation)
 
 
+def _fingerprint(data: Data, mixed: Sequence[Mixed]) -> dict[str, str]:
+    """Checksums of all data that are trained on, by what they are."""
+    found = {"shards": data.shards.sha256(), "features": data.features.sha256()}
+    for folder in mixed:
+        shards = Folder.open(folder.shards)
+        found[f"shards of {shards.path.name}"] = shards.sha256()
+        found[f"features of {shards.path.name}"] = Folder.open(folder.features).sha256()
+    return found
+
+
 def _evaluation_alone(folder: Path, config: Config, root: Path) -> Job:
     """The job of --stage evaluate: the model is the run's, and its training data need not be there."""
     if not (folder / MODEL_FOLDER).is_dir():
         raise ConfigError(f"{folder} has no trained model to evaluate: run --stage all first, or give another --name")
     config = dataclasses.replace(config, model=read_config(folder / runfolder.CONFIG).model)
     data = prepare_evaluation(config, root, None)
-    return Job(config, folder, data.shards.path, data.features.path, (), evaluation=_evaluation(folder, config, data))
+    evaluation = _evaluation(folder, config, data)
+    return Job(config, folder, data.shards.location, data.features.path, (), evaluation=evaluation)
 
 
 def _unfinished(folder: Path, config: Config, command: Command) -> tuple[str, ...]:
@@ -73,7 +88,7 @@ def _unfinished(folder: Path, config: Config, command: Command) -> tuple[str, ..
 
 def _exports(folder: Path, config: Config, stages: tuple[str, ...]) -> bool:
     """True where the run's last stage will be finished now, or is and its model has not been written."""
-    last = [name for name in STAGES if config.stage(name).steps][-1:]
+    last = [name for name in config.stages if config.stage(name).steps][-1:]
     if last and last[0] in stages:
         return True
     newest = checkpoint.latest(folder / "checkpoints" / last[0]) if last else None
@@ -85,22 +100,20 @@ def _evaluation(folder: Path, config: Config, data: Data) -> Evaluation:
     """What is captioned, and where results go: the run folder for its own test split, else evaluations/DATA-SPLIT."""
     split = config.evaluate.split
     if not data.shards.manifest["splits"].get(split, {}).get("pair", 0):
-        raise ConfigError(f"--evaluate.split {split}: {data.shards.path} has no pairs in it")
+        raise ConfigError(f"--evaluate.split {split}: {data.shards.location} has no pairs in it")
     own = not config.evaluate.shards and split == "test"
     out = folder if own else folder / "evaluations" / f"{data.shards.path.name}-{split}"
     out.mkdir(parents=True, exist_ok=True)
-    return Evaluation(data.shards.path, data.features.path, out / PREDICTIONS)
+    return Evaluation(data.shards.location, data.features.path, out / PREDICTIONS)
 
 
 def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
     """scores.json and report.html beside the predictions; a summary for the person who waits."""
     shards = Folder.open(evaluation.shards)
-    train = shards.stream("pair", "train")
-    candidates = [caption for i in range(len(train)) for caption in train.metadata(i)["captions"]]
     best = best_checkpoint(folder, config)
     scores = score(
         read_predictions(evaluation.predictions),
-        candidates,
+        _training_captions(shards),
         tokenizer=config.evaluate.tokenizer,
         seed=config.seed,
         checkpoint=str(best.folder.relative_to(folder)) if best else "",
@@ -109,6 +122,21 @@ def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
     write_scores(out / SCORES, scores)
     say(_summary(scores))
     say(f"report {write_report(folder, out, shards, config.evaluate.split)}")
+
+
+def _training_captions(shards: Folder) -> list[str]:
+    """Captions of the training pairs, what the constant baseline chooses from; without samples that are damaged."""
+    stream, captions = shards.stream("pair", "train"), []
+    for i in range(len(stream)):
+        try:
+            record = stream.metadata(i)
+        except Unreachable:
+            raise
+        except DataError:
+            continue
+        if not any(faults(record, "pair", ())):
+            captions += record["captions"]
+    return captions
 
 
 def _summary(scores: dict) -> str:

@@ -1,18 +1,29 @@
-"""Makes the data of a run ready: packs the embedded set and caches features where they are missing, reads off sizes."""
+"""Makes the data of a run ready: packs the embedded set and caches features where they are missing, reads off sizes.
+
+By itself, as for a job that needs no GPU: python -m cluster.prepare [RECIPE] [--dotted.option value]...
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.commandline import help_text, parse
 from cluster.config import Config
 from cluster.errors import ConfigError
 from cluster.features import Extraction, cache_features, open_features
 from cluster.options import show
+from cluster.runfolder import find_root
+from cluster.samples import Mixed
 from cluster.schedule import STREAM_OF_TASK
+from shards.errors import run_main
+from shards.mixture import parse_weight
 from shards.reader import Folder
+from shards.storage import is_url
 
 
 @dataclass(frozen=True)
@@ -25,22 +36,42 @@ class Data:
 
 def prepare(config: Config, root: Path) -> Data:
     """The run's training data, made where missing. ConfigError naming the option and the command where it cannot be."""
-    path = root / config.data.shards
-    if not (path / "manifest.json").is_file():
-        _pack_missing(config, path)
-    shards = Folder.open(path)
+    place = _place(root, config.data.shards)
+    if isinstance(place, Path) and not (place / "manifest.json").is_file():
+        _pack_missing(config, place)
+    shards = Folder.open(place)
     _check_packed(config, shards)
-    return _with_features(config, shards, root / config.data.features if config.data.features else None)
+    return _with_features(config, root, shards, root / config.data.features if config.data.features else None)
+
+
+def prepare_mixed(config: Config, root: Path) -> tuple[Mixed, ...]:
+    """The folders of --data.mix with their features, made where missing. ConfigError where one has no pairs."""
+    found = []
+    for name, weight in config.data.mix.items():
+        place = _place(root, name)
+        if isinstance(place, Path) and not place.is_dir():
+            raise _no_folder("--data.mix", place)
+        shards = Folder.open(place)
+        if not shards.manifest["splits"].get("train", {}).get("pair", 0):
+            raise ConfigError(f"--data.mix {name}: {place} has no pairs in train; leave it out")
+        data = _with_features(config, root, shards, None)
+        found.append(Mixed(data.shards.location, data.features.path, parse_weight(str(weight))))
+    return tuple(found)
 
 
 def prepare_evaluation(config: Config, root: Path, data: Data | None) -> Data:
     """What --evaluate.shards names, or the run's own data."""
     if not config.evaluate.shards:
         return data if data is not None else prepare(config, root)
-    path = root / config.evaluate.shards
-    if not path.is_dir():
-        raise _no_folder("--evaluate.shards", path)
-    return _with_features(config, Folder.open(path), None)
+    place = _place(root, config.evaluate.shards)
+    if isinstance(place, Path) and not place.is_dir():
+        raise _no_folder("--evaluate.shards", place)
+    return _with_features(config, root, Folder.open(place), None)
+
+
+def _place(root: Path, shards: str) -> str | Path:
+    """A shard folder's URL, or its path below the root."""
+    return shards if is_url(shards) else root / shards
 
 
 def _no_folder(option: str, path: Path) -> ConfigError:
@@ -71,17 +102,18 @@ def _check_packed(config: Config, shards: Folder) -> None:
         found = manifest["options"].get(name.removeprefix("blocks."))
         if found != (list(value) if isinstance(value, tuple) else value):
             raise ConfigError(
-                f"{shards.path} was packed with {show(found)} for --data.{name}, which is {show(value)}: name another "
-                f"folder with --data.shards, delete this one, or take its value"
+                f"{shards.location} was packed with {show(found)} for --data.{name}, which is {show(value)}: name "
+                f"another folder with --data.shards, delete this one, or take its value"
             )
 
 
-def _with_features(config: Config, shards: Folder, path: Path | None) -> Data:
+def _with_features(config: Config, root: Path, shards: Folder, path: Path | None) -> Data:
     backbone = config.backbone
     height, width = backbone.size
-    path = path or shards.path.with_name(f"{shards.path.name}-{backbone.name}-{height}x{width}")
+    beside = root / "data" if shards.cache else shards.path.parent
+    path = path or beside / f"{shards.path.name}-{backbone.name}-{height}x{width}"
     extraction = Extraction(backbone.name, backbone.weights, backbone.size)
-    cache_features(shards.path, path, extraction, _workers(config))
+    cache_features(shards.location, path, extraction, _workers(config))
     return Data(shards, open_features(path, shards))
 
 
@@ -89,17 +121,19 @@ def with_sizes(config: Config, data: Data) -> Config:
     """The configuration with the sizes that the data decide; ConfigError where they lack what a task needs."""
     manifest, features = data.shards.manifest, data.features.manifest["features"]
     counts = manifest["splits"].get("train", {})
-    for name in ("pretrain", "finetune"):
+    for name in config.stages:
         stage = config.stage(name)
         for task, ratio in stage.ratios.items():
             kind = STREAM_OF_TASK[task]
             if stage.steps and ratio and not counts.get(kind, 0):
                 raise ConfigError(
-                    f"--{name}.ratios.{task} needs {kind} samples and {data.shards.path} has none in train: set it to 0"
+                    f"--{name}.ratios.{task} needs {kind} samples and {data.shards.location} has none in train: set "
+                    f"it to 0"
                 )
     validates = config.finetune.steps and config.finetune.validate_every
     if validates and not manifest["splits"].get("val", {}).get("pair", 0):
-        raise ConfigError(f"--finetune.validate_every: {data.shards.path} has no pairs in its val split; set it to 0")
+        where = data.shards.location
+        raise ConfigError(f"--finetune.validate_every: {where} has no pairs in its val split; set it to 0")
     sizes = {
         "vocab_size": manifest["tokenizer"]["size"],
         "classes": len(manifest["classes"]),
@@ -112,3 +146,21 @@ def with_sizes(config: Config, data: Data) -> Config:
         return dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
     except ValueError as error:
         raise ConfigError(f"--model: {error}") from None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Packs and caches what the recipe trains on and is evaluated on; exit code 0, 2 (by run_main) for mistakes."""
+    command = parse(arguments)
+    if command.help:
+        print(help_text(command.config).replace("cluster/train.py", "-m cluster.prepare", 1))
+        return 0
+    root = find_root(command.config.root, Path(__file__).resolve().parents[1])
+    data = prepare(command.config, root)
+    with_sizes(command.config, data)
+    prepare_evaluation(command.config, root, data)
+    print(f"the data of the recipe {command.config.name} are ready in {root}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -134,8 +134,9 @@ def _curves(metrics: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> 
             line_chart("learning rate", rates),
             line_chart("samples a second", speeds, smooth=True, from_zero=True),
         ]
-        titles = {"pretrain": "Pre-training", "finetune": "Fine-tuning"}
-        parts.append(f'<h3>{titles.get(stage, escape(stage))}</h3><div class="charts">{"".join(charts)}</div>')
+        title = "Fine-tuning" if stage == "finetune" else "Pre-training"
+        title += "" if stage in ("pretrain", "finetune") else f": {escape(stage)}"
+        parts.append(f'<h3>{title}</h3><div class="charts">{"".join(charts)}</div>')
     note = "Pale: as logged; strong: running mean. A ring marks the checkpoint that was chosen, by validation alone."
     return f"<h2>Curves</h2><p class='note'>{note}</p>{''.join(parts)}" if parts else ""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from cluster import checkpoint
 from cluster.checkpoint import write_whole
 from cluster.commandline import read_config
-from cluster.config import DERIVED, STAGES, Config, is_harmless
+from cluster.config import DERIVED, Config, is_harmless
 from cluster.errors import ConfigError
 from cluster.options import differences, show, to_yaml
 
@@ -59,7 +59,7 @@ def open_run(run: Path, config: Config, fingerprint: dict[str, str]) -> None:
     `fingerprint`: part of the data -> checksum of its manifest; ConfigError where training began with other data.
     """
     path = run / DATA
-    if path.is_file() and _unbegun(run) != set(STAGES):
+    if path.is_file() and _unbegun(run, config) != set(config.stages):
         saved = json.loads(path.read_bytes())
         changed = [name for name in fingerprint if saved.get(name) != fingerprint[name]]
         if changed:
@@ -72,14 +72,16 @@ def open_run(run: Path, config: Config, fingerprint: dict[str, str]) -> None:
     write_whole(run / CONFIG, to_yaml(config))
 
 
-def _unbegun(run: Path) -> set[str]:
-    return {name for name in STAGES if not checkpoint.find(run / "checkpoints" / name)}
+def _unbegun(run: Path, config: Config) -> set[str]:
+    return {name for name in config.stages if not checkpoint.find(run / "checkpoints" / name)}
 
 
 def _check_same(run: Path, config: Config, saved: Config) -> None:
-    unbegun = _unbegun(run)
+    unbegun = _unbegun(run, saved)
+    if unbegun == set(saved.stages):
+        return
     for name, new, old in differences(config, saved):
-        if is_harmless(name) or name in DERIVED or name.partition(".")[0] in unbegun or unbegun == set(STAGES):
+        if is_harmless(name) or name in DERIVED or name.partition(".")[0] in unbegun:
             continue
         raise ConfigError(
             f"{run} was made with --{name} {show(old)} and this command has {show(new)}: "

@@ -41,13 +41,14 @@ class RunLog:
 
     def __init__(self, run: Path, config: Config) -> None:
         self._path = run / METRICS
+        self._stages = config.stages
         self._wandb = _start_wandb(run, config)
 
     def rewind(self, stage: str, step: int) -> None:
         """Drops what a killed run logged of this stage after its last checkpoint, and of later stages."""
         if not self._path.is_file():
             return
-        order = ("pretrain", "finetune")
+        order = self._stages
         place = (order.index(stage), step)
         kept = [r for r in _lines(self._path.read_bytes()) if (order.index(r["stage"]), r["step"]) <= place]
         write_whole(self._path, "".join(json.dumps(record) + "\n" for record in kept))
@@ -160,6 +161,10 @@ class Progress:
         stage, step = record["stage"], record["step"]
         steps = self._config.stage(stage).steps
         terminal = self._out.isatty()
+        if "bad_sample" in record:
+            bad = record["bad_sample"]
+            self._line(f"{stage} {step}/{steps}: {bad['key']} is replaced, {bad['why']}", end="\n")
+            return
         if "validation" in record:
             scores = ", ".join(f"{k} {v:.1f}" for k, v in record["validation"].items() if isinstance(v, (int, float)))
             self._line(f"{stage} {step}/{steps}: validation {scores}", end="\n")

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from cluster import checkpoint
-from cluster.batches import Batches, Samples, StepBatch, name_words
+from cluster.bad_samples import BadSamples
+from cluster.batches import Batches, StepBatch, name_words
 from cluster.config import Config, FinetuneConfig, StageConfig
 from cluster.engine import Engine, StepResult
 from cluster.errors import ConfigError, NotFiniteError
@@ -21,6 +22,7 @@ from cluster.evaluate import merge, predict, write_predictions
 from cluster.handover import export_model, load_first_weights, open_tokenizer, source_of_stage
 from cluster.ranks import Ranks
 from cluster.runlog import RunLog
+from cluster.samples import Mixed, Samples
 from cluster.schedule import learning_rate, stage_seed, step_seed
 from cluster.validate import validation_scores
 from idc.export import load
@@ -33,7 +35,7 @@ from shards.reader import Folder, Prefetcher
 class Evaluation:
     """Pairs to caption with the exported model, and where the captions go."""
 
-    shards: Path
+    shards: str | Path
     features: Path
     predictions: Path
 
@@ -44,11 +46,12 @@ class Job:
 
     config: Config
     run: Path
-    shards: Path
+    shards: str | Path
     features: Path
     stages: tuple[str, ...]  # training stages to do now
     exports: bool = False  # write the model of the best checkpoint to model/
     evaluation: Evaluation | None = None  # what to caption at the end
+    mixed: tuple[Mixed, ...] = ()  # further folders of pairs to train on
 
 
 def train_step(
@@ -103,7 +106,7 @@ class StageRun:
             load_first_weights(model, first, stage.start_parts)
         batches = Batches(
             self._job.shards, self._job.features, self._tokenizer, config.model, model.visual_tokens, stage,
-            stage_seed(config.seed, self._name), ranks.rank, ranks.world,
+            stage_seed(config.seed, self._name), ranks.rank, ranks.world, self._job.mixed,
         )  # fmt: skip
         engine = Engine(model, stage, config.cluster, self._device)
         try:
@@ -119,11 +122,13 @@ class StageRun:
     def _train(self, engine: Engine, batches: Batches, first: int) -> None:
         stage, ranks, data = self._stage, self._ranks, self._job.config.data
         skipped, window = 0, _Window(batches, first)
+        bad = BadSamples(self._job.run, self._name, batches.sizes, data.bad_samples, ranks, self._log)
         with Prefetcher(batches.step, range(first, stage.steps), data.read_threads, data.prefetch) as prefetcher:
             for step in range(first, stage.steps):
                 asked = time.perf_counter()
                 batch = next(prefetcher)
                 window.waited += time.perf_counter() - asked
+                bad.meet(step + 1, batch.bad)
                 torch.manual_seed(step_seed(self._job.config.seed, self._name, step, ranks.rank))
                 lr = learning_rate(stage, step)
                 losses, result = train_step(engine, batch, stage, lr, self._device, ranks)

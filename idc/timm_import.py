@@ -14,17 +14,18 @@ from types import ModuleType
 from typing import Any
 
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_kept: list[Any] = []  # a torch.library.Library takes its definitions back when it is garbage collected
+_kept: list[Any] = []  # definitions are taken back when the object that made them is garbage collected
 
 
 def _define_missing_operators() -> None:
     import torch
+    from torch import library
 
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    fragment = library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
-            library.define(name + _SIGNATURE)
-    _kept.append(library)
+            fragment.define(name + _SIGNATURE)
+    _kept.append(fragment)
 
 
 def import_timm() -> ModuleType:

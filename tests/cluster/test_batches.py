@@ -61,7 +61,7 @@ def test_any_number_of_ranks_and_micro_batches_see_the_same_samples(tiny: Any, s
 
 
 def test_a_step_is_the_same_whenever_it_is_asked_for(tiny: Any) -> None:
-    one, other = make(tiny, tiny.config.pretrain), make(tiny, tiny.config.pretrain)
+    one, other = make(tiny, tiny.config.pretraining["pretrain"]), make(tiny, tiny.config.pretraining["pretrain"])
     for step in (7, 2, 9):
         one.step(step)
     assert rows(one.step(4)) == rows(other.step(4))
@@ -69,7 +69,7 @@ def test_a_step_is_the_same_whenever_it_is_asked_for(tiny: Any) -> None:
 
 @pytest.mark.parametrize("task", ["mlm", "mvcl", "fda", "classify", "photo_mlm", "photo_mvcl", "photo_fda"])
 def test_shapes_of_each_task(tiny: Any, task: str) -> None:
-    stage = dataclasses.replace(tiny.config.pretrain, steps=1, ratios={task: 1.0}, micro_batch_size=8)
+    stage = dataclasses.replace(tiny.config.pretraining["pretrain"], steps=1, ratios={task: 1.0}, micro_batch_size=8)
     batch = of_task(make(tiny, stage), task)
     (part,) = batch.micro_batches
     assert batch.model_task == task.removeprefix("photo_")
@@ -110,7 +110,7 @@ def test_captions_belong_to_their_images(tiny: Any) -> None:
 
 
 def test_padding_is_cut_unless_the_model_attends_to_it(tiny: Any) -> None:
-    stage = dataclasses.replace(tiny.config.pretrain, steps=1, ratios={"mlm": 1.0}, micro_batch_size=8)
+    stage = dataclasses.replace(tiny.config.pretraining["pretrain"], steps=1, ratios={"mlm": 1.0}, micro_batch_size=8)
     cut, whole = (make(tiny, stage, mask_padding=masked).step(0).micro_batches[0] for masked in (True, False))
     length = cut["caption_masked"].shape[1]
     assert (cut["caption_masked"][:, -1] != PAD).any()
@@ -122,7 +122,11 @@ def test_padding_is_cut_unless_the_model_attends_to_it(tiny: Any) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_class_pairs_come_at_the_share_asked_for(tiny: Any, share: float) -> None:
     stage = dataclasses.replace(
-        tiny.config.pretrain, steps=1, ratios={"classify": 1.0}, global_batch_size=400, same_class_share=share
+        tiny.config.pretraining["pretrain"],
+        steps=1,
+        ratios={"classify": 1.0},
+        global_batch_size=400,
+        same_class_share=share,
     )
     parts = make(tiny, stage).step(0).micro_batches
     same = torch.cat([part["same_class"] for part in parts]).float().mean().item()
@@ -143,7 +147,11 @@ def test_negatives_come_from_the_kinds_asked_for_in_turn() -> None:
 
 def test_missing_negatives_become_rows_of_padding(tiny: Any) -> None:
     stage = dataclasses.replace(
-        tiny.config.pretrain, steps=1, ratios={"fda": 1.0}, micro_batch_size=8, negatives=NegativesConfig(count=40)
+        tiny.config.pretraining["pretrain"],
+        steps=1,
+        ratios={"fda": 1.0},
+        micro_batch_size=8,
+        negatives=NegativesConfig(count=40),
     )
     (part,) = make(tiny, stage).step(0).micro_batches
     absent = (part["caption_with_negatives"] == PAD).all(dim=-1)
@@ -162,7 +170,7 @@ def test_data_that_cannot_serve_a_task_are_refused(tiny: Any, tmp_path: Any) -> 
     contents["splits"] = manifest.count_splits(contents["shards"])
     manifest.write(lacking, contents)
     tokenizer = tokenizers.load(tiny.shards / "tokenizer.model")
-    stage = dataclasses.replace(tiny.config.pretrain, ratios={"photo_mlm": 1.0})
+    stage = dataclasses.replace(tiny.config.pretraining["pretrain"], ratios={"photo_mlm": 1.0})
     with pytest.raises(DataError, match="lacking has other photo samples of train"):
         Batches(tiny.shards, lacking, tokenizer, tiny.config.model, 12, stage, 5, 0, 1)
 
@@ -176,7 +184,9 @@ def test_every_task_has_a_stream() -> None:
 
 
 def test_labels_are_the_class_or_what_captions_name(tiny: Any) -> None:
-    stage = dataclasses.replace(tiny.config.pretrain, steps=40, ratios={"class_labels": 1, "photo_labels": 1})
+    stage = dataclasses.replace(
+        tiny.config.pretraining["pretrain"], steps=40, ratios={"class_labels": 1, "photo_labels": 1}
+    )
     batches = make(tiny, stage)
     folder = Folder.open(tiny.shards)
     names = folder.manifest["classes"]

@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from cluster.batches import Samples
 from cluster.evaluate import merge, predict, read_predictions, write_predictions
+from cluster.samples import Samples
 from idc import tokenizer as tokenizers
 from idc.model import build
 from shards.errors import DataError

@@ -108,7 +108,7 @@ def test_features_of_other_images_or_sizes_are_refused(shards, tmp_path):
         cache_features(out, tmp_path / "again", EXTRACTION)
     assert open_features(out, Folder.open(shards)).manifest == made.manifest
     changed = json.loads((shards / "manifest.json").read_text()) | {"source": "another"}
-    (shards / "manifest.json").write_text(json.dumps(changed))
+    manifest.write(shards, changed)
     with pytest.raises(DataError, match="made from other images"):
         open_features(out, Folder.open(shards))
 
@@ -119,7 +119,7 @@ def test_a_damaged_image_is_named(shards, tmp_path):
     entries[0] |= write_shard(shards, entries[0]["name"], [("k", {"before.jpg": broken, "after.jpg": jpeg(2)})])
     content = json.loads((shards / "manifest.json").read_text()) | {"shards": entries}
     content["splits"] = manifest.count_splits(entries)
-    (shards / "manifest.json").write_text(json.dumps(content))
+    manifest.write(shards, content)
     with pytest.raises(DataError, match=r"k\.before\.jpg"):
         cache_features(shards, tmp_path / "features", EXTRACTION)
     assert not (tmp_path / "features" / "manifest.json").exists()

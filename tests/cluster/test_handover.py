@@ -12,7 +12,7 @@ from test_checkpoint import commit
 from cluster.checkpoint import save_weights
 from cluster.errors import ConfigError
 from cluster.handover import load_first_weights, source_of_stage
-from cluster.options import override
+from cluster.options import override, to_yaml
 from cluster.recipes import RECIPES
 from idc.config import ModelConfig
 from idc.model import build
@@ -76,9 +76,26 @@ def test_where_first_weights_come_from(tmp_path: Path) -> None:
         source_of_stage(run, tiny, "finetune", tmp_path)
     finished = commit(run / "checkpoints" / "pretrain", 10)
     assert source_of_stage(run, tiny, "finetune", tmp_path) == finished / "weights.safetensors"
+    assert unfinished.is_dir()
+    (run / "config.yaml").write_text(to_yaml(tiny))
     other = override(without, [("finetune.start_from", "runs/tiny")])
     assert source_of_stage(tmp_path / "runs" / "x", other, "finetune", tmp_path) == finished / "weights.safetensors"
-    assert unfinished.is_dir()
     nowhere = override(tiny, [("pretrain.start_from", "no/such.safetensors")])
     with pytest.raises(ConfigError, match="--pretrain.start_from"):
         source_of_stage(run, nowhere, "pretrain", tmp_path)
+
+
+def test_stages_follow_one_another_and_those_of_no_steps_are_passed_over(tmp_path: Path) -> None:
+    tiny = RECIPES["tiny"]()
+    stage = tiny.pretraining["pretrain"]
+    config = dataclasses.replace(tiny, pretraining={"photos": stage, "idle": stage, "pairs": stage})
+    config = override(config, [("idle.steps", "0")])
+    run = tmp_path / "runs" / "tiny"
+    with pytest.raises(ConfigError, match="has 0 of the 10 steps of photos.* --photos.steps 0 to train pairs"):
+        source_of_stage(run, config, "pairs", tmp_path)
+    photos = commit(run / "checkpoints" / "photos", 10)
+    assert source_of_stage(run, config, "pairs", tmp_path) == photos / "weights.safetensors"
+    with pytest.raises(ConfigError, match="has 0 of the 10 steps of pairs"):
+        source_of_stage(run, config, "finetune", tmp_path)
+    pairs = commit(run / "checkpoints" / "pairs", 10)
+    assert source_of_stage(run, config, "finetune", tmp_path) == pairs / "weights.safetensors"

@@ -96,10 +96,31 @@ def test_impossible_values_are_refused_together(changes: dict[str, str], said: s
 def test_a_table_is_set_by_entry_or_as_a_whole() -> None:
     tiny = RECIPES["tiny"]()
     entry = override(tiny, [("pretrain.ratios.mlm", "8")])
-    assert entry.pretrain.ratios == tiny.pretrain.ratios | {"mlm": 8.0}
+    assert entry.pretraining["pretrain"].ratios == tiny.pretraining["pretrain"].ratios | {"mlm": 8.0}
     whole = override(tiny, [("pretrain.ratios", "mlm=8, fda=2")])
-    assert whole.pretrain.ratios == {"mlm": 8.0, "fda": 2.0}
+    assert whole.pretraining["pretrain"].ratios == {"mlm": 8.0, "fda": 2.0}
     assert [name for name, _, _ in differences(tiny, whole)] == ["pretrain.ratios"]
+
+
+def test_pretraining_stages_have_the_names_that_the_recipe_gives_them(tmp_path: Path) -> None:
+    tiny = RECIPES["tiny"]()
+    stage = tiny.pretraining["pretrain"]
+    config = dataclasses.replace(tiny, pretraining={"photos": stage, "pairs": dataclasses.replace(stage, lr=0.5)})
+    config = override(config, [("photos.steps", "3"), ("photos.ratios.mlm", "7"), ("pairs.keep", "9")])
+    validate(config)
+    assert config.stages == ("photos", "pairs", "finetune")
+    assert (config.stage("photos").steps, config.stage("pairs").steps, config.stage("pairs").lr) == (3, 10, 0.5)
+    assert config.stage("photos").ratios["mlm"] == 7 and config.stage("pairs").ratios == stage.ratios
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    assert commandline.load_recipe(str(path)) == config
+    assert commandline.parse([str(path), "--stage", "pretrain"]).training_stages == ("photos", "pairs")
+    assert ("pretrain.steps", 10, None) in differences(tiny, config)
+    with pytest.raises(ConfigError, match="did you mean --photos.steps"):
+        override(config, [("photo.steps", "3")])
+    for name in ("data", "evaluate", "Photos"):
+        with pytest.raises(ConfigError, match=f"pretraining stage '{name}'"):
+            validate(dataclasses.replace(tiny, pretraining={name: stage}))
 
 
 def test_options_that_are_possible_only_together() -> None:
@@ -154,7 +175,7 @@ def test_what_may_differ_on_resume() -> None:
         (["tiny", "blocks"], "only one recipe"),
         (["-x"], "options begin with --"),
         (["no/such/config.yaml"], "cannot be read"),
-        (["--stage", "pretrain", "--pretrain.steps", "0"], "nothing to do"),
+        (["tiny", "--stage", "pretrain", "--pretrain.steps", "0"], "nothing to do"),
     ],
 )
 def test_refused_command_line(arguments: list[str], said: str) -> None:
