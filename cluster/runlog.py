@@ -49,9 +49,13 @@ class RunLog:
         if not self._path.is_file():
             return
         order = self._stages
-        place = (order.index(stage), step)
-        kept = [r for r in _lines(self._path.read_bytes()) if (order.index(r["stage"]), r["step"]) <= place]
-        write_whole(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+        place, length = (order.index(stage), step), 0
+        for line in self._path.read_bytes().splitlines(keepends=True):
+            record = next(_lines(line), None)
+            if record is None or (order.index(record["stage"]), record["step"]) > place:
+                break
+            length += len(line)
+        os.truncate(self._path, length)  # in place: whoever follows the file sees where the old lines end
 
     def write(self, record: dict[str, Any]) -> None:
         """One line; numbers that are not finite become null."""
@@ -119,7 +123,6 @@ class Progress:
     def __init__(self, run: Path, config: Config, out: TextIO = sys.stderr, every: float = 15.0) -> None:
         self._path, self._config, self._out, self._every = run / METRICS, config, out, every
         self._offset = self._path.stat().st_size if self._path.is_file() else 0
-        self._inode = self._path.stat().st_ino if self._path.is_file() else None
         self._shown = 0.0
         self._stage, self._first = "", (0, 0.0)  # the stage shown, and when its first step was seen
         self._unfinished = False  # the line on the terminal may be overwritten
@@ -144,10 +147,8 @@ class Progress:
     def _read(self) -> None:
         try:
             with self._path.open("rb") as file:
-                inode = os.fstat(file.fileno()).st_ino
-                if self._inode not in (None, inode):  # written anew by a resumed run: what is in it is old
-                    self._offset = os.fstat(file.fileno()).st_size
-                self._inode = inode
+                # A resumed run cuts off what it will do again.
+                self._offset = min(self._offset, os.fstat(file.fileno()).st_size)
                 file.seek(self._offset)
                 data = file.read()
         except OSError:

@@ -79,6 +79,16 @@ def test_progress_of_a_resumed_run_shows_what_is_new(tmp_path: Path, config: Con
     assert out.getvalue().startswith("pretrain 3/10") and out.getvalue().count("\n") == 1
 
 
+def test_progress_misses_nothing_of_a_stage_that_is_over_at_once(tmp_path: Path, config: Config) -> None:
+    log, out = RunLog(tmp_path, config), io.StringIO()
+    with Progress(tmp_path, config, out, every=0.0) as progress:
+        for stage in ("pretrain", "finetune"):
+            log.rewind(stage, 0)
+            log.write(line(stage, 10))
+        progress._read()
+    assert [shown.split(":")[0] for shown in out.getvalue().splitlines()] == ["pretrain 10/10", "finetune 10/10"]
+
+
 def test_wandb_is_offline_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     assert wandb_mode(LogConfig()) == "offline"
@@ -94,5 +104,6 @@ def test_one_wandb_run_for_a_run_folder(tmp_path: Path) -> None:
         log.write(line("pretrain", step))
         log.close()
     identifier = (tmp_path / "wandb_id.txt").read_text().strip()
-    files = list((tmp_path / "wandb").glob(f"offline-run-*-{identifier}/run-{identifier}.wandb"))
+    # W&B adds a number to the folder of a second run within the same second.
+    files = list((tmp_path / "wandb").glob(f"offline-run-*-{identifier}*/run-{identifier}.wandb"))
     assert len(files) == 2 and all(path.stat().st_size > 0 for path in files)
