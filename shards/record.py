@@ -51,7 +51,7 @@ class Source(Protocol):
         ...
 
     def image(self, image_id: str) -> bytes:
-        """JPEG or PNG bytes of an image that a record names."""
+        """The bytes of an image that a record names, in a format that shards.images.jpeg_or_png takes."""
         ...
 
     def classes(self) -> list[str]:

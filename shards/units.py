@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from shards import index, manifest
 from shards.errors import DataError
-from shards.images import decode_image, sniff
+from shards.images import decode_image, jpeg_or_png, sniff
 from shards.packing_state import Place
 from shards.record import Record, Source
 from shards.resizing import Resize, resized
@@ -104,7 +104,7 @@ class Packer:
     def pack(self, unit: Unit) -> list[dict]:
         """Writes the tars of a unit and returns their manifest entries.
 
-        A sample whose image is missing, damaged or neither JPEG nor PNG is left out; the entry then has "lost", a list
+        A sample whose image is missing, damaged or of an unknown format is left out; the entry then has "lost", a list
         of [sample id, image, fault].
         """
         self.place.check_claim()
@@ -140,7 +140,7 @@ class Packer:
 
     def image(self, image: str) -> tuple[str, bytes]:
         """(ending, bytes) of an image as it is packed; DataError where it is missing or damaged."""
-        data = self.source.image(image)
+        data = jpeg_or_png(self.source.image(image))
         pixels = decode_image(data)  # what is packed can be read
         ending = sniff(data) or ""
         return ending, data if self.resize is None else resized(data, ending, pixels, self.resize)

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import DataError
-from shards.images import sniff
+from shards.images import format_of
 from shards.record import Split
 from shards.strict_json import parse_json
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SAMPLES_PER_UNIT = 250
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+KEPT_ENDINGS = (".jpg", ".jpeg", ".png")
+CONVERTED_ENDINGS = (".webp", ".gif", ".bmp", ".tif", ".tiff")
+IMAGE_ENDINGS = KEPT_ENDINGS + CONVERTED_ENDINGS
 JSON_LIMIT = 2**30  # bytes of one annotation file
 
 _JSON_NAMES = {dict: "object", list: "list"}
@@ -112,8 +114,9 @@ class Photos:
     def find(self, name: str, folders: Iterable[str]) -> str | None:
         """The path inside the root of the photo `name` in the first folder that has it; None where none has.
 
-        It is the file of that name, or one whose name without the ending (jpg, jpeg or png in any case) is `name`, or
-        `name` without its own: copies with other endings are about. Raises DataError where that leaves a choice.
+        It is the file of that name, or one whose name without the ending (in any case) is `name`, or `name` without its
+        own: copies with other endings are about. JPEG and PNG go before what has to be converted. Raises DataError
+        where that leaves a choice.
         """
         stem, ending = os.path.splitext(name)
         if ending.lower() not in IMAGE_ENDINGS:
@@ -133,10 +136,13 @@ class Photos:
             path = inside(self.root, folder)
             names = sorted(entry.name for entry in os.scandir(path) if entry.is_file()) if path.is_dir() else []
             by_stem: dict[str, list[str]] = {}
-            for name in names:
-                stem, ending = os.path.splitext(name)
-                if ending.lower() in IMAGE_ENDINGS:
-                    by_stem.setdefault(stem, []).append(name)
+            for endings in (CONVERTED_ENDINGS, KEPT_ENDINGS):
+                found: dict[str, list[str]] = {}
+                for name in names:
+                    stem, ending = os.path.splitext(name)
+                    if ending.lower() in endings:
+                        found.setdefault(stem, []).append(name)
+                by_stem |= found
             self._listed[folder] = set(names), by_stem
         return self._listed[folder]
 
@@ -153,7 +159,11 @@ def image_fault(root: Path, name: str | None) -> str | None:
             start = file.read(16)
     except OSError:
         return "no photo"
-    return None if sniff(start) is not None else "neither JPEG nor PNG"
+    if format_of(start) is not None:
+        return None
+    if start[4:8] == b"ftyp":  # as phones take them
+        return "HEIC, AVIF or a film: convert it to JPEG"
+    return "no photo in a known format" if start else "an empty file"
 
 
 def text_of(value: Any, where: str) -> str:

@@ -81,7 +81,7 @@ def test_what_is_missing_is_counted_and_the_rest_packed(damaged, tmp_path):
     assert manifest["dropped"] == {
         "no photo in images/": 2,
         "no photo in sc_images/": 1,
-        "neither JPEG nor PNG in sc_images/": 1,
+        "no photo in a known format in sc_images/": 1,
         "no captions": 4,
         "an image is missing or damaged": 1,
     }

@@ -82,7 +82,8 @@ def test_what_is_no_photo_is_counted_and_listed(pets, tmp_path, write_photo):
     manifest = pack(FolderSource(pets), tmp_path / "out")
     assert sum(manifest["splits"][split]["class"] for split in ("train", "val", "test")) == 40
     assert manifest["dropped"] == {
-        "neither JPEG nor PNG": 2,
+        "no photo in a known format": 1,
+        "an empty file": 1,
         "a name that is not UTF-8": 1,
         "a link that leads outside the folder": 1,
         "a folder inside a class folder": 1,
@@ -91,7 +92,7 @@ def test_what_is_no_photo_is_counted_and_listed(pets, tmp_path, write_photo):
     }
     source = FolderSource(pets)
     source.records()
-    assert "Dog/Thumbs.db: neither JPEG nor PNG" in source.lost
+    assert "Dog/Thumbs.db: no photo in a known format" in source.lost
     assert "Dog/'caf\\udce9.jpg': a name that is not UTF-8" in source.lost
 
 

@@ -60,7 +60,7 @@ def test_what_is_no_photo_is_told_by_content(root):
     (root / "page.jpg").write_bytes(b"<html>")
     os.mkfifo(root / "pipe.jpg")  # would be waited for
     faults = [image_fault(root, name) for name in ("page.jpg", "pipe.jpg", "missing.jpg", "x" * 300, None)]
-    assert faults == ["neither JPEG nor PNG"] + ["no photo"] * 4
+    assert faults == ["no photo in a known format"] + ["no photo"] * 4
 
 
 def test_photos_are_found_by_name_whatever_their_ending(root):

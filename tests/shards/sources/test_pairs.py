@@ -160,7 +160,7 @@ def test_a_pipe_is_not_waited_for_and_a_page_is_no_photo(photos):
     (photos / "after" / "8.jpg").write_text("<html>not found</html>")
     entries = [{"before": "before/1.jpg", "after": f"after/{name}", "captions": ["x"]} for name in ("7.jpg", "8.jpg")]
     write_jsonl(photos, rows(["fine"]) + entries)
-    assert read(photos)[1].dropped == {"no photo": 1, "neither JPEG nor PNG": 1}
+    assert read(photos)[1].dropped == {"no photo": 1, "no photo in a known format": 1}
 
 
 def test_rows_of_a_pair_are_put_together_unless_they_contradict(photos):
