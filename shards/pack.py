@@ -107,6 +107,12 @@ class _Packing:
         self.place.clear({shard.name for unit in units for shard in unit.shards})
         entry = self._tokenizer(captions)
         shards = self._shards(units)
+        if not any(shard["samples"] for shard in shards):
+            name, image, fault = next(lost for shard in shards for lost in shard["lost"])
+            raise DataError(
+                f"{self.source.name}: none of {len(records)} samples can be packed; the first, {name} ({image}: "
+                f"{fault})"
+            )
         dropped, dropped_file = self._dropped(shards)
         contents = self.identity | {
             "splits": manifest.count_splits(shards),
@@ -138,6 +144,7 @@ class _Packing:
             records = kept
         if not records:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.source.dropped.items())
+            reasons += f"; the first, {self.source.lost[0]}" if self.source.lost else ""
             raise DataError(f"{self.source.name} has no samples to pack ({reasons or 'it is empty'})")
         repeated = [key for key, count in Counter(record.key for record in records).items() if count > 1]
         if repeated:

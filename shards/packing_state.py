@@ -14,7 +14,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,7 @@ class Place:
     @contextmanager
     def claimed(self, identity: dict) -> Iterator[None]:
         """Takes the place for one packing with these options, and clears its state away when that has ended well."""
+        is_new = isinstance(self.files, Disk) and not self.files.path.exists()
         there = self.files.names() - {STATE}
         begun = self.state.names()
         if not begun and manifest.FILE not in there and not all(_is_ours(name, there) for name in there):
@@ -120,6 +121,10 @@ class Place:
             self._open_state(identity)
             try:
                 yield
+            except Exception:
+                with suppress(DataError, OSError):  # what went wrong is said already
+                    self._leave_nothing(is_new)
+                raise
             finally:
                 self.run = ""
             self._remove_state()
@@ -223,6 +228,16 @@ class Place:
         for name in begun:
             if name.startswith("unit-"):
                 self.state.delete(name)
+
+    def _leave_nothing(self, is_new: bool) -> None:
+        """Clears away a packing that failed before its first sample; of a folder that `is_new`, that too if empty."""
+        self.check_claim()
+        if any(entry["samples"] for entry in self.entries().values()):
+            return  # there is something to go on from
+        self.clear(set())
+        self._remove_state()
+        if is_new and isinstance(self.files, Disk):
+            self.files.path.rmdir()
 
     def _remove_state(self) -> None:
         if isinstance(self.files, Disk):

@@ -179,6 +179,33 @@ def test_a_folder_with_other_files_is_not_touched(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+class Nothing(TinySource):
+    """A source of which nothing can be packed."""
+
+    def records(self, workers):
+        self.lost = ["train-000/c: no photo"]
+        self.dropped = {"no photo": 1}
+        return []
+
+
+def test_where_nothing_can_be_packed_nothing_is_left(tmp_path):
+    with pytest.raises(DataError, match=r"no samples to pack \(1 no photo; the first, train-000/c: no photo\)"):
+        pack(Nothing(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()  # a folder that was there stays
+    with pytest.raises(DataError, match="no samples"):
+        pack(Nothing(), tmp_path / "mine")
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_where_every_image_is_damaged_nothing_is_left(tmp_path, workers):
+    names = {image for record in TinySource().records(1) for image in record.images.values()}
+    with pytest.raises(DataError, match=r"none of \d+ samples can be packed; the first, .*no such file"):
+        pack(TinySource(broken=tuple(names)), tmp_path / "out", workers=workers)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_full_disk_ends_in_one_line_and_the_packing_goes_on_later(packed, tmp_path):
     class Full(TinySource):
         def image(self, image_id):
