@@ -14,8 +14,11 @@ from cluster.options import from_dict, nearest, options, override, show, type_na
 from cluster.recipes import RECIPES
 
 DEFAULT_RECIPE = "blocks"
-STAGE_CHOICES = ("all", "pretrain", "finetune", "evaluate")  # pretrain: every stage before fine-tuning
-USAGE = "usage: python cluster/train.py [RECIPE] [--stage all|pretrain|finetune|evaluate] [--dotted.option value]..."
+# train: all without evaluation; pretrain: every stage before fine-tuning
+STAGE_CHOICES = ("all", "train", "pretrain", "finetune", "evaluate")
+USAGE = (
+    "usage: python cluster/train.py [RECIPE] [--stage all|train|pretrain|finetune|evaluate] [--dotted.option value]..."
+)
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class Command:
     def training_stages(self) -> tuple[str, ...]:
         """The training stages to run; those without steps are left out."""
         config = self.config
-        asked = {"all": config.stages, "pretrain": tuple(config.pretraining), "finetune": ("finetune",)}
-        return tuple(name for name in asked.get(self.stage, ()) if config.stage(name).steps)
+        asked = {"pretrain": tuple(config.pretraining), "finetune": ("finetune",), "evaluate": ()}
+        return tuple(name for name in asked.get(self.stage, config.stages) if config.stage(name).steps)
 
     @property
     def evaluates(self) -> bool:
@@ -39,35 +42,51 @@ class Command:
         return self.stage in ("all", "evaluate")
 
 
-def parse(arguments: Sequence[str]) -> Command:
-    """The command, its options applied and checked. ConfigError, one line, for whatever cannot be meant."""
-    recipe, stage, changes, help_asked = None, "all", [], False
+@dataclass(frozen=True)
+class Words:
+    """The words of a command line, nothing looked up yet."""
+
+    recipe: str | None
+    options: tuple[tuple[str, str], ...]  # (name, value) in order
+    flags: frozenset[str]  # options without a value that were given
+
+
+def read_words(arguments: Sequence[str], usage: str, flags: Sequence[str] = ()) -> Words:
+    """Splits arguments into the recipe, --name value or --name=value, and flags; ConfigError for what is none."""
+    recipe, options, given = None, [], set()
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
         if word in ("--help", "-h"):
-            help_asked = True
+            given.add("help")
         elif not word.startswith("-"):
             if recipe is not None:
-                raise ConfigError(f"{word!r}: only one recipe can be given, and {recipe!r} is; {USAGE}")
+                raise ConfigError(f"{word!r}: only one recipe can be given, and {recipe!r} is; {usage}")
             recipe = word
         elif not word.startswith("--"):
-            raise ConfigError(f"{word!r} is not an option: options begin with --; {USAGE}")
+            raise ConfigError(f"{word!r} is not an option: options begin with --; {usage}")
+        elif word[2:] in flags:
+            given.add(word[2:])
         else:
             name, sign, value = word[2:].partition("=")
             if not sign:
                 if not rest or rest[0].startswith("--"):
                     raise ConfigError(f"--{name} needs a value: --{name} VALUE")
                 value = rest.pop(0)
-            if name == "stage":
-                stage = value
-            else:
-                changes.append((name, value))
+            options.append((name, value))
+    return Words(recipe, tuple(options), frozenset(given))
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command, its options applied and checked. ConfigError, one line, for whatever cannot be meant."""
+    words = read_words(arguments, USAGE)
+    stage = next((value for name, value in reversed(words.options) if name == "stage"), "all")
     if stage not in STAGE_CHOICES:
         raise ConfigError(f"--stage {stage!r} is not a stage{nearest(stage, STAGE_CHOICES)}")
-    config = override(load_recipe(recipe or DEFAULT_RECIPE), changes, refuse=DERIVED)
+    changes = [(name, value) for name, value in words.options if name != "stage"]
+    config = override(load_recipe(words.recipe or DEFAULT_RECIPE), changes, refuse=DERIVED)
     validate(config)
-    command = Command(config, stage, help_asked)
+    command = Command(config, stage, "help" in words.flags)
     if stage in ("pretrain", "finetune") and not command.training_stages:
         names = config.pretraining if stage == "pretrain" else (stage,)
         steps = " and ".join(f"--{name}.steps" for name in names)

@@ -21,7 +21,7 @@ LOSSES_OF_TASK = {
     "class_labels": ("labels",), "photo_mlm": ("mlm",), "photo_mvcl": ("mvcl",), "photo_fda": ("fda",),
     "photo_labels": ("labels",), "finetune": ("caption", "changed"),
 }  # fmt: skip
-RESERVED = ("all", "evaluate", "stage", "help")  # words of the command line that cannot name a stage
+RESERVED = ("all", "train", "evaluate", "stage", "help")  # words of the command line that cannot name a stage
 # Tasks whose losses compare samples with each other: they work inside groups of `contrastive_group` samples.
 GROUPED_TASKS = frozenset({"mvcl", "photo_mvcl", "classify"})
 # Fields that cannot change what is learned: a run folder may be resumed with other values of these.
@@ -194,7 +194,7 @@ def task_micro_batch_size(stage: StageConfig, task: str, world: int) -> int:
 
 def validate(config: Config) -> None:
     """Raises ConfigError for values that are impossible, alone or together, naming the option and the fix."""
-    if not re.fullmatch(r"[\w.-]+", config.name) or config.name.startswith("."):
+    if not all(re.fullmatch(r"[\w-][\w.-]*", part) for part in config.name.split("/")):
         raise ConfigError(f"--name {config.name!r} must be letters, digits, '-', '_' and '.', for it names a folder")
     _at_least(
         config, 0, "seed", "data.pack_workers", "data.bad_samples", "data.blocks.seed", "data.blocks.class_photos",

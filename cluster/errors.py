@@ -12,6 +12,10 @@ class ConfigError(DataError):
 class TrainingError(RuntimeError):
     """A run failed for a reason that is not the user's input; one line, and where the traceback is."""
 
+    exit_code = 1
 
-class NotFiniteError(RuntimeError):
+
+class NotFiniteError(TrainingError):
     """Losses or gradients stopped being finite; one line that names stage, step and task."""
+
+    exit_code = 3  # of its own, so that a sweep can tell a bad setting from a bad machine

@@ -1,8 +1,10 @@
 """Starts the workers: one Ray Train V2 run, on a Ray of our own or on the cluster that RAY_ADDRESS names.
 
-Settings that cost others hours: the controller polls workers every 0.2 s instead of 2 s, the placement-group cleaner
-gets 1 s to stop instead of 12, the object store is small because no tensor goes through it (ray#14535), and a local Ray
-is started with address="local", for the default address may be that of a stranger's head (ray#59551).
+Settings that cost others hours: the controller polls workers every 0.2 s instead of 2 s, the object store is small
+because no tensor goes through it (ray#14535), and a local Ray is started with address="local", for the default address
+may be that of a stranger's head (ray#59551). Ray Train's placement-group cleaner is left out: it takes up to 12 s to
+stop, and where the driver is killed and no dashboard answers, it stays for ever (a detached actor, once a run). A
+driver of ours is one run, and Ray removes the placement groups of a driver that has gone.
 """
 
 from __future__ import annotations
@@ -113,12 +115,7 @@ def fit(job: Job) -> None:
 
         def _create_default_callbacks(self):
             callbacks = super()._create_default_callbacks()
-            return [
-                PlacementGroupCleanerCallback(stop_timeout=1.0)
-                if isinstance(callback, PlacementGroupCleanerCallback)
-                else callback
-                for callback in callbacks
-            ]
+            return [one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback)]
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if cluster.gpus_per_worker else {})
@@ -157,7 +154,7 @@ def _cause(error: Exception, run: Path) -> Exception:
         if isinstance(cause, (BackboneError, ExportError, TokenizerError)):
             return ConfigError(str(cause))
         if isinstance(cause, NotFiniteError):
-            return TrainingError(str(cause))
+            return cause
     echoes = [rank for rank, cause in causes.items() if any(echo in str(cause) for echo in _ECHOES)]
     ranks = [rank for rank in causes if rank not in echoes] or list(causes)
     text = str(failures[ranks[0]]) if ranks else "".join(traceback.format_exception(error))

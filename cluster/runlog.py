@@ -117,12 +117,33 @@ def _start_wandb(run: Path, config: Config) -> Any:
         return None
 
 
+class Follower:
+    """Reads what is added to metrics.jsonl while a run writes it; a run that is resumed cuts off what it will redo."""
+
+    def __init__(self, run: Path, offset: int = 0) -> None:
+        self._path, self._offset = run / METRICS, offset
+
+    def read(self) -> list[dict]:
+        """The whole lines since the last call."""
+        try:
+            with self._path.open("rb") as file:
+                self._offset = min(self._offset, os.fstat(file.fileno()).st_size)
+                file.seek(self._offset)
+                data = file.read()
+        except OSError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return list(_lines(whole))
+
+
 class Progress:
     """Follows metrics.jsonl from the driver and shows one line: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, run: Path, config: Config, out: TextIO = sys.stderr, every: float = 15.0) -> None:
-        self._path, self._config, self._out, self._every = run / METRICS, config, out, every
-        self._offset = self._path.stat().st_size if self._path.is_file() else 0
+        self._config, self._out, self._every = config, out, every
+        path = run / METRICS
+        self._log = Follower(run, path.stat().st_size if path.is_file() else 0)
         self._shown = 0.0
         self._stage, self._first = "", (0, 0.0)  # the stage shown, and when its first step was seen
         self._unfinished = False  # the line on the terminal may be overwritten
@@ -145,17 +166,7 @@ class Progress:
         self._read()
 
     def _read(self) -> None:
-        try:
-            with self._path.open("rb") as file:
-                # A resumed run cuts off what it will do again.
-                self._offset = min(self._offset, os.fstat(file.fileno()).st_size)
-                file.seek(self._offset)
-                data = file.read()
-        except OSError:
-            return
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for record in _lines(whole):
+        for record in self._log.read():
             self._show(record)
 
     def _show(self, record: dict) -> None:

@@ -1,4 +1,4 @@
-"""The main job: `python cluster/train.py [RECIPE] [--stage all|pretrain|finetune|evaluate] [--dotted.option value]...`
+"""The main job: `python cluster/train.py [RECIPE] [--stage all|train|pretrain|finetune|evaluate] [--option value]...`
 
 No argument runs the recipe `blocks`, all stages. A run that was stopped goes on when the same command is given again.
 """
@@ -19,7 +19,7 @@ from shards.errors import run_main  # noqa: E402
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the job; exit code 0, 1 where training failed, 2 (by run_main) for the user's mistakes."""
+    """Runs the job; exit code 0, 1 where training failed, 3 where it diverged, 2 (by run_main) for mistakes."""
     command = parse(arguments)
     if command.help:
         print(help_text(command.config))
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         run(command)
     except TrainingError as error:
         print(error, file=sys.stderr)
-        return 1
+        return error.exit_code
     return 0
 
 
