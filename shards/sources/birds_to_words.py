@@ -54,7 +54,8 @@ class BirdsToWordsSource(PairFolder):
         texts: dict[tuple[str, str, str], list[str]] = {}
         columns: tuple[str, ...] = COLUMNS
         for number, line in enumerate(read_text(self.root, self._file).split("\n"), start=1):
-            cells = tuple(cell.strip() for cell in line.split("\t"))
+            # A paragraph, which comes last, may have tabs of its own.
+            cells = tuple(cell.strip() for cell in line.split("\t", len(columns) - 1))
             if number == 1 and set(NEEDED) <= set(cells):
                 columns = cells
                 continue

@@ -63,6 +63,12 @@ def test_the_table_is_packed(root, tmp_path, capsys):
     assert folder.stream("pair", "test").metadata(0)["captions"] == ['"big" and "small"']
 
 
+def test_a_tab_in_a_paragraph_does_not_end_it(root):
+    write_table(root, [row(11, 22, "train", 1, "Animal 2\tis\tdarker.")])
+    (record,) = BirdsToWordsSource(root).records()
+    assert record.captions == ("Animal 2 is darker.",)
+
+
 def test_photos_that_came_later_are_not_passed_over_in_silence(root, tmp_path, write_photo):
     pack(BirdsToWordsSource(root), tmp_path / "out")
     write_photo(root / "images" / "99.jpg")
