@@ -7,6 +7,7 @@ Image bytes are kept as they are, whatever their names say: copies with JPEG byt
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from shards.sources.layout import SPLITS, Losses, digest, image_fault, read_byte
 SCENES_PER_UNIT = 250
 FOLDERS = {"default": "images", "semantic": "sc_images", "nonsemantic": "nsc_images"}
 ANNOTATIONS = ("change_captions.json", "no_change_captions.json", "splits.json", "type_mapping.json")
+_SCENE_NAME = re.compile(r"(?:CLEVR_[a-z]+_)?([0-9]{1,9})(?:\.png)?")
 TYPE_NAMES = {"texture": "material"}  # the paper's tables call it so
 
 
@@ -105,11 +107,16 @@ class ClevrChangeSource:
         """Scene number -> change type."""
         found = {}
         for change, names in mapping.items():
-            for name in names if isinstance(names, list) else ():
-                number = str(name).removesuffix(".png")
-                if not number.isdecimal():
+            if not isinstance(names, list):
+                raise DataError(
+                    f"{self.root / 'type_mapping.json'}: {change!r} has no list of names like 000012.png: it must say "
+                    f"which scenes have each type of change"
+                )
+            for name in names:
+                number = _SCENE_NAME.fullmatch(str(name))
+                if number is None:
                     raise DataError(f"{self.root / 'type_mapping.json'}: {name!r} is not a name like 000012.png")
-                found[int(number)] = TYPE_NAMES.get(change, change)
+                found[int(number[1])] = TYPE_NAMES.get(change, change)
         return found
 
     def _scene_numbers(self, splits: dict, split: str) -> list[int]:

@@ -96,6 +96,15 @@ def test_the_wrong_truth_is_not_taken(damaged):
     assert records[1].truth == {"type": "none", "object": None, "to": None}
 
 
+@pytest.mark.parametrize("name", ["000001.png", "CLEVR_semantic_000001.png", 1])
+def test_a_type_is_known_by_any_name_of_the_scene(damaged, name):
+    edit(
+        damaged, "type_mapping.json", lambda types: (types["color"].remove("000001.png"), types.update(texture=[name]))
+    )
+    types = {record.id: record.change_type for record in ClevrChangeSource(damaged).records()}
+    assert types["CLEVR_semantic_000001.png"] == "material" and types["CLEVR_semantic_000002.png"] == "color"
+
+
 def test_the_place_of_the_folder_does_not_matter_but_its_text_does(sample, damaged):
     assert ClevrChangeSource(sample).describe() == ClevrChangeSource(damaged).describe()
     edit(damaged, "splits.json", lambda splits: splits["test"].pop())
@@ -116,6 +125,11 @@ def _scene_in_two_splits(root: Path) -> None:
         (lambda root: (root / "type_mapping.json").write_bytes(b"\xff"), "type_mapping.json is not a JSON object"),
         (lambda root: edit(root, "splits.json", lambda s: s.update(test=["one"])), "not a list of scene numbers"),
         (lambda root: edit(root, "splits.json", lambda s: s.update(test=[])), "has no samples"),
+        (
+            lambda root: edit(root, "type_mapping.json", lambda t: t.update({"000001.png": "move"})),
+            "'000001.png' has no list",
+        ),
+        (lambda root: edit(root, "type_mapping.json", lambda t: t.update(move=["one.png"])), "'one.png' is not a name"),
         (_scene_in_two_splits, "scene 0 is in train and again in test"),
     ],
 )
