@@ -37,7 +37,8 @@ class CubSource:
         """What the records depend on, for a manifest: digests of the tables and the sentences."""
         described = {"annotations_sha256": digest(self.root, (PHOTOS, LABELS, SPLIT, CLASSES))}
         if self._has_captions():
-            files = sorted(path.relative_to(self.root).as_posix() for path in self.root.glob(f"{CAPTIONS}/*/*.txt"))
+            paths = (path for path in self.root.glob(f"{CAPTIONS}/*/*.txt") if path.is_file())
+            files = sorted(path.relative_to(self.root).as_posix() for path in paths)
             described["captions_sha256"] = digest(self.root, files)
         return described
 

@@ -93,6 +93,16 @@ def test_what_is_missing_is_counted_and_listed(birds):
     assert source.dropped["sentences that cannot be read"] == 1
 
 
+def test_a_folder_called_like_a_file_of_sentences_is_none(birds):
+    path = (birds / "text_c10" / PHOTOS["3"][0]).with_suffix(".txt")
+    path.unlink()
+    path.mkdir()
+    source = CubSource(birds)
+    assert "captions_sha256" in source.describe()
+    source.records()
+    assert f"{PHOTOS['3'][0]}: no sentences (its class sample is there)" in source.lost
+
+
 def test_classes_without_a_name_and_splits_that_are_neither_are_counted(birds):
     edit(birds, "image_class_labels.txt", "4 2", "4 77")
     edit(birds, "train_test_split.txt", "3 1", "3 yes")
