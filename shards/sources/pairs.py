@@ -125,6 +125,9 @@ class PairsSource:
 
     def _locate(self, name: str) -> tuple[str, str | None]:
         """The path of a photo inside the root, links followed, so that a photo has one name; and its fault, if any."""
+        tops = {os.path.abspath(self.root), os.path.realpath(self.root)}
+        if top := next((top for top in tops if name.startswith(f"{top}/")), None):
+            name = name.removeprefix(f"{top}/")
         if posixpath.isabs(name) or PureWindowsPath(name).drive:
             return name, OUTSIDE
         try:

@@ -155,6 +155,17 @@ def test_nothing_outside_the_folder_is_read(photos, name):
     assert "line 2" in source.lost[0]
 
 
+def test_a_whole_path_into_the_folder_is_a_name_in_it(photos, tmp_path):
+    (tmp_path / "link").symlink_to(photos)
+    entries = rows(["one"], ["two"])
+    for entry, root in zip(entries, (photos, tmp_path / "link"), strict=True):
+        entry["before"] = f"{root}/{entry['before']}"
+    write_jsonl(photos, [*entries, {"before": f"{photos}/../secret.jpg", "after": "after/1.jpg", "captions": ["x"]}])
+    source = PairsSource(tmp_path / "link")
+    assert [record.images["before.jpg"] for record in source.records()] == ["before/1.jpg", "before/2.jpg"]
+    assert source.dropped == {"a photo outside the folder": 1}
+
+
 def test_a_pipe_is_not_waited_for_and_a_page_is_no_photo(photos):
     os.mkfifo(photos / "after" / "7.jpg")
     (photos / "after" / "8.jpg").write_text("<html>not found</html>")
