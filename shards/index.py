@@ -79,7 +79,7 @@ def parse(data: bytes, path: Path) -> list[Row]:
     for number, line in enumerate(lines[:-1], start=1):
         match = _LINE.fullmatch(line)
         if match is None:
-            fail(f"line {number} is not 'name, offset, length, crc32c'")
+            fail(f"line {number} is not 'name, offset, length, crc32c' ({ascii(line[:90])})")
         row = Row(match[1], int(match[3]), int(match[4]), int(match[5], 16))
         if row.offset != end + BLOCK:
             fail(f"line {number}: member {row.name} lies at {row.offset}, not {end + BLOCK}, behind the one before")

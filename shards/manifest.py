@@ -124,6 +124,8 @@ def validate(manifest: Any, path: Path | str) -> None:
         _validate_dropped(manifest["dropped_file"], fail)
     if not all(isinstance(name, str) for name in manifest["classes"]):
         fail("'classes' must be a list of names")
+    if not all(_is_count(count) for count in manifest["dropped"].values()):
+        fail("'dropped' must be reasons with counts")
     for split, counts in manifest["splits"].items():
         if split not in SPLITS or not isinstance(counts, dict):
             fail(f"'splits' has {split!r}, which is not one of {', '.join(SPLITS)}")

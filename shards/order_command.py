@@ -127,8 +127,10 @@ def _print_quality(options: argparse.Namespace) -> int:
             raise DataError(f"--{name} has no meaning with --quality: leave it out")
     if len(options.dirs) > 1:
         raise DataError("--quality looks at one folder at a time: name one")
-    batch = QUALITY_BATCH if options.global_batch is None else options.global_batch
     stream = _stream(options.dirs[0], options)
+    if len(stream) < 2:
+        raise DataError(f"{options.dirs[0]} has one {options.kind} sample in {options.split}: nothing to shuffle")
+    batch = min(QUALITY_BATCH, len(stream)) if options.global_batch is None else options.global_batch
     if not 2 <= batch <= len(stream):
         raise DataError(f"--global-batch {batch} must be from 2 to {len(stream)}, the samples of the split")
     shards = stream.folder.manifest["shards"]

@@ -153,6 +153,8 @@ def test_the_table_puts_this_order_beside_a_full_permutation(packed, capsys):
     about, _, *rows = capsys.readouterr().out.splitlines()
     assert about == "20 samples in 3 shards, batches of 10, mean of 5 epochs"
     assert [row[:20].strip() for row in rows] == ["this order", "buffer of 1,000", "full permutation"]
+    assert main([str(packed), "--quality"]) == 0  # fewer samples than the default batch has
+    assert capsys.readouterr().out.startswith("20 samples in 3 shards, batches of 20,")
     table = order_quality.quality_table([100] * 100, 0, 50).splitlines()[2:]
     ours, buffer, full = (list(map(float, row[20:].split())) for row in table)
     assert ours[0] == pytest.approx(full[0], abs=0.002) and ours[0] < buffer[0] / 3
@@ -167,9 +169,7 @@ def test_the_page_s_commands_and_example_run(packed, other, tmp_path, monkeypatc
     commands = re.findall(r"^python -m shards\.order (.*)$", PAGE, re.M)
     printed = []
     for command in commands:
-        arguments = shlex.split(command)
-        small = ["--global-batch", "10"] if "--quality" in arguments else []  # the folder has 20 pairs
-        assert main([*arguments, *small]) == 0
+        assert main(shlex.split(command)) == 0
         printed.append(len(capsys.readouterr().out.splitlines()))
     assert printed == [3, 3, 3, 5]
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
