@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 
@@ -71,25 +70,30 @@ class Batches:
         rank: int,
         world: int,
         mixed: Sequence[Mixed] = (),
+        photos: Mixed | None = None,
+        classes: Mixed | None = None,
     ) -> None:
         """`seed` is the stage's own (schedule.stage_seed). Raises DataError for data that lack what the tasks need.
 
-        Pairs come from the first folder and all `mixed` in the ratios of their weights, photos from the first alone.
+        Pairs come from the first folder and all `mixed` in the ratios of their weights; captioned photos from `photos`,
+        class-labelled ones and the names of classes from `classes`, where they are given, else from the first folder.
         """
         self.schedule = TaskSchedule(stage, seed)
         self._tokenizer, self._model, self._visual_tokens = tokenizer, model, visual_tokens
         self._stage, self._seed, self._rank, self._world = stage, seed, rank, world
-        places = [(shards, features), *((folder.shards, folder.features) for folder in mixed)]
-        opened = [(Folder.open(images), Folder.open(arrays)) for images, arrays in places]
-        weights = [Fraction(1), *(folder.weight for folder in mixed)]
-        self._class_names: list[str] = opened[0][0].manifest["classes"]
+        first = Mixed(shards, features)
+        folders = {"pair": [first, *mixed], "photo": [photos or first], "class": [classes or first]}
+        self._class_names: list[str] = Folder.open(folders["class"][0].shards).manifest["classes"]
         kinds = dict.fromkeys(STREAM_OF_TASK[task] for task in self.schedule.tasks)
         self._samples: dict[str, list[Samples]] = {}
         self._mixtures: dict[str, Mixture] = {}
         for kind in kinds:
-            folders = opened if kind == "pair" else opened[:1]
-            self._samples[kind] = [Samples(images, arrays, kind, "train") for images, arrays in folders]
-            self._mixtures[kind] = Mixture([len(samples) for samples in self._samples[kind]], weights[: len(folders)])
+            self._samples[kind] = [
+                Samples(Folder.open(folder.shards), Folder.open(folder.features), kind, "train")
+                for folder in folders[kind]
+            ]
+            sizes = [len(samples) for samples in self._samples[kind]]
+            self._mixtures[kind] = Mixture(sizes, [folder.weight for folder in folders[kind]])
         self._aligns_captions = isinstance(stage, FinetuneConfig) and stage.weights.get("fda", 0) > 0
         if "class" in kinds:
             self._classes = ClassIndex(self._samples["class"][0], model.classes)

@@ -54,9 +54,12 @@ class DataConfig:
     shards: str = "data/blocks"  # shard folder, relative to the root, or its URL (s3://bucket/folder)
     features: str = ""  # folder of cached grid features, made when missing; empty: beside the shards; of a URL: in data
     mix: dict[str, float] = field(default_factory=dict)  # more folders to take pairs from, by weight; data.shards has 1
+    photos: str = ""  # folder or URL that captioned photos are taken from; empty: data.shards
+    classes: str = ""  # folder or URL that class-labelled photos and the names of classes are from; empty: data.shards
     source: Literal["blocks", "none"] = "blocks"  # what is packed when the shard folder is missing; none: nothing
     blocks: BlocksConfig = field(default_factory=BlocksConfig)
-    tokenizer: Literal["sentencepiece", "words"] = "sentencepiece"  # trained when the shards are packed here
+    # Trained when the shards are packed here, or where the captions are those of several folders.
+    tokenizer: Literal["sentencepiece", "words"] = "sentencepiece"
     pack_workers: int = 0  # processes that pack and cache features; 0: one a core
     read_threads: int = 2  # threads of a worker that read and assemble batches ahead of the model
     prefetch: int = 4  # steps that are held ready
@@ -230,6 +233,12 @@ def _validate_mix(data: DataConfig) -> None:
     for place, name in zip(data.mix, names[1:], strict=True):
         if names.count(name) > 1:
             raise ConfigError(f"--data.mix {place}: another folder is called {name} too; link one by another name")
+    places = {place.rstrip("/"): name for place, name in zip((data.shards, *data.mix), names, strict=True)}
+    for option, place in (("photos", data.photos), ("classes", data.classes)):
+        place = place.rstrip("/")
+        name = place.rpartition("/")[2]
+        if place and places.setdefault(place, name) and list(places.values()).count(name) > 1:
+            raise ConfigError(f"--data.{option} {place}: another folder is called {name} too; link one by another name")
     try:
         # Of one sample each: it is the weights that are looked at.
         Mixture([1] * len(names), [1, *(parse_weight(str(weight)) for weight in data.mix.values())])

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +50,16 @@ class Extraction:
     device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
 
     def build(self) -> Backbone:
-        """The backbone. DataError with the fix where it cannot be had."""
-        try:
-            return Backbone(self.backbone, self.weights, self.size, device=self.device)
-        except BackboneError as error:
-            raise DataError(str(error)) from None
+        """The backbone, made once for several folders. DataError with the fix where it cannot be had."""
+        return _build(self)
+
+
+@lru_cache(maxsize=1)
+def _build(extraction: Extraction) -> Backbone:
+    try:
+        return Backbone(extraction.backbone, extraction.weights, extraction.size, device=extraction.device)
+    except BackboneError as error:
+        raise DataError(str(error)) from None
 
 
 def cache_features(shards: str | Path, out: str | Path, extraction: Extraction, workers: int = 1) -> Folder:

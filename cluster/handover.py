@@ -82,13 +82,15 @@ def load_first_weights(model: nn.Module, path: Path, parts: Sequence[str] = ()) 
     model.load_state_dict(weights, strict=False)
 
 
-def open_tokenizer(shards: str | Path) -> Tokenizer:
-    """The tokenizer of a shard folder; ConfigError where it has none that can be used."""
-    folder = Folder.open(shards)
-    entry = folder.manifest.get("tokenizer")
-    if not entry:
-        raise ConfigError(f"{shards} has no tokenizer: it can be evaluated on, not trained on")
+def open_tokenizer(shards: str | Path, joint: Path | None = None) -> Tokenizer:
+    """The tokenizer `joint` of several folders, else that of a shard folder; ConfigError where it cannot be used."""
     try:
+        if joint is not None:
+            return tokenizers.load(joint)
+        folder = Folder.open(shards)
+        entry = folder.manifest.get("tokenizer")
+        if not entry:
+            raise ConfigError(f"{shards} has no tokenizer: it can be evaluated on, not trained on")
         return tokenizers.load(folder.path / entry["file"])
     except tokenizers.TokenizerError as error:
         raise ConfigError(str(error)) from None
@@ -104,7 +106,7 @@ def best_checkpoint(run: Path, config: Config) -> checkpoint.Checkpoint | None:
     return checkpoint.best(folder, stage.select) if isinstance(stage, FinetuneConfig) else checkpoint.latest(folder)
 
 
-def export_model(run: Path, config: Config, shards: str | Path, features: Path) -> None:
+def export_model(run: Path, config: Config, tokenizer: Path, features: Path) -> None:
     """Writes run/model/, what `idc.caption` loads: the weights of the best checkpoint, tokenizer and backbone."""
     best = best_checkpoint(run, config)
     assert best is not None, "a finished stage has a checkpoint"
@@ -112,7 +114,7 @@ def export_model(run: Path, config: Config, shards: str | Path, features: Path) 
         run / export.FOLDER,
         config.model,
         checkpoint.load_weights(best.weights),
-        open_tokenizer(shards).path,
+        tokenizer,
         Folder.open(features).manifest["features"],
         export.Decoding(config.evaluate.beam, config.evaluate.length_penalty),
         {

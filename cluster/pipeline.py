@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from cluster import checkpoint, launch, runfolder
@@ -14,16 +13,15 @@ from cluster.config import Config
 from cluster.errors import ConfigError
 from cluster.evaluate import read_predictions
 from cluster.handover import best_checkpoint
-from cluster.prepare import Data, prepare, prepare_evaluation, prepare_mixed, with_sizes
+from cluster.prepare import Data, Training, prepare_evaluation, prepare_training, with_sizes
 from cluster.report import write_report
 from cluster.runlog import Progress
-from cluster.samples import Mixed
 from cluster.scores import score, write_scores
+from cluster.vocabulary import training_captions
 from cluster.worker import Evaluation, Job
 from idc.export import FOLDER as MODEL_FOLDER
-from shards.errors import DataError, Unreachable
 from shards.reader import Folder
-from shards.schema import faults
+from shards.tars import file_sha256
 
 CODE = Path(__file__).resolve().parents[1]
 PREDICTIONS, SCORES = "predictions.jsonl", "scores.json"
@@ -37,13 +35,17 @@ def run(command: Command) -> None:
     if command.stage == "evaluate":
         job = _evaluation_alone(folder, config, root)
     else:
-        data, mixed = prepare(config, root), prepare_mixed(config, root)
-        config = with_sizes(config, data)
-        runfolder.open_run(folder, config, _fingerprint(data, mixed))
+        training = prepare_training(config, root)
+        data = training.data
+        config = with_sizes(config, training)
+        runfolder.open_run(folder, config, _fingerprint(training))
         stages = _unfinished(folder, config, command)
         scored = _evaluation(folder, config, prepare_evaluation(config, root, data)) if command.evaluates else None
-        exports = _exports(folder, config, stages)
-        job = Job(config, folder, data.shards.location, data.features.path, stages, exports, scored, mixed)
+        job = Job(
+            config, folder, data.shards.location, data.features.path, stages, _exports(folder, config, stages), scored,
+            mixed=training.mixed, photos=training.photos and training.photos.place,
+            classes=training.classes and training.classes.place, joint_tokenizer=training.tokenizer,
+        )  # fmt: skip
     runfolder.write_provenance(folder, CODE)
     say(f"run folder {folder}")
     if job.stages or job.exports or job.evaluation:
@@ -54,13 +56,16 @@ def run(command: Command) -> None:
         _score(folder, job.config, job.evaluation)
 
 
-def _fingerprint(data: Data, mixed: Sequence[Mixed]) -> dict[str, str]:
+def _fingerprint(training: Training) -> dict[str, str]:
     """Checksums of all data that are trained on, by what they are."""
-    found = {"shards": data.shards.sha256(), "features": data.features.sha256()}
-    for folder in mixed:
+    found = {"shards": training.data.shards.sha256(), "features": training.data.features.sha256()}
+    further = [data.place for data in (training.photos, training.classes) if data]
+    for folder in (*training.mixed, *further):
         shards = Folder.open(folder.shards)
         found[f"shards of {shards.path.name}"] = shards.sha256()
         found[f"features of {shards.path.name}"] = Folder.open(folder.features).sha256()
+    if training.tokenizer is not None:
+        found["tokenizer"] = file_sha256(training.tokenizer)
     return found
 
 
@@ -113,7 +118,7 @@ def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
     best = best_checkpoint(folder, config)
     scores = score(
         read_predictions(evaluation.predictions),
-        _training_captions(shards),
+        training_captions(shards, "pair"),  # what the constant baseline chooses from
         tokenizer=config.evaluate.tokenizer,
         seed=config.seed,
         checkpoint=str(best.folder.relative_to(folder)) if best else "",
@@ -122,21 +127,6 @@ def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
     write_scores(out / SCORES, scores)
     say(_summary(scores))
     say(f"report {write_report(folder, out, shards, config.evaluate.split)}")
-
-
-def _training_captions(shards: Folder) -> list[str]:
-    """Captions of the training pairs, what the constant baseline chooses from; without samples that are damaged."""
-    stream, captions = shards.stream("pair", "train"), []
-    for i in range(len(stream)):
-        try:
-            record = stream.metadata(i)
-        except Unreachable:
-            raise
-        except DataError:
-            continue
-        if not any(faults(record, "pair", ())):
-            captions += record["captions"]
-    return captions
 
 
 def _summary(scores: dict) -> str:

@@ -16,10 +16,12 @@ from cluster.commandline import help_text, parse
 from cluster.config import Config
 from cluster.errors import ConfigError
 from cluster.features import Extraction, cache_features, open_features
+from cluster.handover import open_tokenizer
 from cluster.options import show
 from cluster.runfolder import find_root
 from cluster.samples import Mixed
 from cluster.schedule import STREAM_OF_TASK
+from cluster.vocabulary import joint_tokenizer
 from shards.errors import run_main
 from shards.mixture import parse_weight
 from shards.reader import Folder
@@ -32,6 +34,38 @@ class Data:
 
     shards: Folder
     features: Folder
+
+    @property
+    def place(self) -> Mixed:
+        """Where it lies, in plain values."""
+        return Mixed(self.shards.location, self.features.path)
+
+
+@dataclass(frozen=True)
+class Training:
+    """All data that a run trains on."""
+
+    data: Data  # of --data.shards
+    mixed: tuple[Mixed, ...] = ()  # of --data.mix
+    photos: Data | None = None  # of --data.photos
+    classes: Data | None = None  # of --data.classes
+    tokenizer: Path | None = None  # where captions of several folders are read; None: that of --data.shards
+
+    def of(self, kind: str) -> Data:
+        """Where the samples of a kind come from, mixed pairs aside."""
+        return {"photo": self.photos, "class": self.classes}.get(kind) or self.data
+
+
+def prepare_training(config: Config, root: Path) -> Training:
+    """All folders that the run trains on, with their features and the tokenizer, made where missing."""
+    data, mixed = prepare(config, root), prepare_mixed(config, root)
+    photos = _prepare_kind(config, root, "photo", "--data.photos", config.data.photos)
+    classes = _prepare_kind(config, root, "class", "--data.classes", config.data.classes)
+    texts = [(data.shards, "pair"), *((Folder.open(folder.shards), "pair") for folder in mixed)]
+    texts += [(photos.shards, "photo")] if photos else []
+    several = len({shards.sha256() for shards, _ in texts}) > 1
+    tokenizer = joint_tokenizer(texts, config.data.tokenizer, root / "data") if several else None
+    return Training(data, mixed, photos, classes, tokenizer)
 
 
 def prepare(config: Config, root: Path) -> Data:
@@ -57,6 +91,19 @@ def prepare_mixed(config: Config, root: Path) -> tuple[Mixed, ...]:
         data = _with_features(config, root, shards, None)
         found.append(Mixed(data.shards.location, data.features.path, parse_weight(str(weight))))
     return tuple(found)
+
+
+def _prepare_kind(config: Config, root: Path, kind: str, option: str, name: str) -> Data | None:
+    """The folder that an option names for samples of one kind; None where it names none."""
+    if not name:
+        return None
+    place = _place(root, name)
+    if isinstance(place, Path) and not place.is_dir():
+        raise _no_folder(option, place)
+    shards = Folder.open(place)
+    if not shards.manifest["splits"].get("train", {}).get(kind, 0):
+        raise ConfigError(f"{option} {name}: {place} has no {kind} samples in train; leave it out")
+    return _with_features(config, root, shards, None)
 
 
 def prepare_evaluation(config: Config, root: Path, data: Data | None) -> Data:
@@ -117,26 +164,28 @@ def _with_features(config: Config, root: Path, shards: Folder, path: Path | None
     return Data(shards, open_features(path, shards))
 
 
-def with_sizes(config: Config, data: Data) -> Config:
+def with_sizes(config: Config, training: Training) -> Config:
     """The configuration with the sizes that the data decide; ConfigError where they lack what a task needs."""
+    data = training.data
     manifest, features = data.shards.manifest, data.features.manifest["features"]
-    counts = manifest["splits"].get("train", {})
     for name in config.stages:
         stage = config.stage(name)
         for task, ratio in stage.ratios.items():
             kind = STREAM_OF_TASK[task]
-            if stage.steps and ratio and not counts.get(kind, 0):
+            shards = training.of(kind).shards
+            if stage.steps and ratio and not shards.manifest["splits"].get("train", {}).get(kind, 0):
+                option = {"pair": "--data.shards", "photo": "--data.photos", "class": "--data.classes"}[kind]
                 raise ConfigError(
-                    f"--{name}.ratios.{task} needs {kind} samples and {data.shards.location} has none in train: set "
-                    f"it to 0"
+                    f"--{name}.ratios.{task} needs {kind} samples and {shards.location} has none in train: set it to "
+                    f"0, or name a folder that has them with {option}"
                 )
     validates = config.finetune.steps and config.finetune.validate_every
     if validates and not manifest["splits"].get("val", {}).get("pair", 0):
         where = data.shards.location
         raise ConfigError(f"--finetune.validate_every: {where} has no pairs in its val split; set it to 0")
     sizes = {
-        "vocab_size": manifest["tokenizer"]["size"],
-        "classes": len(manifest["classes"]),
+        "vocab_size": open_tokenizer(data.shards.location, training.tokenizer).size,
+        "classes": len(training.of("class").shards.manifest["classes"]),
         "grid": tuple(features["grid"]),
         "feature_dim": features["dim"],
         # A finer level folded into the grid comes first in a cell.
@@ -155,9 +204,9 @@ def main(arguments: Sequence[str]) -> int:
         print(help_text(command.config).replace("cluster/train.py", "-m cluster.prepare", 1))
         return 0
     root = find_root(command.config.root, Path(__file__).resolve().parents[1])
-    data = prepare(command.config, root)
-    with_sizes(command.config, data)
-    prepare_evaluation(command.config, root, data)
+    training = prepare_training(command.config, root)
+    with_sizes(command.config, training)
+    prepare_evaluation(command.config, root, training.data)
     print(f"the data of the recipe {command.config.name} are ready in {root}", file=sys.stderr)
     return 0
 

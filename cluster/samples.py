@@ -20,11 +20,11 @@ from shards.schema import faults
 
 @dataclass(frozen=True)
 class Mixed:
-    """A further shard folder whose pairs are mixed in, its features, and its weight beside 1 of the first folder."""
+    """A further shard folder that samples are taken from, its features, and its weight beside 1 of the first folder."""
 
     shards: str | Path
     features: Path
-    weight: Fraction
+    weight: Fraction = Fraction(1)
 
 
 class Samples:

@@ -28,6 +28,7 @@ from cluster.validate import validation_scores
 from idc.export import load
 from idc.model import build
 from idc.objectives import LOSSES, ObjectiveOptions, counts
+from idc.tokenizer import Tokenizer
 from shards.reader import Folder, Prefetcher
 
 
@@ -52,6 +53,19 @@ class Job:
     exports: bool = False  # write the model of the best checkpoint to model/
     evaluation: Evaluation | None = None  # what to caption at the end
     mixed: tuple[Mixed, ...] = ()  # further folders of pairs to train on
+    photos: Mixed | None = None  # the folder of captioned photos, where it is another
+    classes: Mixed | None = None  # the folder of class-labelled photos, where it is another
+    joint_tokenizer: Path | None = None  # where captions come from several folders; None: the tokenizer of `shards`
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of all captions that are trained on."""
+        return open_tokenizer(self.shards, self.joint_tokenizer)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes that the model tells apart, by class id."""
+        return Folder.open(self.classes.shards if self.classes else self.shards).manifest["classes"]
 
 
 def train_step(
@@ -89,7 +103,7 @@ class StageRun:
     def __init__(self, job: Job, name: str, ranks: Ranks, device: torch.device, log: RunLog | None) -> None:
         self._job, self._name, self._ranks, self._device, self._log = job, name, ranks, device, log
         self._stage, self._folder = job.config.stage(name), job.run / "checkpoints" / name
-        self._tokenizer = open_tokenizer(job.shards)
+        self._tokenizer = job.tokenizer
         self._metric = self._stage.select if isinstance(self._stage, FinetuneConfig) else None
 
     def run(self) -> None:
@@ -100,13 +114,14 @@ class StageRun:
             return
         torch.manual_seed(config.seed)
         model = build(config.model)
-        model.name_classes(name_words(Folder.open(self._job.shards).manifest["classes"], self._tokenizer))
+        model.name_classes(name_words(self._job.class_names, self._tokenizer))
         first = source_of_stage(self._job.run, config, self._name, Path(config.root)) if newest is None else None
         if first is not None:
             load_first_weights(model, first, stage.start_parts)
         batches = Batches(
             self._job.shards, self._job.features, self._tokenizer, config.model, model.visual_tokens, stage,
-            stage_seed(config.seed, self._name), ranks.rank, ranks.world, self._job.mixed,
+            stage_seed(config.seed, self._name), ranks.rank, ranks.world, self._job.mixed, self._job.photos,
+            self._job.classes,
         )  # fmt: skip
         engine = Engine(model, stage, config.cluster, self._device)
         try:
@@ -226,7 +241,7 @@ def run(job: Job, device: torch.device) -> None:
                 log.close()
     if job.exports:
         if ranks.first:
-            export_model(job.run, job.config, job.shards, job.features)
+            export_model(job.run, job.config, job.tokenizer.path, job.features)
         ranks.barrier("exporting the model")
     if job.evaluation is not None:
         _caption(job, job.evaluation, ranks, device)

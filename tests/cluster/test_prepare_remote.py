@@ -11,7 +11,7 @@ import torch
 from cluster import handover
 from cluster.batches import Batches
 from cluster.options import override
-from cluster.prepare import prepare, with_sizes
+from cluster.prepare import Training, prepare, with_sizes
 from shards.errors import DataError
 from shards.reader import Folder
 from shards.storage import Bucket
@@ -23,7 +23,7 @@ def test_a_run_reads_its_shards_from_a_url(tiny: Any, s3_url: str, tmp_path) -> 
     config = override(dataclasses.replace(tiny.config, root=str(tmp_path)), [("data.shards", s3_url)])
     data = prepare(config, tmp_path)
     assert data.shards.location == s3_url and data.features.path.parent == tmp_path / "data"
-    assert with_sizes(config, data).model == tiny.config.model
+    assert with_sizes(config, Training(data)).model == tiny.config.model
     stage = dataclasses.replace(tiny.config.stage("pretrain"), steps=6)
     remote, local = (
         Batches(place, features, handover.open_tokenizer(place), tiny.config.model, 12, stage, 5, 0, 1)
