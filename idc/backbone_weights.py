@@ -37,7 +37,8 @@ def packaged_weights(name: str) -> Path | None:
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file or of a torch file, told apart by content; pickled objects are refused.
 
-    Wrappings that training scripts add are taken off ("state_dict" or "model" around it, "module." before the names).
+    Wrappings that training scripts add are taken off ("state_dict", "model_state_dict" or "model" around it, "module."
+    before the names).
     Raises BackboneError naming the file where it is missing or neither.
     """
     path = Path(path)
@@ -62,7 +63,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if isinstance(error, BackboneError):
             raise
         raise BackboneError(f"{path} cannot be read as a weight file ({_first_line(error)})") from None
-    for wrapping in ("state_dict", "model"):
+    for wrapping in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapping), Mapping):
             content = content[wrapping]
     if not isinstance(content, Mapping):

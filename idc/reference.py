@@ -1,8 +1,12 @@
 """Checks the "paper" architecture against numbers of the reference implementation: `python -m idc.reference FILE.npz`.
 
 The file holds weights, inputs and results (float32, dropout off); docs/method.md lists its keys. Prints a line per
-quantity; exit code 1 where one is past its bound, 2 where the file cannot be used. Also translates parameter names, so
-that a checkpoint of the reference implementation can be imported.
+quantity; exit code 1 where one is past its bound, 2 where the file cannot be used. Also translates parameter names:
+
+    python -m idc.reference --import CKPT.pt --vocabulary dict.json --out DIR
+    python -m idc.reference --export DIR --vocabulary dict.json --out CKPT.pt
+
+turn a checkpoint of the reference implementation into a model folder and back (`idc.reference_checkpoint`).
 """
 
 from __future__ import annotations
@@ -61,7 +65,7 @@ _RENAMES = (  # our name -> the reference's, applied in order; none of the resul
 
 
 class ReferenceFileError(ValueError):
-    """A file of reference numbers that cannot be used; the message is one line and names it."""
+    """A file of or for the reference implementation that cannot be used; the message is one line and names it."""
 
 
 def reference_name(name: str) -> str:
@@ -91,8 +95,10 @@ def load_reference(model: PaperModel, weights: Mapping[str, Tensor]) -> list[str
             raise ValueError("position_encoding.pe is not the sinusoid of this architecture")
     places = {reference_name(name): (name, weight.shape) for name, weight in model.state_dict().items()}
     state = {}
+    pooler = weights.get("pooler.0.weight")
+    unused = pooler is not None and tuple(pooler.shape) == (2, 3 * model.config.d_model)
     for name, weight in weights.items():
-        if name.startswith("pooler.0.") and tuple(weights["pooler.0.weight"].shape) == (2, 3 * model.config.d_model):
+        if unused and name.startswith("pooler.0."):
             continue
         if name not in places:
             raise ValueError(f"the model has no place for the weight {name}")
@@ -301,11 +307,18 @@ def _classification(checked: Check) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit code."""
+    from idc import reference_checkpoint  # which needs this module
+
     parser = argparse.ArgumentParser(prog="python -m idc.reference", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("file", type=Path, help="a .npz file of reference numbers")
-    path = parser.parse_args(arguments).file
+    parser.add_argument("file", type=Path, nargs="?", help="a .npz file of reference numbers to compare with")
+    reference_checkpoint.add_arguments(parser)
+    given = parser.parse_args(arguments)
+    if given.imported or given.exported:
+        return reference_checkpoint.run(given)
     try:
-        comparisons = check(path)
+        if given.file is None:
+            raise ReferenceFileError("name a .npz file, or --import or --export (see --help)")
+        comparisons = check(given.file)
     except ReferenceFileError as error:
         print(error, file=sys.stderr)
         return 2
