@@ -118,22 +118,21 @@ def losses(model: Trunk, task: str, batch: Mapping[str, Tensor], options: Object
     return {name: LossSum(value, count[name]) for name, value in sums.items()}
 
 
-def word_logits(model: Trunk, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (n, V) and labels (n,) at the n scored words of hidden (..., d) and labels (...), in row order."""
-    scored = labels != NOT_SCORED
-    return upcast(model.word_head(hidden[scored])), labels[scored]
+def word_logits(model: Trunk, pair: PairEncoding, fused: Fused, labels: Tensor) -> Tensor:
+    """Logits (n, V) at the n words whose label (B, ..., L) is scored, in row order; float32 or better."""
+    return upcast(model.word_logits(fused.text, pair, fused.images, labels != NOT_SCORED))
 
 
-def word_loss(model: Trunk, hidden: Tensor, labels: Tensor, options: ObjectiveOptions) -> Tensor:
+def word_loss(model: Trunk, pair: PairEncoding, fused: Fused, labels: Tensor, options: ObjectiveOptions) -> Tensor:
     """Cross-entropy summed over the scored words."""
-    logits, targets = word_logits(model, hidden, labels)
+    logits, targets = word_logits(model, pair, fused, labels), labels[labels != NOT_SCORED]
     return functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=options.label_smoothing)
 
 
 def masked_words(model: Trunk, batch: Mapping[str, Tensor], options: ObjectiveOptions) -> Tensor:
     """MLM: the hidden words from the images and the other words; summed over them."""
-    fused = model.cross_modal(model.encode_pair(model.embed_images(batch)), batch["caption_masked"])
-    return word_loss(model, fused.text, batch["caption_labels"], options)
+    pair = model.encode_pair(model.embed_images(batch))
+    return word_loss(model, pair, model.cross_modal(pair, batch["caption_masked"]), batch["caption_labels"], options)
 
 
 def group_size(batch_size: int, group: int) -> int:
@@ -240,7 +239,7 @@ def captioning(model: Trunk, batch: Mapping[str, Tensor], options: ObjectiveOpti
         words, following = batch["caption"][..., :-1], batch["caption"][..., 1:]
         labels = following.masked_fill(following == model.config.pad, NOT_SCORED)
     fused = model.cross_modal_causal(pair, words)
-    sums = {"caption": word_loss(model, fused.text, labels, options)}
+    sums = {"caption": word_loss(model, pair, fused, labels, options)}
     if "changed" in batch:
         logits = upcast(model.changed_logits(pair, fused.images))
         changed = batch["changed"].flatten()

@@ -250,8 +250,9 @@ def _pretraining(checked: Check) -> None:
     file, model = checked.file, checked.file.model("pretrain")
 
     batch = file.inputs("caption_masked", "caption_labels")
-    fused = model.cross_modal(model.encode_pair(model.embed_images(batch)), batch["caption_masked"])
-    checked.values("pretrain/mlm/logits", objectives.word_logits(model, fused.text, batch["caption_labels"])[0])
+    pair = model.encode_pair(model.embed_images(batch))
+    fused = model.cross_modal(pair, batch["caption_masked"])
+    checked.values("pretrain/mlm/logits", objectives.word_logits(model, pair, fused, batch["caption_labels"]))
     loss = model("mlm", batch)["mlm"].mean
     checked.values("pretrain/mlm/loss", loss)
     checked.gradients("pretrain/mlm", model, loss)
@@ -282,7 +283,7 @@ def _finetuning(checked: Check) -> None:
     batch = file.inputs("caption_masked", "caption_labels", "changed")
     pair = model.encode_pair(model.embed_images(batch))
     fused = model.cross_modal_causal(pair, batch["caption_masked"])
-    checked.values("finetune/caption/logits", objectives.word_logits(model, fused.text, batch["caption_labels"])[0])
+    checked.values("finetune/caption/logits", objectives.word_logits(model, pair, fused, batch["caption_labels"]))
     checked.values("finetune/changed/logits", model.changed_logits(pair, fused.images))
     for name in ("caption", "changed"):
         loss = model("finetune", batch)[name].sum

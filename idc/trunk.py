@@ -30,12 +30,14 @@ class ImageTokens:
     """Embedded visual tokens (B, T, d) of two images, without the CLS tokens; a photo has no `after`.
 
     valid: bool (B, T), False for tokens that stand for nothing; None = all stand for something.
+    classes: (B, 2T, C) probabilities of what each token shows, before first (photo: (B, T, C)); None = not known.
     """
 
     before: Tensor
     after: Tensor | None = None
     before_valid: Tensor | None = None
     after_valid: Tensor | None = None
+    classes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class PairEncoding:
     valid: Tensor | None  # (B, S) bool
     single_cls: Tensor  # (B, 2, d): the two CLS tokens after the single-image block
     width: int  # T
+    classes: Tensor | None = None  # (B, 2T, C), as in ImageTokens
 
     def both_cls(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """The cls-before and cls-after rows, each (B, d), of `hidden` (B, >= S, d) laid out like `tokens`."""
@@ -66,6 +69,7 @@ class PairEncoding:
             None if self.valid is None else self.valid.repeat_interleave(times, dim=0),
             self.single_cls.repeat_interleave(times, dim=0),
             self.width,
+            None if self.classes is None else self.classes.repeat_interleave(times, dim=0),
         )
 
 
@@ -188,7 +192,7 @@ class Trunk(nn.Module, ABC):
             before, after = self.single_image(torch.cat([before, after]), key_mask(valid)).chunk(2)
             valid = None if valid is None else torch.cat(valid.chunk(2), dim=1)
         tokens = self.pair_image(torch.cat([before, after], dim=1), key_mask(valid))
-        return PairEncoding(tokens, valid, torch.stack([before[:, 0], after[:, 0]], dim=1), width)
+        return PairEncoding(tokens, valid, torch.stack([before[:, 0], after[:, 0]], dim=1), width, images.classes)
 
     def cross_modal(self, pair: PairEncoding, caption: Tensor) -> Fused:
         """Pre-training form, every token sees every token: [images, cls-text, text]. caption: ids (B, L)."""
@@ -226,6 +230,13 @@ class Trunk(nn.Module, ABC):
         """(B, 2): unchanged, changed; from the image rows (B, S, d) of the captioning form."""
         return self.changed_head(torch.cat(pair.both_cls(images), dim=-1))
 
+    def word_logits(self, text: Tensor, pair: PairEncoding, images: Tensor, where: Tensor) -> Tensor:
+        """Logits (n, V) at the n words that `where` (B, ...) bool names of text (B, ..., d), in row order.
+
+        images: the image rows (B, S, d) of the transformer's output; of use to architectures that point at them.
+        """
+        return self.word_head(text[where])
+
     # ---- decoding
 
     def start_captions(self, images: Mapping[str, Tensor], max_length: int) -> tuple[Decoding, Tensor]:
@@ -236,7 +247,7 @@ class Trunk(nn.Module, ABC):
         hidden = self.cross_modal_stack(pair.tokens, key_mask(pair.valid), caches)
         for cache in caches:
             cache.keep(size)
-        return Decoding(caches, pair.valid, size, max_length), self.changed_logits(pair, hidden)
+        return Decoding(caches, pair, hidden, max_length), self.changed_logits(pair, hidden)
 
     def next_word(self, state: Decoding, words: Tensor) -> Tensor:
         """Appends words (n,) to the n captions and returns the logits (n, V) of the word after each.
@@ -248,17 +259,18 @@ class Trunk(nn.Module, ABC):
         if self.config.caption_loss == "masked":
             tokens = functional.pad(tokens, (0, 1), value=self.config.mask)
         fed = tokens.shape[1]
-        seen = state.images + state.words
+        seen = state.hidden.shape[1] + state.words
         mask = None
-        if fed == 2 or state.valid is not None:
+        if fed == 2 or state.pair.valid is not None:
             mask = torch.ones(fed, seen + fed, dtype=torch.bool, device=words.device).tril(seen)[None, None]
-        if state.valid is not None:
-            mask = mask & key_mask(functional.pad(state.valid, (0, state.words + fed), value=True))
+        if state.pair.valid is not None:
+            mask = mask & key_mask(functional.pad(state.pair.valid, (0, state.words + fed), value=True))
         hidden = self.cross_modal_stack(self.embedding.text(tokens, start=state.words), mask, state.caches)
         for cache in state.caches:
             cache.keep(1)
         state.words += 1
-        return self.word_head(hidden[:, -1])
+        last = hidden[:, -1]
+        return self.word_logits(last, state.pair, state.hidden, torch.ones_like(words, dtype=torch.bool))
 
 
 @dataclass
@@ -266,8 +278,8 @@ class Decoding:
     """What has been seen of n captions under way: the caches, and how many tokens of each kind are in them."""
 
     caches: list[KeyValueCache]
-    valid: Tensor | None  # (n, S) bool
-    images: int  # S
+    pair: PairEncoding  # of each caption
+    hidden: Tensor  # (n, S, d): the image rows of the transformer's output
     max_length: int
     words: int = 0
 
@@ -275,13 +287,12 @@ class Decoding:
         """Each caption becomes `times` neighbouring ones."""
         for cache in self.caches:
             cache.repeat(times)
-        if self.valid is not None:
-            self.valid = self.valid.repeat_interleave(times, dim=0)
+        self.pair, self.hidden = self.pair.repeat(times), self.hidden.repeat_interleave(times, dim=0)
 
     def reorder(self, rows: Tensor) -> None:
         """Caption i goes on from caption rows[i], which has to be of the same pair."""
         for cache in self.caches:
-            cache.reorder(rows, start=self.images)
+            cache.reorder(rows, start=self.hidden.shape[1])
 
 
 def key_mask(valid: Tensor | None) -> Tensor | None:

@@ -117,8 +117,48 @@ def test_names_of_classes_enter_the_tokens_and_are_saved():
     torch.testing.assert_close(other.embed_images(batch).before, named)
 
 
+def test_the_pointer_says_the_words_of_what_it_points_at():
+    model = make().eval()
+    model.name_classes(torch.tensor([[6, 7], [8, 0], [9, 10]]))
+    pointer = model.pointer
+    text, regions = torch.randn(2, 3, 16), torch.randn(2, 8, 16)
+    classes = torch.zeros(2, 8, CLASSES)
+    classes[0, :, 0] = classes[1, :, 1] = 1.0
+    pointed = pointer(text, regions, classes)
+    assert pointed.shape == (2, 3, CLASSES)
+    assert (pointed[0, :, 0] > 0).all() and (pointed[0, :, 1:] == 0).all()
+    likelier = pointed @ pointer.table
+    assert set(likelier[0, 0].nonzero().flatten().tolist()) == {6, 7}  # the name's words, and no padding
+    assert set(likelier[1, 0].nonzero().flatten().tolist()) == {8}
+    with torch.no_grad():
+        pointer.none.fill_(1e3)
+        pointer.query.bias.fill_(1e3)
+        pointer.query.weight.zero_()
+    assert pointer(text, regions, classes).abs().max() < 1e-6  # none of them
+
+
+def test_decoding_points_as_training_does():
+    """Word by word with the cache, and all at once: the same logits, for each of several captions of a pair."""
+    model = make().eval()
+    model.name_classes(torch.tensor([[6, 7], [8, 0], [9, 10]]))
+    generator = torch.Generator().manual_seed(3)
+    batch = {side: photos_with_blobs([(1, 1, 0), (3, 4, 1)], generator) for side in ("before", "after")}
+    captions = torch.tensor([[[1, 6, 7, 9], [1, 8, 11, 6]], [[1, 9, 10, 8], [1, 12, 6, 7]]])
+    with torch.no_grad():
+        pair = model.encode_pair(model.embed_images(batch))
+        fused = model.cross_modal_causal(pair, captions)
+        everywhere = torch.ones_like(captions, dtype=torch.bool)
+        expected = model.word_logits(fused.text, pair, fused.images, everywhere).view(2, 2, 4, -1)
+        state, _ = model.start_captions(batch, 8)
+        state.repeat(2)
+        for position in range(4):
+            found = model.next_word(state, captions[:, :, position].flatten())
+            torch.testing.assert_close(found.view(2, 2, -1), expected[:, :, position], rtol=1e-4, atol=1e-4)
+
+
 def test_every_task_trains_every_part():
     model = make()
+    model.name_classes(torch.tensor([[6, 7], [8, 0], [9, 10]]))
     generator = torch.Generator().manual_seed(2)
     pair = {side: photos_with_blobs([(1, 1, 0), (3, 4, 1)], generator) for side in ("before", "after")}
     caption = torch.tensor([[1, 6, 7, 2], [1, 8, 2, 0]])
