@@ -26,9 +26,12 @@ def parse_json(data: bytes, limit: int = SAMPLE_LIMIT) -> Any:
     if len(data) > limit:
         raise DataError(f"{len(data)} bytes of JSON, more than {limit} are not read")
     try:
-        text = data.decode()
-        value = _decoder.decode(text)
-        if "\\u" in text:  # half a character could not be written to any file again
+        text = data.decode().strip(" \t\n\r")
+        value, end = _decoder.raw_decode(text)
+        if end != len(text):
+            raise DataError("not JSON")
+        # Half a character could not be written to any file again. One letter is found ten times as fast as two.
+        if "\\" in text and "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except DataError:
         raise

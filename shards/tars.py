@@ -116,7 +116,7 @@ def read_members(path: Path) -> Iterator[tuple[str, int, bytes]]:
 
 def crc32c(data: bytes) -> int:
     """CRC-32C (Castagnoli) of bytes."""
-    return google_crc32c.value(bytes(data))
+    return google_crc32c.value(data)
 
 
 def file_sha256(path: Path) -> str:
