@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from shards.errors import DataError
 from shards.jpeg_start import common_size
+from shards.orientation import may_be_turned, upright
 
 # Read from the header before anything is allocated: a few kilobytes can claim to be a terabyte of pixels.
 PIXEL_LIMIT = 64 * 1024 * 1024
@@ -38,16 +39,20 @@ def sniff(data: bytes) -> str | None:
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Decodes JPEG or PNG bytes to uint8 RGB of shape (height, width, 3), pixels as stored (no EXIF rotation).
+    """Decodes JPEG or PNG bytes to uint8 RGB of shape (height, width, 3), upright as their EXIF says.
 
     Raises DataError where the bytes are neither, are damaged, claim more than PIXEL_LIMIT pixels, or do not fit into
     memory.
     """
     kind = sniff(data)
     try:
+        if size := common_size(data):  # such a start leaves no room for EXIF
+            _check_size(*size)
+            return simplejpeg.decode_jpeg(data, colorspace="RGB")
         # CMYK and rare chroma subsamplings go to Pillow, and so do damaged headers.
         if kind == "jpg" and _jpeg_colours(data) in ("RGB", "YCbCr", "Gray"):
-            return simplejpeg.decode_jpeg(data, colorspace="RGB")
+            pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
+            return _turned(pixels, data) if may_be_turned(data) else pixels
         check_header(data)
         return _decode_with_pillow(data)
     except DataError:
@@ -132,8 +137,16 @@ def _decode_with_pillow(data: bytes, formats: tuple[str, ...] = ("JPEG", "PNG"))
             raise DataError("a TIFF of 32 bits a pixel, whose brightest value nobody knows: save it with 8 or 16 bits")
         if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip it to 8 bits instead of scaling it
             grey = (np.asarray(image, dtype=np.uint32) >> 8).astype(np.uint8)
-            return np.repeat(grey[:, :, None], 3, axis=2)
-        return np.array(image.convert("RGB"))
+            return upright(np.repeat(grey[:, :, None], 3, axis=2), image)
+        return upright(np.array(image.convert("RGB")), image)
+
+
+def _turned(pixels: np.ndarray, jpeg: bytes) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
+            return upright(pixels, image)
+    except _DAMAGE:  # Pillow does not take it; simplejpeg did
+        return pixels
 
 
 def _check_size(width: int, height: int) -> None:
