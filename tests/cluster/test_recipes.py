@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import pytest
 from servers import end, wait_until_it_listens
 
 from cluster import train
+from cluster.commandline import parse
 from cluster.config import task_batch_size, validate
 from cluster.recipes import RECIPES
 from cluster.runlog import read_metrics
@@ -98,6 +101,19 @@ def test_three_steps_of_every_stage_and_the_evaluation(head: str, tmp_path: Path
     (validated,) = (record["validation"] for record in read_metrics(run) if "validation" in record)
     assert validated[recipe.finetune.select] is not None, "what the checkpoint is chosen by"
     assert (run / "report.html").is_file() and (run / "model" / "model.safetensors").is_file()
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+
+
+@pytest.mark.parametrize("line", re.findall(r"^python cluster/train\.py ?(.*(?:\\\n.*)*)$", PAGE, re.M))
+def test_the_commands_of_the_page_are_understood(line: str) -> None:
+    parse(shlex.split(line, comments=True))
+
+
+def test_the_page_names_every_recipe() -> None:
+    (table,) = re.findall(r"^\| recipe \|.*\n((?:\|.*\n)+)", PAGE, re.M)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in table.splitlines()))) == sorted(RECIPES)
 
 
 def stage(recipe: str, name: str):

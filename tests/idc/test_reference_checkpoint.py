@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections import OrderedDict, defaultdict
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from idc.captioner import Captioner
 from idc.tokenizer import SPECIAL
 from shards.vocabulary import train_tokenizer
 
+METHOD = Path(__file__).parents[2] / "docs" / "method.md"
 SIZE = (48, 64)
 TEXTS = ["the red cube has disappeared", "the blue ball moved to the left", "there is no change"]
 # What the command cannot read off the file: the small models of these tests see another backbone.
@@ -229,6 +232,13 @@ def test_models_that_the_reference_has_no_place_for(make_folder, tmp_path, capsy
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1
     assert not (tmp_path / "x.pt").exists() and not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize("line", re.findall(r"^python -m idc\.reference (--.+)$", METHOD.read_text(), re.M))
+def test_the_commands_of_the_page_lack_nothing_but_their_files(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(*shlex.split(line)) == 2
+    assert re.search("no such (weight file|folder)", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
