@@ -118,7 +118,11 @@ def main(arguments: Sequence[str]) -> int:
         ready = [row for row in rows if row.epoch]
         outputs = {row.name: output_sum(row.epoch(0)) for row in ready}  # which also warms the page cache
         for name, output in outputs.items():
-            assert output == outputs[BARE], f"{name} gives other pairs than the bare loop: {output}, {outputs[BARE]}"
+            if output != outputs[BARE]:
+                raise DataError(
+                    f"{data.tars[0].parent}: {name} gives {output} (pairs, sums), the bare loop {outputs[BARE]}; photos "
+                    f"that EXIF turns cannot be compared, give a folder without"
+                )
         busy, clock = measure(ready, options.repeats)
 
     height, width, _ = data.stream.images(0)["before"].shape
