@@ -120,8 +120,8 @@ def main(arguments: Sequence[str]) -> int:
         for name, output in outputs.items():
             if output != outputs[BARE]:
                 raise DataError(
-                    f"{data.tars[0].parent}: {name} gives {output} (pairs, sums), the bare loop {outputs[BARE]}; photos "
-                    f"that EXIF turns cannot be compared, give a folder without"
+                    f"{data.tars[0].parent}: {name} gives {output} (pairs, sums), the bare loop {outputs[BARE]}; "
+                    f"photos that EXIF turns cannot be compared, give a folder without"
                 )
         busy, clock = measure(ready, options.repeats)
 
