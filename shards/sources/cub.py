@@ -1,6 +1,7 @@
 """CUB-200-2011 (Wah et al. 2011) in the layout it is published in, with the sentences of Reed et al. (2016) if there.
 
-images.txt, image_class_labels.txt, train_test_split.txt and classes.txt have an id and a value in each line;
+images.txt, image_class_labels.txt, train_test_split.txt and classes.txt have an id and a value in each line (without
+classes.txt, which some copies lack, classes are called after the folders of their photos);
 images/CLASS/PHOTO.jpg; text_c10/CLASS/PHOTO.txt, where there is one, has a sentence about the photo in each line. A
 photo gives a class sample, and a photo sample where it has sentences. The published split has train and test alone.
 """
@@ -26,16 +27,18 @@ class CubSource:
     """Records and images of a CUB-200-2011 folder, or of one of the same layout."""
 
     name = "cub"
+    needed = (PHOTOS, LABELS, SPLIT)
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self.dropped: dict[str, int] = {}
         self.lost: list[str] = []
-        require(self.root, (PHOTOS, LABELS, SPLIT, CLASSES, IMAGES), f"a folder in the layout of {self.name}")
+        require(self.root, (*self.needed, IMAGES), f"a folder in the layout of {self.name}")
 
     def describe(self) -> dict:
         """What the records depend on, for a manifest: digests of the tables and the sentences."""
-        described = {"annotations_sha256": digest(self.root, (PHOTOS, LABELS, SPLIT, CLASSES))}
+        tables = [name for name in (PHOTOS, LABELS, SPLIT, CLASSES) if (self.root / name).exists()]
+        described = {"annotations_sha256": digest(self.root, tables)}
         if self._has_captions():
             paths = (path for path in self.root.glob(f"{CAPTIONS}/*/*.txt") if path.is_file())
             files = sorted(path.relative_to(self.root).as_posix() for path in paths)
@@ -44,12 +47,12 @@ class CubSource:
 
     def classes(self) -> list[str]:
         """Names of the classes that have photos, in the order of the published class ids: "Black footed Albatross"."""
-        names = self._table(CLASSES)
+        names = self._class_names()
         return [_readable(names[published]) for published in self._class_ids()]
 
     def records(self, workers: int = 1) -> list[Record]:
         """Class and photo samples in the order of images.txt. `workers` makes no difference."""
-        labels, flags, names = self._table(LABELS), self._table(SPLIT), self._table(CLASSES)
+        labels, flags, names = self._table(LABELS), self._table(SPLIT), self._class_names()
         class_ids = self._class_ids()
         has_captions = self._has_captions()
         losses = Losses()
@@ -111,9 +114,19 @@ class CubSource:
         lines = (" ".join(line.replace("\ufffd", " ").split()) for line in read_text(self.root, name).split("\n"))
         return tuple(line for line in lines if line)
 
+    def _class_names(self) -> dict[str, str]:
+        """Published id -> name."""
+        if (self.root / CLASSES).exists() or CLASSES in self.needed:
+            return self._table(CLASSES)
+        labels, names = self._table(LABELS), {}
+        for number, photo in self._table(PHOTOS).items():
+            if number in labels:
+                names.setdefault(labels[number], os.path.dirname(photo) or labels[number])
+        return names
+
     def _class_ids(self) -> dict[str, int]:
         """Published id -> our id: places in the numerical order of the ids that photos are listed with."""
-        listed = set(self._table(LABELS).values()) & self._table(CLASSES).keys()
+        listed = set(self._table(LABELS).values()) & self._class_names().keys()
         return {published: place for place, published in enumerate(sorted(listed, key=lambda id: (len(id), id)))}
 
     def _table(self, name: str) -> dict[str, str]:

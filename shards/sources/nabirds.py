@@ -6,10 +6,11 @@ are places in the numerical order of the published ids of these, and so the same
 
 from __future__ import annotations
 
-from shards.sources.cub import CubSource
+from shards.sources.cub import CLASSES, CubSource
 
 
 class NABirdsSource(CubSource):
     """Records and images of an NABirds folder: class samples."""
 
     name = "nabirds"
+    needed = (*CubSource.needed, CLASSES)  # its folders are called after numbers

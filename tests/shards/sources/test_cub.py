@@ -80,6 +80,14 @@ def test_a_photo_with_sentences_gives_a_class_and_a_photo_sample(birds, tmp_path
     assert classes.metadata(classes.find("class-3"))["class_id"] == 2
 
 
+def test_without_their_table_classes_are_called_after_the_folders(birds):
+    expected = CubSource(birds).records()
+    (birds / "classes.txt").unlink()
+    source = CubSource(birds)
+    assert source.classes() == ["Black footed Albatross", "Laysan Albatross", "Groove billed Ani"]
+    assert source.records() == expected and "annotations_sha256" in source.describe()
+
+
 def test_what_is_missing_is_counted_and_listed(birds):
     (birds / "images" / PHOTOS["1"][0]).unlink()
     (birds / "images" / PHOTOS["2"][0]).write_text("<html>not found</html>")
@@ -126,7 +134,7 @@ def test_the_place_of_the_folder_does_not_matter_but_its_text_does(birds, tmp_pa
     [
         (lambda root: shutil.rmtree(root), "no such folder"),
         (lambda root: shutil.rmtree(root / "images"), "images is missing"),
-        (lambda root: (root / "classes.txt").unlink(), "classes.txt is missing"),
+        (lambda root: (root / "images.txt").unlink(), "images.txt is missing"),
         (lambda root: edit(root, "images.txt", "2 001", "1 001"), "images.txt, line 2: the id 1 comes again"),
         (lambda root: edit(root, "train_test_split.txt", "2 1", "2"), "train_test_split.txt, line 2: '2' stands alone"),
         (lambda root: edit(root, "images.txt", "2 001", "../2 001"), "images.txt, line 2: '../2' is no id"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from shards.errors import DataError
 from shards.pack import main
 from shards.reader import Folder
 from shards.verify import verify
@@ -49,3 +50,9 @@ def test_a_missing_photo_does_not_renumber_the_classes(birds, tmp_path):
     folder = Folder.open(tmp_path / "out")
     assert len(folder.manifest["classes"]) == 3 and sum(folder.manifest["dropped"].values()) == 1
     assert folder.stream("class", "train").metadata(0)["class_id"] == 1
+
+
+def test_its_folders_do_not_name_classes(birds, tmp_path):
+    (birds / "classes.txt").unlink()
+    with pytest.raises(DataError, match="classes.txt is missing"):
+        main(["nabirds", "--root", str(birds), "--out", str(tmp_path / "out")])
