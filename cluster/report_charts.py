@@ -22,7 +22,7 @@ def line_chart(
         return ""
     shown = running_mean(points) if smooth else list(points)
     highest_step = max(x for x, _ in points)
-    low, high, ticks = _axis([*(y for _, y in shown), *([0.0] if from_zero else [])])
+    low, high, ticks = axis([*(y for _, y in shown), *([0.0] if from_zero else [])])
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = LEFT + (WIDTH - LEFT - RIGHT) * (x / highest_step if highest_step else 0.5)
@@ -33,7 +33,7 @@ def line_chart(
     for tick in ticks:
         _, y = place(0, tick)
         parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" class="grid"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" class="tick end">{_number(tick)}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" class="tick end">{short_number(tick)}</text>')
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 6}" class="tick">0</text>')
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" class="tick end">{highest_step:,.0f} steps</text>')
     if smooth:
@@ -42,14 +42,14 @@ def line_chart(
     last = shown[-1]
     x, y = place(*last)
     parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" class="dot"/>')
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="15" class="value end">{_number(last[1], 3)}</text>')
+    parts.append(f'<text x="{WIDTH - RIGHT}" y="15" class="value end">{short_number(last[1], 3)}</text>')
     for step, value in points:
         if mark is not None and step == mark:
             x, y = place(step, value)
             parts.append(
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5.5" class="ring"><title>chosen: {value:.1f}</title></circle>'
             )
-    label = f"{title}: from {_number(points[0][1], 3)} to {_number(last[1], 3)} in {highest_step:.0f} steps"
+    label = f"{title}: from {short_number(points[0][1], 3)} to {short_number(last[1], 3)} in {highest_step:.0f} steps"
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label, quote=True)}" class="chart">'
         + "".join(parts)
@@ -108,7 +108,7 @@ def _path(points: Points, place) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in kept))
 
 
-def _axis(values: Sequence[float]) -> tuple[float, float, list[float]]:
+def axis(values: Sequence[float]) -> tuple[float, float, list[float]]:
     """(lowest, highest, ticks at round numbers) that hold all values."""
     low, high = min(values), max(values)
     if high - low < 1e-9:
@@ -123,7 +123,7 @@ def _axis(values: Sequence[float]) -> tuple[float, float, list[float]]:
     return first, first + count * step, [first + number * step for number in range(count + 1)]
 
 
-def _number(value: float, digits: int = 2) -> str:
+def short_number(value: float, digits: int = 2) -> str:
     if value == 0:
         return "0"
     if abs(value) < 1e-3 or abs(value) >= 1e5:

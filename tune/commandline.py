@@ -1,0 +1,192 @@
+"""The command line of `tune/sweep.py`: a recipe, the sweep's own options, values and ranges of any other option."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from cluster.checkpoint import write_whole
+from cluster.commandline import DEFAULT_RECIPE, load_recipe, read_config, read_words
+from cluster.config import Config, is_harmless, validate
+from cluster.errors import ConfigError
+from cluster.options import differences, nearest, override, show, to_yaml
+from cluster.runfolder import find_root
+from tune.dimension import SYNTAX, is_range, option_values
+from tune.plan import GRID, PBT, SEARCHES, SWEEPS, TPE, Plan
+from tune.points import grid_size, how_many_left
+from tune.space import apply_options, setting_of
+from tune.table import Table
+
+USAGE = "usage: python tune/sweep.py [RECIPE] [--trials N] [--add N] [--search S] [--resume] [--OPTION VALUE|RANGE]..."
+HELP = f"""{USAGE}
+
+Trains a recipe many times with other loss weights, temperatures and so on, and reports what they do to CIDEr on the
+validation split. The same command again goes on where it was stopped, and does nothing twice.
+
+  --trials N       trials of the sweep, of a population its members [16; a grid: all its points]
+  --add N          more trials, once all that were asked for are there
+  --search S       tpe: Optuna's TPE; random; grid: all combinations of choices; pbt: population based training [tpe]
+  --resume         goes on with the sweep --name (or of the recipe) without repeating its options
+  --name NAME      of the folder, runs/sweeps/NAME [the recipe's name]
+  --OPTION VALUE   any option of cluster/train.py, in all trials; of one that is varied: it is not
+  --OPTION RANGE   varies it: {SYNTAX}
+"""
+FILE, CONFIG = "sweep.yaml", "config.yaml"
+DEFAULT_TRIALS = 16
+CODE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the user asked for."""
+
+    plan: Plan
+    recipe: str
+    given: tuple[tuple[str, str], ...]  # options and ranges as they were typed
+    target: int  # trials in all
+    help: bool = False
+
+
+def parse(arguments: Sequence[str]) -> Sweep:
+    """The sweep, looked up and checked, compared with what its folder says. ConfigError for whatever cannot be meant.
+
+    Nothing is written.
+    """
+    words = read_words(arguments, USAGE, flags=("resume",))
+    options = dict(words.options)
+    own = {name: options.pop(name) for name in ("trials", "add", "search", "name") if name in options}
+    root = find_root(options.get("root", ""), CODE)
+    given = tuple(option for option in options.items() if option[0] != "root")
+    recipe, search = words.recipe or DEFAULT_RECIPE, own.get("search", TPE)
+    name = own.get("name") or load_recipe(recipe).name
+    saved = _saved(root / "runs" / SWEEPS / name)
+    if "resume" in words.flags:
+        if saved is None:
+            raise ConfigError(f"--resume: there is no sweep {root / 'runs' / SWEEPS / name}; leave --resume out")
+        left = [*dict(given), *(["search"] if "search" in own else [])]
+        if left:
+            raise ConfigError(f"--resume takes the options of the first command: leave out --{left[0]}")
+        recipe, given, search = saved["recipe"], tuple(map(tuple, saved["given"])), saved["search"]
+    if search not in SEARCHES:
+        raise ConfigError(f"--search {search!r} is not a search{nearest(search, SEARCHES)}")
+    plan = _plan(recipe, given, name, root, search)
+    target = _target(plan, own, saved)
+    if saved is not None:
+        _check_same(plan, saved)
+    return Sweep(plan, recipe, given, target, "help" in words.flags)
+
+
+def _plan(recipe: str, given: Sequence[tuple[str, str]], name: str, root: Path, search: str) -> Plan:
+    config = load_recipe(recipe)
+    if "cluster.workers" not in dict(given):
+        # One worker each trains more trials in the same time than several that wait for each other.
+        config = override(config, [("cluster.workers", "1")])
+    config, dimensions = apply_options(config, given)
+    config = dataclasses.replace(config, name=name)
+    validate(config)
+    if not config.finetune.steps or not config.finetune.validate_every:
+        raise ConfigError("a sweep compares validation scores: set --finetune.steps and --finetune.validate_every")
+    if search == PBT:
+        elsewhere = [one.name for one in dimensions if not one.name.startswith("finetune.")]
+        asked = [option for option in elsewhere if is_range(dict(given).get(option, ""))]
+        if asked:
+            raise ConfigError(f"--{asked[0]}: PBT goes by validation scores, so it can vary --finetune options alone")
+        dimensions = tuple(one for one in dimensions if one.name not in elsewhere)
+        # Others may go on from any checkpoint that was scored.
+        kept = config.finetune.steps // config.finetune.validate_every + 1
+        config = override(config, [("finetune.keep", str(max(kept, config.finetune.keep)))])
+    if not dimensions:
+        raise ConfigError(f"nothing is varied: give an option a range, {SYNTAX}")
+    return Plan(name, root, config, dimensions, search)
+
+
+def _target(plan: Plan, own: dict[str, str], saved: dict | None) -> int:
+    numbers = {}
+    for option in ("trials", "add"):
+        text = own.get(option)
+        if text is not None and not (text.isascii() and text.isdigit() and int(text) > 0):
+            raise ConfigError(f"--{option} {text!r} must be a whole number above 0")
+        numbers[option] = int(text) if text else None
+    if numbers["add"] and numbers["trials"]:
+        raise ConfigError("--add is to what was asked for before: leave out --trials")
+    if plan.search == GRID:
+        size = grid_size(plan.dimensions)
+        if numbers["add"]:
+            raise ConfigError(f"--add: a grid has its {size} points and no more")
+        return min(numbers["trials"] or size, size)
+    if numbers["add"]:
+        if saved is None:
+            raise ConfigError("--add: there is no such sweep yet; give --trials")
+        # The same command again after a kill adds nothing: it goes on with what it had added.
+        reached = how_many_left(plan, Table(plan.folder), saved["trials"]) == 0
+        return saved["trials"] + (numbers["add"] if reached else 0)
+    return numbers["trials"] or (saved["trials"] if saved else DEFAULT_TRIALS)
+
+
+def _saved(folder: Path) -> dict | None:
+    """What the sweep's folder says it does; None where it has not begun."""
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        saved = yaml.safe_load(path.read_bytes())
+        _ = saved["recipe"], saved["given"], saved["search"], saved["trials"], saved["space"]
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+        raise ConfigError(f"{path} is not a sweep's; choose another --name") from None
+    return saved | {"config": read_config(folder / CONFIG)}
+
+
+def _check_same(plan: Plan, saved: dict) -> None:
+    space = {one.name: str(one) for one in plan.dimensions}
+    for name, new, old in [
+        ("search", plan.search, saved["search"]),
+        *((name, space.get(name, "fixed"), saved["space"].get(name, "fixed")) for name in space | saved["space"]),
+        *differences(_comparable(plan.config), _comparable(saved["config"])),
+    ]:
+        if new != old and not is_harmless(name):
+            raise ConfigError(
+                f"{plan.folder} was begun with --{name} {_text(old)} and this command has {_text(new)}: give the old "
+                f"value to go on, or another --name to begin anew"
+            )
+
+
+def _comparable(config: Config) -> Config:
+    return dataclasses.replace(config, root="")
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else show(value)
+
+
+def save(sweep: Sweep) -> None:
+    """Writes what the sweep does into its folder."""
+    plan = sweep.plan
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    write_whole(plan.folder / CONFIG, to_yaml(plan.config))
+    space = {one.name: str(one) for one in plan.dimensions}
+    saved = {"recipe": sweep.recipe, "given": [list(one) for one in sweep.given], "search": plan.search,
+             "trials": sweep.target, "space": space}  # fmt: skip
+    write_whole(plan.folder / FILE, yaml.safe_dump(saved, sort_keys=False, width=120))
+
+
+def command_of(sweep: Sweep, values: dict) -> list[str]:
+    """The command that trains and evaluates the recipe with a trial's values."""
+    plan = sweep.plan
+    words = ["python", "cluster/train.py", sweep.recipe, "--name", f"{plan.name}-best"]
+    fixed = dict(option for option in sweep.given if not is_range(option[1]))
+    settings = [(option, value) for name, value in fixed.items() for option in setting_of(name)]
+    if "cluster.workers" not in fixed:
+        settings.append(("cluster.workers", "1"))
+    for option, value in settings + option_values(plan.dimensions, values):
+        words += [f"--{option}", value]
+    return words
+
+
+def best_recipe(sweep: Sweep, values: dict) -> str:
+    """The same as a YAML file that `cluster/train.py` takes for a recipe."""
+    config = dataclasses.replace(sweep.plan.config_of(values), name=f"{sweep.plan.name}-best", root="")
+    return to_yaml(config)

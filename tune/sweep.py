@@ -1,0 +1,177 @@
+"""Sweeps: `python tune/sweep.py [RECIPE] [--trials N] [--search tpe|random|grid|pbt] [--resume] [--OPTION RANGE]...`
+
+Ray Tune over trials that are ordinary runs of cluster/train.py, each with its own run folder below
+runs/sweeps/NAME/trials. A sweep that was stopped, even by kill -9, goes on when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # `python tune/sweep.py` puts tune/ on the path, whose modules are not top-level ones
+    sys.path[0] = str(ROOT)
+# Read when Ray is imported. No CSV, JSON and TensorBoard copies of results, and Ctrl-C means the end.
+os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1",
+               "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_AIR_NEW_OUTPUT": "0"}  # fmt: skip
+
+from cluster import launch, prepare  # noqa: E402
+from cluster.errors import ConfigError, TrainingError  # noqa: E402
+from cluster.pipeline import say  # noqa: E402
+from shards.errors import run_main  # noqa: E402
+from tune.commandline import HELP, Sweep, parse, save  # noqa: E402
+from tune.plan import Plan, shared_stages  # noqa: E402
+from tune.points import how_many_left  # noqa: E402
+from tune.process import locked  # noqa: E402
+from tune.report import write_report  # noqa: E402
+from tune.table import Table  # noqa: E402
+
+TRIAL_MEMORY = 768 * 2**20  # bytes of a trial's actor and driver, which are on the first node
+HEAD = "node:__internal_head__"  # a resource that Ray gives to the first node of every cluster, 1 of it
+GRAIN = 10_000  # Ray counts resources in units of 1 / GRAIN
+PRETRAINING_THREADS = 4  # more gain nothing at the batch sizes of a sweep
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the sweep; exit code 0, 1 where it failed or no trial has a score, 2 (by run_main) for mistakes."""
+    sweep = parse(arguments)
+    if sweep.help:
+        print(HELP)
+        print(f"Varied in the recipe {sweep.recipe!r}:")
+        for one in sweep.plan.dimensions:
+            print(f"  {'--' + one.name:32} {one}")
+        return 0
+    try:
+        with locked(sweep.plan.folder, "sweep", 5):
+            return run(sweep)
+    except TrainingError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+def run(sweep: Sweep) -> int:
+    """Trials that are left, then the report."""
+    plan = sweep.plan
+    save(sweep)
+    table = Table(plan.folder)
+    left = how_many_left(plan, table, sweep.target)
+    say(
+        f"sweep {plan.folder}: {left} of {sweep.target} trials to run, {len(plan.dimensions)} dimensions, {plan.search}"
+    )
+    if left:
+        prepare.main([*_recipe_of(plan)])
+        try:
+            _tune(sweep, table, left)
+        finally:
+            shutil.rmtree(plan.folder / launch.RAY_FOLDER, ignore_errors=True)
+    best = write_report(sweep, table)
+    if best is None:
+        say("no trial has a score: see the output of the trials in " + str(plan.folder / "output"))
+        return 1
+    say(f"best: {best.key}, CIDEr {best.best:.1f} on validation, at step {max(best.scores, key=best.scores.get)}")
+    say(f"report {plan.folder / 'report.html'}; the winner is a recipe: {plan.folder / 'best.yaml'}")
+    return 0
+
+
+def _recipe_of(plan: Plan) -> list[str]:
+    """The sweep's configuration as arguments of a command: data are made once, before any trial asks for them."""
+    return [str(plan.folder / "config.yaml"), "--root", str(plan.root)]
+
+
+def _tune(sweep: Sweep, table: Table, left: int) -> None:
+    plan = sweep.plan
+    threads = os.environ.get("OMP_NUM_THREADS")
+    launch.start_ray(plan.config.cluster)
+    # Ray reads its environment when it is imported.
+    import ray
+    from ray import tune
+
+    from tune.algorithm import scheduler_of, search_of
+    from tune.process import Ray
+    from tune.record import Recorder
+    from tune.trial import SweepTrial, pretrain
+
+    try:
+        for name in ("ray.tune", "ray.train"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # a trial's failure is a line of ours
+        slots = slots_of(ray.nodes(), plan)
+        address = Ray(ray.get_runtime_context().gcs_address, threads)
+        say(f"{slots} trial{'s' if slots > 1 else ''} at once")
+        table.session(slots)
+        shared = shared_stages(plan.config, plan.dimensions)
+        if shared and not _touched(plan, shared):
+            say(f"pre-training that all trials share: {', '.join(shared)}")
+            pretrain(_with_all_cpus(plan, ray.nodes()), {one.name: one.at(0) for one in plan.dimensions}, address)
+        trainable = tune.with_resources(
+            tune.with_parameters(SweepTrial, plan=plan, ray=address),
+            # No CPU, or the workers of the trial would not find enough; never more of them than there is room for.
+            {"CPU": 0, HEAD: GRAIN // slots / GRAIN},
+        )
+        search = search_of(plan, table, sweep.target)
+        listed = isinstance(search, tune.search.BasicVariantGenerator)
+        tuner = tune.Tuner(
+            trainable,
+            param_space=dict.fromkeys([*(one.name for one in plan.dimensions), "run"]) if listed else {},
+            tune_config=tune.TuneConfig(
+                search_alg=search, scheduler=scheduler_of(plan, table), num_samples=left, reuse_actors=True,
+                max_concurrent_trials=None if listed else slots,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="tune", storage_path=str(plan.folder / launch.RAY_FOLDER), verbose=0,
+                callbacks=[Recorder(plan, table)],
+            ),
+        )  # fmt: skip
+        tuner.fit()
+        table.close()
+    finally:
+        ray.shutdown()
+
+
+def _touched(plan: Plan, shared: Sequence[str]) -> bool:
+    """Whether a choice touches the shared stages, so that there are several of them, made by the trials."""
+    others = set(plan.config.stages) - set(shared)
+    return any(option.partition(".")[0] not in others for one in plan.dimensions for option in one.options)
+
+
+def _with_all_cpus(plan: Plan, nodes: Sequence[dict]) -> Plan:
+    """The same with as many threads a worker as a machine has for it, while nothing else runs."""
+    cluster = plan.config.cluster
+    if cluster.gpus_per_worker:
+        return plan
+    cpus = int(max(node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]) // cluster.workers)
+    threads = max(min(cpus, PRETRAINING_THREADS), cluster.threads)
+    cluster = dataclasses.replace(cluster, threads=threads)
+    return dataclasses.replace(plan, config=dataclasses.replace(plan.config, cluster=cluster))
+
+
+def slots_of(nodes: Sequence[dict], plan: Plan) -> int:
+    """How many trials there is room for at once on the nodes of a cluster, as `ray.nodes()` gives them.
+
+    ConfigError where there is none.
+    """
+    cluster = plan.config.cluster
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    workers = 0
+    for resources in alive:
+        room = int(resources.get("CPU", 0) / cluster.cpus_per_worker + 1e-6)
+        workers += min(room, int(resources.get("GPU", 0))) if cluster.gpus_per_worker else room
+    head = next(resources for resources in alive if HEAD in resources)
+    slots = min(workers // cluster.workers, int(head.get("memory", 0) // TRIAL_MEMORY), GRAIN)
+    if slots < 1:
+        raise ConfigError(
+            f"the Ray cluster has no room for a trial: {workers} workers of --cluster.cpus_per_worker "
+            f"{cluster.cpus_per_worker:g}, --cluster.workers {cluster.workers} wanted, and "
+            f"{head.get('memory', 0) / 2**20:.0f} MiB on its first node, {TRIAL_MEMORY // 2**20} wanted"
+        )
+    return slots
+
+
+if __name__ == "__main__":
+    run_main(main)
