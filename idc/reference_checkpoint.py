@@ -131,6 +131,7 @@ def export_checkpoint(folder: Path, out: Path, vocabulary: Path, form: Form) -> 
         _write(vocabulary, lambda partial: partial.write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8"))
         _write(out, lambda partial: torch.save(content, partial))
     except (OSError, RuntimeError) as error:
+        vocabulary.unlink(missing_ok=True)  # one without the other is of no use
         raise ReferenceFileError(f"{out} and {vocabulary}: {' '.join(str(error).split())}") from None
 
 

@@ -234,6 +234,13 @@ def test_models_that_the_reference_has_no_place_for(make_folder, tmp_path, capsy
     assert not (tmp_path / "x.pt").exists() and not (tmp_path / "x.json").exists()
 
 
+def test_a_file_that_cannot_be_written_leaves_nothing(make_folder, tmp_path, capsys):
+    out, vocabulary = tmp_path / "no" / "such" / "x.pt", tmp_path / "x.json"
+    assert run("--export", make_folder(), "--out", out, "--vocabulary", vocabulary) == 2
+    said = capsys.readouterr().err
+    assert "x.pt" in said and said.count("\n") == 1 and not vocabulary.exists()
+
+
 @pytest.mark.parametrize("line", re.findall(r"^python -m idc\.reference (--.+)$", METHOD.read_text(), re.M))
 def test_the_commands_of_the_page_lack_nothing_but_their_files(line, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
