@@ -29,7 +29,8 @@ validation split. The same command again goes on where it was stopped, and does 
 
   --trials N       trials of the sweep, of a population its members [16; a grid: all its points]
   --add N          more trials, once all that were asked for are there
-  --search S       tpe: Optuna's TPE; random; grid: all combinations of choices; pbt: population based training [tpe]
+  --search S       tpe: Optuna's TPE; random; grid: all combinations of the choices that are given, all else as in the
+                   recipe; pbt: population based training of --finetune options [tpe]
   --resume         goes on with the sweep --name (or of the recipe) without repeating its options
   --name NAME      of the folder, runs/sweeps/NAME [the recipe's name]
   --OPTION VALUE   any option of cluster/train.py, in all trials; of one that is varied: it is not
@@ -99,6 +100,9 @@ def _plan(recipe: str, given: Sequence[tuple[str, str]], name: str, root: Path, 
         # Others may go on from any checkpoint that was scored.
         kept = config.finetune.steps // config.finetune.validate_every + 1
         config = override(config, [("finetune.keep", str(max(kept, config.finetune.keep)))])
+    if search == GRID:
+        # All combinations of what is named; nobody wants those of twenty ranges.
+        dimensions = tuple(one for one in dimensions if one.name in dict(given))
     if not dimensions:
         raise ConfigError(f"nothing is varied: give an option a range, {SYNTAX}")
     return Plan(name, root, config, dimensions, search)
