@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Ray on a Slurm allocation: the job scripts source this and call `train` or `on_ray COMMAND...`; node.sh uses it too.
+# Ray on a Slurm allocation: the job scripts source this and call `train` or `sweep`; node.sh uses it too.
 #
 # What is particular to a site comes from the environment or slurm/site.env (see site.env.example).
 
@@ -70,6 +70,20 @@ derive() { # ARGUMENTS...: DERIVED, the options about workers that follow from t
   given data.pack_workers "$@" >/dev/null || DERIVED+=(--data.pack_workers "$CPUS")
 }
 
+derive_trial() { # ARGUMENTS...: DERIVED of a sweep, whose trials, of one worker each, share the allocation
+  local gpus
+  DERIVED=()
+  case " $* " in *" --resume "*) return 0 ;; esac # the sweep has kept what it was begun with
+  if ! gpus=$(given cluster.gpus_per_worker "$@"); then
+    gpus=$((GPUS > 0 ? 1 : 0))
+    DERIVED+=(--cluster.gpus_per_worker "$gpus")
+  fi
+  if [ "$gpus" != 0 ] && [ "$GPUS" != 0 ] && ! given cluster.cpus_per_worker "$@" >/dev/null; then
+    DERIVED+=(--cluster.cpus_per_worker "$((CPUS > GPUS ? CPUS / GPUS : 1))")
+  fi
+  given data.pack_workers "$@" >/dev/null || DERIVED+=(--data.pack_workers "$CPUS")
+}
+
 show_plan() { # COMMAND...: what is about to be run, and on what
   local memory="the nodes' own memory"
   [ "$MEMORY" = 0 ] || memory="$MEMORY MiB of memory"
@@ -81,15 +95,25 @@ show_plan() { # COMMAND...: what is about to be run, and on what
   say "command  $*"
 }
 
-check_options() { # ARGUMENTS...: the driver's own word on its options, before anything is started
-  "${PYTHON[@]}" "$CODE/cluster/train.py" "$@" --help >/dev/null
+check_options() { # SCRIPT ARGUMENTS...: the driver's own word on its options, before anything is started
+  "${PYTHON[@]}" "$CODE/$1" "${@:2}" --help >/dev/null
+}
+
+drive() { # SCRIPT ARGUMENTS...: the script with these arguments and DERIVED, beside a Ray of all nodes
+  check_options "$@" "${DERIVED[@]}" || fail "of these, the allocation gave: ${DERIVED[*]}" $?
+  on_ray "${PYTHON[@]}" "$CODE/$1" "${@:2}" "${DERIVED[@]}"
 }
 
 train() { # ARGUMENTS...: cluster/train.py with these arguments on all nodes
   read_allocation
   derive "$@"
-  check_options "$@" "${DERIVED[@]}" || fail "of these, the allocation gave: ${DERIVED[*]}" $?
-  on_ray "${PYTHON[@]}" "$CODE/cluster/train.py" "$@" "${DERIVED[@]}"
+  drive cluster/train.py "$@"
+}
+
+sweep() { # ARGUMENTS...: tune/sweep.py with these arguments, its trials on all nodes
+  read_allocation
+  derive_trial "$@"
+  drive tune/sweep.py "$@"
 }
 
 free_ports() { # the first of 16 free ports: the job's own block, below those the kernel hands out, or a later one

@@ -19,7 +19,7 @@ export IDC_CODE=$CODE
 read -ra training <<<"${IDC_SBATCH:-}"
 read -ra packing <<<"${IDC_SBATCH_PACK:-}"
 # Nobody wants to hear of a misspelt option from the last job of four.
-check_options "$@"
+check_options cluster/train.py "$@"
 
 after=()
 for job in pack pretrain finetune evaluate; do

@@ -10,7 +10,7 @@ import numpy as np
 from tune.dimension import Dimension
 from tune.table import Trial
 
-TREES, REPEATS = 200, 20
+TREES, REPEATS = 100, 10
 FEWEST = 8  # trials below which nothing is said
 
 

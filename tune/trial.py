@@ -52,7 +52,7 @@ class SweepTrial(tune.Trainable):
         self._donor: Donor | None = None
         self._process: Run | None = None
         self._key, self._best, self._step = "", 0.0, 0
-        self._waiting: list[dict] = []  # validations that Tune has not seen
+        self._waiting: list[dict] = []  # validations that Tune has not seen, later ones than step
 
     def step(self) -> dict[str, Any]:
         """The next validation, as Tune wants it; the last one once the run has ended."""
@@ -91,22 +91,25 @@ class SweepTrial(tune.Trainable):
         while True:
             ended = self._process.ended()
             for record in self._log.read():
-                if "validation" in record and record["stage"] == STAGE and record["step"] > self._step:
+                if "validation" in record and record["stage"] == STAGE and record["step"] > self._last():
                     self._waiting.append(record)
-                    self._step = record["step"]
             # The last one waits for the end of the run, every other one for its checkpoint.
             if self._waiting and (ended or self._committed(self._waiting[0]["step"]) < steps):
                 record = self._waiting.pop(0)
+                self._step = record["step"]
                 score = record["validation"][METRIC]
                 if score is None:
                     raise TrainingError(f"validation gives no {METRIC}: more than one pair is needed")
                 self._best = score if self._plan.search == PBT else max(self._best, score)
-                done = record["step"] >= steps
+                done = self._step >= steps
                 state = {"state": FINISHED} if done else {}
-                return self._result(self._best, done=done, step=record["step"], score=score, **state)
+                return self._result(self._best, done=done, score=score, **state)
             if ended:
                 raise TrainingError(f"the run has ended after step {self._step} of {steps} without a score")
             time.sleep(POLL_S)
+
+    def _last(self) -> int:
+        return self._waiting[-1]["step"] if self._waiting else self._step
 
     def _committed(self, step: int) -> float:
         """The step, or infinity while its checkpoint is being written."""

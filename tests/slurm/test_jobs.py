@@ -107,11 +107,21 @@ def test_two_users_at_once_on_the_same_nodes(cluster: Slurm, with_data: Callable
     assert len(heads) == 2  # other ports
 
 
+def test_a_sweep_on_two_nodes(cluster: Slurm, with_data: Callable[[str], Path]) -> None:
+    folder = with_data(BOB) / "runs" / "sweeps" / "rates"
+    rates = ("--search", "grid", "--finetune.lr", "choice:0.001/0.002")
+    job = cluster.submit(BOB, NODES, "slurm/sweep.sh", *TINY, "--name", "rates", *rates)
+    assert cluster.wait(job)["ExitCode"] == "0:0", cluster.output(BOB, job)
+    assert "4 trials at once" in cluster.output(BOB, job)
+    assert len((folder / "results.csv").read_text().splitlines()) == 3 and (folder / "report.html").is_file()
+    assert cluster.left_behind(BOB) == []
+
+
 def _running(cluster: Slurm) -> list[str]:
     return cluster.run("root", "squeue", "-h", "-t", "running").stdout.splitlines()
 
 
-@pytest.mark.parametrize("script", ["pretrain", "finetune", "evaluate", "pack"])
+@pytest.mark.parametrize("script", ["pretrain", "finetune", "evaluate", "pack", "sweep"])
 def test_a_large_cluster_takes_the_scripts_as_they_are(cluster: Slurm, script: str) -> None:
     large = ("--partition=big", "--nodes=16", "--gpus-per-node=8", "--exclusive", "--time=2-00:00:00")
     done = cluster.run(ALICE, "sbatch", "--test-only", *large, f"slurm/{script}.sh")

@@ -65,6 +65,17 @@ def test_the_plan_of_the_chain(cluster: Slurm) -> None:
         assert word in command
 
 
+def test_the_plan_of_a_sweep_gives_each_trial_its_share_of_a_node(cluster: Slurm) -> None:
+    large = ("-p", "big", "--nodes=2", "--gpus-per-node=8", "--cpus-per-task=64", "slurm/sweep.sh", "tiny")
+    done = dryrun(cluster, *large, "--trials", "32", "--finetune.lr", "log:1e-4..1e-2")
+    assert done.returncode == 0, done.stderr
+    command = done.stderr.splitlines()[-1]
+    assert "tune/sweep.py tiny --trials 32 --finetune.lr log:1e-4..1e-2" in command
+    assert "--cluster.gpus_per_worker 1 --cluster.cpus_per_worker 8" in command and "cluster.workers" not in command
+    refused = dryrun(cluster, *large, "--finetune.lr", "log:0..1")
+    assert refused.returncode == 2 and "must begin above 0" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

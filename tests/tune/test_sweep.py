@@ -1,0 +1,218 @@
+"""Real sweeps of the recipe `tiny`: killed and gone on with on a running Ray cluster, and a population on a private one."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from servers import end, wait_until_it_listens
+
+from cluster.commandline import read_config
+from cluster.runlog import read_metrics
+from tune.table import DIVERGED, FINAL, FINISHED, REPLACED, STOPPED, Table
+
+ROOT = Path(__file__).resolve().parents[2]
+RAY = Path(sys.executable).with_name("ray")
+LIMIT_S = 240
+FAST = ["--log.wandb", "disabled", "--data.pack_workers", "1"]
+# The first learns nothing and finishes, the second diverges, the third forgets what pre-training left (CIDEr 0) and is
+# stopped at the first rung, where the first one's score is known.
+RATES = ["--search", "grid", "--finetune.lr", "choice:1e-6/1e30/0.01/1e-5", "--finetune.steps", "20"]
+LEFT_BEHIND = """
+import json, logging, ray
+from ray._private.state import actors
+ray.init(logging_level=logging.ERROR, log_to_driver=False)
+groups = [group["state"] for group in ray.util.placement_group_table().values()]
+alive = [actor["ActorClassName"] for actor in actors().values() if actor["State"] == "ALIVE"]
+print(json.dumps({"groups": groups, "alive": alive, "cpus": ray.available_resources().get("CPU")}))
+"""
+
+
+def command(home: Path, name: str, *options: str) -> list[str]:
+    return [sys.executable, "tune/sweep.py", "tiny", "--root", str(home), "--name", name, *FAST, *options]
+
+
+def run(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+
+
+def wait_for(what: str, found: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
+    deadline = time.monotonic() + limit_s
+    while not found():
+        assert time.monotonic() < deadline, f"no {what} after {limit_s} s"
+        time.sleep(0.05)
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Those that have a sweep's folder in their command line."""
+    return [one for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or [])]
+
+
+def without_times(path: Path) -> list[dict]:
+    times = ("samples_per_s", "steps_per_s", "data_wait", "memory", "seconds", "loss", "grad_norm")
+    return [{key: value for key, value in record.items() if key not in times} for record in read_metrics(path)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    """The environment of a user of a Ray cluster of one machine with two CPUs, started as by hand."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    # Short: socket paths end at 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        head = subprocess.Popen(
+            [RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false",
+             f"--temp-dir={folder}", "--object-store-memory=134217728", "--disable-usage-stats"],
+            env=environment | {"RAY_worker_niceness": "0"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            wait_until_it_listens(port, head, lambda: "ray start has ended")
+            yield environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+        finally:
+            end(head, limit_s=5)
+
+
+@dataclass
+class Killed:
+    """A sweep that was killed once and then finished by the same command."""
+
+    folder: Path
+    over: dict[str, float]  # trials that were over when it was killed -> when their metrics were last written
+    pretrained: float  # when those of the shared pre-training were
+    left: list[psutil.Process]  # processes a while after the kill
+    again: subprocess.CompletedProcess
+
+
+def written(run_folder: Path) -> float:
+    return (run_folder / "metrics.jsonl").stat().st_mtime
+
+
+@pytest.fixture(scope="module")
+def killed(home: Path, cluster: dict[str, str]) -> Killed:
+    folder = home / "runs" / "sweeps" / "rates"
+    with (home / "killed.txt").open("wb") as output:
+        first = subprocess.Popen(command(home, "rates", *RATES), cwd=ROOT, env=cluster, stdout=output, stderr=output)
+
+        def one_is_over_and_one_begun() -> bool:
+            assert first.poll() is None, (home / "killed.txt").read_text()
+            trials = Table(folder).trials.values()
+            return any(trial.state in FINAL for trial in trials) and any(t.state not in FINAL for t in trials)
+
+        wait_for("trial that is over", one_is_over_and_one_begun)
+        first.kill()
+        first.wait(10)
+    table = Table(folder)
+    over = {key: written(folder / "trials" / key) for key, trial in table.trials.items() if trial.state in FINAL}
+    (shared,) = (folder / "pretraining").iterdir()
+    pretrained = written(shared)
+    deadline = time.monotonic() + 30
+    while (left := processes_of(folder)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    again = run(command(home, "rates", *RATES), cluster)
+    return Killed(folder, over, pretrained, left, again)
+
+
+def test_the_same_command_finishes_a_killed_sweep(killed: Killed) -> None:
+    assert killed.again.returncode == 0, killed.again.stderr
+    trials = {trial.values["finetune.lr"]: trial for trial in Table(killed.folder).trials.values()}
+    states = {rate: trial.state for rate, trial in trials.items()}
+    assert (states["1e-6"], states["1e30"], states["0.01"]) == (FINISHED, DIVERGED, STOPPED), killed.again.stderr
+    assert states["1e-5"] in (FINISHED, STOPPED) and len(trials) == 4
+    assert "not finite" in trials["1e30"].reason and trials["0.01"].step == 5 and trials["1e-6"].step == 20
+    assert killed.left == [], "nothing of a killed sweep trains on"
+
+
+def test_a_finished_trial_is_not_run_again(killed: Killed) -> None:
+    table = Table(killed.folder)
+    assert killed.over and len(table.sessions) == 2
+    for key, when in killed.over.items():
+        assert len(table.trials[key].starts) == 1 and written(killed.folder / "trials" / key) == when
+    interrupted = [trial for trial in table.trials.values() if len(trial.starts) == 2]
+    assert interrupted and all(trial.key not in killed.over for trial in interrupted)
+
+
+def test_trials_share_one_pretraining(killed: Killed) -> None:
+    (shared,) = (killed.folder / "pretraining").iterdir()
+    assert {record["stage"] for record in read_metrics(shared)} == {"pretrain"} and written(shared) == killed.pretrained
+    for folder in (killed.folder / "trials").iterdir():
+        assert {record["stage"] for record in read_metrics(folder)} == {"finetune"}
+        assert read_config(folder / "config.yaml").finetune.start_from.endswith(shared.name)
+        assert not (folder / "predictions.jsonl").exists() and not (folder / "evaluations").exists(), "no test split"
+
+
+def test_nothing_is_left_on_the_cluster(killed: Killed, cluster: dict[str, str]) -> None:
+    def state() -> dict:
+        asked = run([sys.executable, "-c", LEFT_BEHIND], cluster)
+        assert asked.returncode == 0, asked.stderr
+        return json.loads(asked.stdout)
+
+    deadline = time.monotonic() + 30
+    while (found := state())["alive"] and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert found["groups"] and set(found["groups"]) == {"REMOVED"}
+    assert found["alive"] == [] and found["cpus"] == 2
+
+
+def test_the_report_is_there_and_the_command_then_does_nothing(killed: Killed, home: Path) -> None:
+    assert "finished" in (killed.folder / "report.html").read_text()
+    assert len((killed.folder / "results.csv").read_text().splitlines()) == 5
+    before = (killed.folder / "trials.jsonl").read_bytes()
+    again = run(command(home, "rates", *RATES), dict(os.environ))
+    assert again.returncode == 0 and "0 of 4 trials to run" in again.stderr
+    assert (killed.folder / "trials.jsonl").read_bytes() == before
+
+
+def test_the_winner_is_a_recipe_that_repeats_its_trial(killed: Killed, home: Path, cluster: dict[str, str]) -> None:
+    done = run([sys.executable, "cluster/train.py", str(killed.folder / "best.yaml"), "--root", str(home), "--stage",
+                "train"], cluster)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    again = home / "runs" / "rates-best"
+    best = max((t for t in Table(killed.folder).trials.values() if t.state == FINISHED), key=lambda t: t.best)
+    (shared,) = (killed.folder / "pretraining").iterdir()
+    trial = killed.folder / "trials" / best.key
+    assert without_times(again) == without_times(shared) + without_times(trial)
+    losses = [
+        [r["loss"]["caption"] for r in read_metrics(run) if r.get("task") == "finetune"] for run in (again, trial)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4), "though one had its pre-training from another run"
+
+
+def test_a_population_takes_over_checkpoints_and_changes_values(home: Path) -> None:
+    options = ["--search", "pbt", "--trials", "2", "--pretrain.steps", "0", "--finetune.steps", "200",
+               "--finetune.validate_every", "20", "--finetune.log_every", "20"]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = run(command(home, "population", *options), environment)
+    assert done.returncode == 0, done.stderr
+    folder = home / "runs" / "sweeps" / "population"
+    table = Table(folder)
+    taken = [trial for trial in table.trials.values() if trial.donor]
+    assert taken, done.stderr
+    for trial in taken:
+        donor = table.trials[trial.donor["run"]]
+        step = trial.donor["step"]
+        assert step in donor.scores and trial.member != donor.member and min(trial.scores) > step
+        changed = {name for name in trial.values if trial.values[name] != donor.values[name]}
+        assert changed & {"finetune.weights.changed", "finetune.weights.fda", "finetune.fda_temperature"}
+        own = read_config(folder / "trials" / trial.key / "config.yaml")
+        assert own.finetune.fda_temperature == trial.values["finetune.fda_temperature"]
+        records = read_metrics(folder / "trials" / trial.key)
+        assert min(record["step"] for record in records) > step, "it went on from the checkpoint"
+        before = [t for t in table.trials.values() if t.member == trial.member and t.number < trial.number]
+        assert before[-1].state == REPLACED
+    ends = {trial.member: trial for trial in table.trials.values()}
+    assert len(ends) == 2 and all(trial.state == FINISHED and trial.step == 200 for trial in ends.values())
+    assert processes_of(folder) == []
