@@ -1,4 +1,4 @@
-"""Writes what happens to trials into the table, and says it in a line each."""
+"""Writes what happens to trials into the table and the report, and says it in a line each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from ray.tune import Callback
 
 from cluster.pipeline import say
-from tune.plan import Plan
+from tune.commandline import Sweep
+from tune.report import write_report
 from tune.table import FAILED, FINAL, REPLACED, STOPPED, Table
 from tune.trial import place, read_pointer
 
@@ -16,8 +17,8 @@ from tune.trial import place, read_pointer
 class Recorder(Callback):
     """Ray Tune tells it, in the sweep's own process, so that one process writes the table."""
 
-    def __init__(self, plan: Plan, table: Table) -> None:
-        self._plan, self._table = plan, table
+    def __init__(self, sweep: Sweep, table: Table) -> None:
+        self._sweep, self._plan, self._table = sweep, sweep.plan, table
         self._run: dict[str, str] = {}  # Ray's id of a trial -> the run folder it works in
         self._member: dict[str, int] = {}  # the same -> member of the population
 
@@ -68,3 +69,4 @@ class Recorder(Callback):
             return
         self._table.end(known.key, state, reason)
         say(f"trial {known.number} ({known.key}) {state}" + (f": {reason}" if reason else ""))
+        write_report(self._sweep, self._table)  # a sweep may take days, and nobody knows whether it ends

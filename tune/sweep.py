@@ -125,7 +125,7 @@ def _tune(sweep: Sweep, table: Table, left: int) -> None:
             ),
             run_config=tune.RunConfig(
                 name="tune", storage_path=str(plan.folder / launch.RAY_FOLDER), verbose=0,
-                callbacks=[Recorder(plan, table)],
+                callbacks=[Recorder(sweep, table)],
             ),
         )  # fmt: skip
         tuner.fit()

@@ -1,4 +1,4 @@
-"""Real sweeps of the recipe `tiny`: killed and gone on with on a running Ray cluster, and a population on a private one."""
+"""Real sweeps of the recipe `tiny`: one killed and gone on with on a running Ray cluster, a population on its own."""
 
 from __future__ import annotations
 
