@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 
+from cluster.pointing import pack_map
 from cluster.samples import Samples
 from idc.generate import generate
 from idc.tokenizer import Tokenizer
 from idc.trunk import Trunk
+from idc.where import change_map
 from shards.errors import DataError
 
 # Fields of a sample's json that go with its prediction, where it has them: what scoring and the report need.
@@ -31,12 +33,14 @@ def predict(
     batch_size: int = 32,
     limit: int = 0,
     device: torch.device | str = "cpu",
+    maps: bool = False,
 ) -> list[dict]:
     """Captions of every world-th sample from `rank` on, of the first `limit` (0 = all).
 
     There is no communication in here, so ranks may have different numbers of samples; `merge` joins their lists.
     Each is {"index", "key", "caption", "log_probability", "changed_probability", "references", "id", "changed",
-    "change_type", "truth"}: index is the place in the split; the last four as far as the sample has them.
+    "change_type", "truth"}: index is the place in the split; the last four as far as the sample has them. maps: also
+    "map", what in the two images the caption is about (`cluster.pointing.pack_map`).
     """
     count = min(limit, len(samples)) if limit else len(samples)
     places = range(rank, count, world)
@@ -45,10 +49,11 @@ def predict(
         chunk = places[start : start + batch_size]
         images = {role: features.to(device) for role, features in samples.arrays(chunk).items()}
         made = generate(model, images, beam, length_penalty)
+        where = change_map(model, images, made.tokens).cpu().numpy() if maps else [None] * len(chunk)
         rows = zip(
-            chunk, made.tokens.tolist(), made.log_probability.tolist(), made.changed.tolist(), strict=True
+            chunk, made.tokens.tolist(), made.log_probability.tolist(), made.changed.tolist(), where, strict=True
         )  # fmt: skip
-        for place, ids, log_probability, changed in rows:
+        for place, ids, log_probability, changed, shares in rows:
             record = samples.record(place)
             prediction = {
                 "index": place,
@@ -58,6 +63,8 @@ def predict(
                 "changed_probability": round(changed, 4),
                 "references": record["captions"],
             }
+            if shares is not None:
+                prediction["map"] = pack_map(shares)
             predictions.append(prediction | {name: record[name] for name in _COPIED if name in record})
     return predictions
 

@@ -13,12 +13,14 @@ from cluster.config import Config
 from cluster.errors import ConfigError
 from cluster.evaluate import read_predictions
 from cluster.handover import best_checkpoint
+from cluster.pointing import where_scores
 from cluster.prepare import Data, Training, prepare_evaluation, prepare_training, with_sizes
 from cluster.report import write_report
 from cluster.runlog import Progress
 from cluster.scores import score, write_scores
 from cluster.vocabulary import training_captions
 from cluster.worker import Evaluation, Job
+from idc.canvas import Canvas
 from idc.export import FOLDER as MODEL_FOLDER
 from shards.reader import Folder
 from shards.tars import file_sha256
@@ -115,18 +117,21 @@ def _evaluation(folder: Path, config: Config, data: Data) -> Evaluation:
 def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
     """scores.json and report.html beside the predictions; a summary for the person who waits."""
     shards = Folder.open(evaluation.shards)
+    canvas = Canvas.of(Folder.open(evaluation.features).manifest["features"])
+    predictions = read_predictions(evaluation.predictions)
     best = best_checkpoint(folder, config)
     scores = score(
-        read_predictions(evaluation.predictions),
+        predictions,
         training_captions(shards, "pair"),  # what the constant baseline chooses from
         tokenizer=config.evaluate.tokenizer,
         seed=config.seed,
         checkpoint=str(best.folder.relative_to(folder)) if best else "",
     )
+    scores["where"] = where_scores(predictions, canvas)
     out = evaluation.predictions.parent
     write_scores(out / SCORES, scores)
     say(_summary(scores))
-    say(f"report {write_report(folder, out, shards, config.evaluate.split)}")
+    say(f"report {write_report(folder, out, shards, canvas, config.evaluate.split)}")
 
 
 def _summary(scores: dict) -> str:
@@ -135,11 +140,12 @@ def _summary(scores: dict) -> str:
     def number(value: float | None, digits: int = 1) -> str:
         return "-" if value is None else f"{value:.{digits}f}"
 
-    accuracy, skill = scores["accuracy"], scores["skill"]
+    accuracy, skill, pointing = scores["accuracy"], scores["skill"], scores["where"]["pointing_game"]
     return (
         f"CIDEr {number(scores['total']['CIDEr'])} (changed {number(scores['changed']['CIDEr'])}), "
         f"skill {number(skill['total'], 2)} (changed {number(skill['changed'], 2)}), accuracy "
         + ", ".join(f"{name} {number(accuracy[name])} %" for name in ("changed", "unchanged", "type", "object"))
+        + ("" if pointing is None else f", points at the change {number(pointing)} %")
     )
 
 

@@ -34,24 +34,23 @@ def blocks() -> Config:
             **OPEN, architecture="idc", d_model=128, heads=4, d_ff=512, cross_modal_blocks=2, cell_size=128,
             dropout=0.0, attention_dropout=0.0, max_length=32, layer_norm="standard", final_norm=True,
         ),
-        # What a region shows comes first: words about it cannot be learnt before. In one stage with the labels, MLM,
-        # MVCL and FDA delay the naming of objects; after them, and mostly MVCL, they do not (docs/method.md).
+        # What a region shows comes first: words about it cannot be learnt before (docs/method.md).
         pretraining={
             "regions": StageConfig(
                 steps=420, global_batch_size=96, micro_batch_size=48, ratios={"class_labels": 3, "photo_labels": 4},
                 weights={"labels": 0.3}, lr=2e-3, warmup_steps=40, checkpoint_every=420, log_every=4,
             ),
             "pretrain": StageConfig(
-                steps=120, global_batch_size=64, micro_batch_size=32,
-                ratios={"mvcl": 6, "mlm": 1, "fda": 1, "classify": 1, "photo_mvcl": 1, "photo_mlm": 1},
+                steps=150, global_batch_size=64, micro_batch_size=32,
+                ratios={"mlm": 2, "mvcl": 1, "fda": 1, "classify": 1, "photo_mlm": 1},
                 negatives=NegativesConfig(count=1), mvcl_temperature=0.1, fda_temperature=0.1,
-                contrastive_group=16, lr=1e-3, warmup_steps=40, checkpoint_every=120, log_every=2,
+                contrastive_group=16, lr=1e-3, warmup_steps=40, checkpoint_every=150, log_every=2,
             ),
         },
         finetune=FinetuneConfig(
-            steps=900, global_batch_size=64, micro_batch_size=32, ratios={"finetune": 6, "photo_labels": 1},
-            weights={"changed": 0.5, "labels": 0.1}, references=3, lr=1e-3, warmup_steps=40,
-            validate_every=180, checkpoint_every=450,
+            steps=720, global_batch_size=64, micro_batch_size=32, ratios={"finetune": 6, "photo_labels": 1},
+            weights={"changed": 0.5, "labels": 0.1, "fda": 0.1}, negatives=NegativesConfig(count=1),
+            fda_temperature=0.1, references=3, lr=1e-3, warmup_steps=40, validate_every=120, checkpoint_every=360,
         ),
         evaluate=EvaluateConfig(beam=3),
         cluster=ClusterConfig(precision="bf16"),

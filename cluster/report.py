@@ -12,12 +12,13 @@ from typing import Any
 
 from cluster.evaluate import read_predictions
 from cluster.report_charts import line_chart, skill_scale
-from cluster.report_gallery import Shown, card, drawn, example, extremes, judge
+from cluster.report_gallery import Pictures, Shown, card, drawn, example, extremes, judge
 from cluster.report_page import page
 from cluster.report_tables import accuracy_table, kind_name, number, score_table
 from cluster.runlog import read_metrics
+from idc.canvas import Canvas
 from shards.errors import DataError
-from shards.reader import Folder, Stream
+from shards.reader import Folder
 
 READING = (
     "CIDEr alone misleads: one sentence said of every pair scores high on it. Skill puts the model between the best "
@@ -26,26 +27,27 @@ READING = (
 )
 
 
-def write_report(run: Path, results: Path, shards: Folder, split: str) -> Path:
+def write_report(run: Path, results: Path, shards: Folder, canvas: Canvas, split: str) -> Path:
     """Writes results/report.html from results/scores.json and predictions.jsonl; returns its path.
 
     run: the run folder, for its curves and provenance. results: the same folder, or another in which another data set
-    was evaluated. shards: the images, of which `split` was captioned. Raises DataError where a file is missing.
+    was evaluated. shards: the images, of which `split` was captioned. canvas: what the maps of the predictions cover.
+    Raises DataError where a file is missing.
     """
     try:
         scores = json.loads((results / "scores.json").read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{results / 'scores.json'} cannot be read ({error}); run --stage evaluate first") from None
     shown = judge(read_predictions(results / "predictions.jsonl"))
-    stream = shards.stream("pair", split)
+    pictures = Pictures(shards.stream("pair", split), canvas, scores.get("where", {}).get("threshold"))
     metrics = read_metrics(run)
     body = "".join(
         (
             _head(run, results, shards, split, scores),
-            _top(scores, shown, stream),
+            _top(scores, shown, pictures),
             _scores(scores, shown),
             _curves(metrics, scores),
-            _gallery(shown, stream, scores),
+            _gallery(shown, pictures, scores),
             _about(run, scores),
         )
     )
@@ -67,7 +69,7 @@ def _head(run: Path, results: Path, shards: Folder, split: str, scores: Mapping[
     return f"<h1>{escape(results.name)}: what changed?</h1><p class='lead'>{lead}</p>"
 
 
-def _top(scores: Mapping[str, Any], shown: Sequence[Shown], stream: Stream) -> str:
+def _top(scores: Mapping[str, Any], shown: Sequence[Shown], pictures: Pictures) -> str:
     accuracy, skill = scores["accuracy"], scores["skill"]
     why, lacking = skill.get("reasons", {}), accuracy.get("reasons", {})
     tiles = [
@@ -78,9 +80,15 @@ def _top(scores: Mapping[str, Any], shown: Sequence[Shown], stream: Stream) -> s
         (_percent(accuracy["type"], lacking.get("type", "")), "of changed pairs: the right kind of change"),
         (_percent(accuracy["object"], lacking.get("object", "")), "of changed pairs: the right object too"),
     ]
+    where = scores.get("where", {})
+    if where.get("pointing_game") is not None:
+        tiles += [
+            (_percent(where["pointing_game"], ""), "of changed pairs: the sentence looks at the changed object"),
+            (_percent(where["iou"], ""), "overlap of the outlines with its pixels (IoU)"),
+        ]
     boxes = "".join(f'<div class="tile"><b>{value}</b><span>{label}</span></div>' for value, label in tiles)
     one = example(shown)
-    return f'<div class="top">{card(one, stream, large=True) if one else ""}<div class="tiles">{boxes}</div></div>'
+    return f'<div class="top">{card(one, pictures, large=True) if one else ""}<div class="tiles">{boxes}</div></div>'
 
 
 def _scores(scores: Mapping[str, Any], shown: Sequence[Shown]) -> str:
@@ -141,7 +149,7 @@ def _curves(metrics: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> 
     return f"<h2>Curves</h2><p class='note'>{note}</p>{''.join(parts)}" if parts else ""
 
 
-def _gallery(shown: Sequence[Shown], stream: Stream, scores: Mapping[str, Any]) -> str:
+def _gallery(shown: Sequence[Shown], pictures: Pictures, scores: Mapping[str, Any]) -> str:
     if not shown:
         return ""
     kinds = extremes(shown)
@@ -155,20 +163,23 @@ def _gallery(shown: Sequence[Shown], stream: Stream, scores: Mapping[str, Any]) 
         f'<button data-show="{escape(show)}" aria-pressed="{"false" if show else "true"}">{escape(label)}</button>'
         for show, label in buttons
     )
-    sections = [_section("Drawn at random", drawn(shown, scores.get("seed", 0)), stream)]
+    sections = [_section("Drawn at random", drawn(shown, scores.get("seed", 0)), pictures)]
     for kind, (best, worst) in kinds.items():
         name = kind_name(kind).capitalize()
         sections += [
-            _section(f"{name}: best by CIDEr", best, stream),
-            _section(f"{name}: worst by CIDEr", worst, stream),
+            _section(f"{name}: best by CIDEr", best, pictures),
+            _section(f"{name}: worst by CIDEr", worst, pictures),
         ]
-    note = "Bold: what the model said; below it: the references. Click a pair to switch its images."
+    note = (
+        "Bold: what the model said; below it: the references. Outlined: what the sentence is about. Click a pair to "
+        "switch its images."
+    )
     head = f'<h2>Gallery</h2><p class="note">{note}</p><div class="filter">{bar}</div>'
     return f'{head}<div id="gallery">{"".join(sections)}</div>'
 
 
-def _section(title: str, shown: Sequence[Shown], stream: Stream) -> str:
-    cards = "".join(card(one, stream) for one in shown)
+def _section(title: str, shown: Sequence[Shown], pictures: Pictures) -> str:
+    cards = "".join(card(one, pictures) for one in shown)
     return f'<section><h3>{escape(title)}</h3><div class="cards">{cards}</div></section>' if shown else ""
 
 

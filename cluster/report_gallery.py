@@ -10,9 +10,11 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops, ImageFilter
 
+from cluster.pointing import unpack_map
 from cluster.scores import change_of, says_change, truth_of, type_of
+from idc.canvas import Canvas
 from idc.cider import Cider
 from shards.blocks import grammar
 from shards.reader import Stream
@@ -22,6 +24,9 @@ JPEG_QUALITY = 82
 DRAWN = 12  # pairs shown at random
 EACH_WAY = 3  # best and worst pairs of each type
 REFERENCES = 2  # shown of each pair; the others are in a tooltip
+
+OUTLINE = (255, 0, 200)  # of what a sentence is about
+OUTLINED = 0.3  # share of a map's maximum that is outlined, where no better threshold is known
 
 # css class -> what a chip says
 VERDICTS = {
@@ -41,6 +46,29 @@ class Shown:
     kind: str | None  # change type, "none" for an unchanged pair, None = not known
     verdict: str | None
     cider: float | None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The images of a gallery. canvas: what maps cover; threshold: above which a map is outlined (cluster.pointing)."""
+
+    stream: Stream
+    canvas: Canvas
+    threshold: float | None = None
+
+    def of(self, prediction: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Both images; where the sentence says that something changed, what it is about is outlined."""
+        images = self.stream.images(self.stream.find(prediction["key"]))
+        where = unpack_map(prediction)
+        if where is None or not says_change(prediction["caption"]):
+            return images
+        level = (self.threshold or OUTLINED) * float(where.max())
+        for role, grid in zip(("before", "after"), where, strict=True):
+            small = _small(Image.fromarray(images[role]))
+            inside = Image.fromarray(self.canvas.on_image(grid, small.height, small.width) >= level)
+            ring = ImageChops.logical_xor(inside, inside.convert("L").filter(ImageFilter.MinFilter(3)).convert("1"))
+            images[role] = np.asarray(Image.composite(Image.new("RGB", small.size, OUTLINE), small, ring))
+        return images
 
 
 def judge(predictions: Sequence[Mapping[str, Any]]) -> list[Shown]:
@@ -106,11 +134,11 @@ def example(shown: Sequence[Shown]) -> Shown | None:
     return right[len(right) // 2] if right else (shown[0] if shown else None)
 
 
-def card(one: Shown, stream: Stream, large: bool = False) -> str:
+def card(one: Shown, pictures: Pictures, large: bool = False) -> str:
     """A pair as HTML: both images, the caption with its verdict, the references."""
     prediction = one.prediction
-    images = stream.images(stream.find(prediction["key"]))
-    pictures = "".join(
+    images = pictures.of(prediction)
+    figures = "".join(
         f'<figure><img src="{thumbnail(images[role])}" alt="{role} image" loading="lazy"/>'
         f"<figcaption>{role}</figcaption></figure>"
         for role in ("before", "after")
@@ -124,7 +152,7 @@ def card(one: Shown, stream: Stream, large: bool = False) -> str:
     return (
         f'<article class="card{" large" if large else ""}" data-kind="{escape(one.kind or "")}" '
         f'data-verdict="{one.verdict or ""}">'
-        f'<div class="pair" title="click: switch between the two images">{pictures}</div>'
+        f'<div class="pair" title="click: switch between the two images">{figures}</div>'
         f'<p class="said">{escape(prediction["caption"]) or "<i>nothing said</i>"}</p>{chip}'
         f'<p class="truth" title="{escape(" | ".join(references), quote=True)}">'
         f"{escape(' · '.join(references[:REFERENCES]))}{more}</p>"
@@ -134,11 +162,14 @@ def card(one: Shown, stream: Stream, large: bool = False) -> str:
 
 def thumbnail(pixels: np.ndarray) -> str:
     """A data URI of a small JPEG."""
-    image = Image.fromarray(pixels)
-    if image.width > THUMBNAIL:
-        image = image.resize(
-            (THUMBNAIL, max(1, round(image.height * THUMBNAIL / image.width))), Image.Resampling.LANCZOS
-        )
+    image = _small(Image.fromarray(pixels))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _small(image: Image.Image) -> Image.Image:
+    """At most THUMBNAIL pixels wide."""
+    if image.width <= THUMBNAIL:
+        return image
+    return image.resize((THUMBNAIL, max(1, round(image.height * THUMBNAIL / image.width))), Image.Resampling.LANCZOS)

@@ -281,7 +281,7 @@ def _caption(job: Job, evaluation: Evaluation, ranks: Ranks, device: torch.devic
     mine = predict(
         exported.model.to(device), samples, exported.tokenizer, rank=ranks.rank, world=ranks.world,
         beam=settings.beam, length_penalty=settings.length_penalty, batch_size=settings.batch_size,
-        limit=settings.limit, device=device,
+        limit=settings.limit, device=device, maps=True,
     )  # fmt: skip
     predictions = merge([ranks.gather(mine)])
     if ranks.first:

@@ -31,6 +31,7 @@ from idc.backbone_weights import (
     require_hub,
     tensors_sha256,
 )
+from idc.canvas import Canvas
 from idc.timm_import import import_timm
 
 # Images put through at once. On CPU the activations of 16 images stay in the cache: 560 images/s on one core, against
@@ -74,6 +75,7 @@ class Backbone:
         self.strides, self._indices = _choose_levels(reductions, tuple(strides))
         stride = self.strides[-1]
         self.canvas = tuple(-(-side // stride) * stride for side in self.size)  # height, width in pixels
+        self._place = Canvas(self.size, self.canvas).place
         self.grid = (self.canvas[0] // stride, self.canvas[1] // stride)
 
         model, self.mean, self.std = _build(name, weights, self.canvas if fixed_size else None)
@@ -85,6 +87,8 @@ class Backbone:
         model.prune_intermediate_layers(list(self._indices), prune_norm=False, prune_head=True)
         self.weights_sha256 = tensors_sha256(model.state_dict())
         self._normed = len(set(reductions)) == 1 and len(reductions) > 1  # transformers end in a norm, pyramids do not
+        # The same weights give other features under another padding of strided convolutions.
+        self.same_padding = any(type(module).__name__ == "Conv2dSame" for module in model.modules())
         self.channels = self._probe(model)
         self.dim = sum(count * (stride // level) ** 2 for count, level in zip(self.channels, self.strides, strict=True))
         self._model = self._prepare_model(model)
@@ -101,6 +105,7 @@ class Backbone:
         return {
             "backbone": self.name,
             "weights_sha256": self.weights_sha256,
+            "same_padding": self.same_padding,
             "grid": list(self.grid),
             "dim": self.dim,
             "size": list(self.size),
@@ -126,8 +131,8 @@ class Backbone:
             device,
             description["precision"] if _computes_bf16(torch.device(device)) else "fp32",
         )
-        for field in ("weights_sha256", "grid", "dim", "mean", "std"):
-            if backbone.describe()[field] != description[field]:
+        for field in ("weights_sha256", "same_padding", "grid", "dim", "mean", "std"):
+            if backbone.describe()[field] != description.get(field):
                 raise BackboneError(
                     f"the backbone {backbone.name} at hand differs in {field} from the one the model was trained with; "
                     "name the right weight file"
@@ -138,19 +143,13 @@ class Backbone:
         """uint8 RGB (H, W, 3) of any size -> uint8 of the canvas' size: fitted into `size`, edges replicated."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise BackboneError(f"an image is uint8 of shape (height, width, 3), not {image.dtype} {image.shape}")
-        top, left, height, width = self.place(*image.shape[:2])
+        top, left, height, width = self._place(*image.shape[:2])
         if image.shape[:2] != (height, width):
             image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
         if (height, width) == self.canvas:
             return image
         bottom, right = self.canvas[0] - top - height, self.canvas[1] - left - width
         return np.pad(image, ((top, bottom), (left, right), (0, 0)), mode="edge")
-
-    def place(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """(top, left, height, width), in pixels of the canvas, of an image of height x width pixels."""
-        scale = min(self.size[0] / height, self.size[1] / width)
-        fitted = max(1, round(height * scale)), max(1, round(width * scale))
-        return (self.canvas[0] - fitted[0]) // 2, (self.canvas[1] - fitted[1]) // 2, *fitted
 
     def features(self, images: Sequence[np.ndarray] | np.ndarray) -> Tensor:
         """B uint8 RGB images (H, W, 3), each of its own size -> float16 (B, N, F) in main memory."""
@@ -268,7 +267,9 @@ def _build(name: str, weights: str, size: tuple[int, int] | None) -> tuple[nn.Mo
 
     tensors = read_weights(path)
     if is_lite0_package_format(tensors):
-        model = timm.create_model(name)
+        # Trained where strided convolutions pad below and on the right alone. With timm's own padding of this model the
+        # cells of stride 8 and 16 look 7 and 13 pixels up and to the left of where they stand.
+        model = timm.create_model(name, pad_type="same", bn_eps=1e-3)
         try:
             model.load_state_dict(map_by_position(tensors, model))
         except BackboneError as error:

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--checkpoint", required=True, metavar="DIR", help="run folder (runs/NAME) or its model/")
     parser.add_argument("--beam", type=int, help="sentences kept while searching (default: as the run was evaluated)")
     parser.add_argument("--json", action="store_true", help="print probability and alternatives too, as JSON")
-    parser.add_argument("--heat-map", metavar="PNG", help="write the after image with the places that differ lit up")
+    parser.add_argument("--heat-map", metavar="PNG", help="write both images, what the sentence is about lit up")
     parser.add_argument(
         "--backbone-weights", default="", metavar="FILE", help="weights of the backbone, if not default"
     )
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         captioner = Captioner.load(options.checkpoint, backbone_weights=options.backbone_weights)
         caption = captioner.caption(options.before, options.after, options.beam)
         if options.heat_map:
-            _save(captioner.heat_map(caption, options.after), Path(options.heat_map))
+            _save(captioner.heat_map(caption, options.before, options.after), Path(options.heat_map))
     except ValueError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return USER_ERROR

@@ -16,7 +16,9 @@ from PIL import Image, ImageOps
 
 from idc import export
 from idc.backbone import Backbone
+from idc.canvas import Canvas, light_up
 from idc.generate import generate
+from idc.where import change_map
 
 ImageLike = str | Path | Image.Image | np.ndarray
 PIXEL_LIMIT = 64 * 1024 * 1024  # by the header, before anything is decoded
@@ -31,14 +33,14 @@ class Caption:
     """One pair captioned.
 
     changed_probability: that the images differ, by the model's changed/unchanged head. alternatives: sentences with
-    their log-probability, best first; the first is `text`. difference: (rows, columns) of the feature grid, how far the
-    two images are apart there, 0 to 1 = the largest.
+    their log-probability, best first; the first is `text`. where: (2, rows, columns), how much the sentence is about
+    each place of before and after, 0 to 1 = the most (`idc.where`); a grid over the canvas of the backbone.
     """
 
     text: str
     changed_probability: float
     alternatives: tuple[tuple[str, float], ...]
-    difference: np.ndarray
+    where: np.ndarray
 
 
 class Captioner:
@@ -48,6 +50,7 @@ class Captioner:
         self._exported = exported
         self._backbone = backbone
         self._device = torch.device(device)
+        self._canvas = Canvas.of(exported.backbone)
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu", backbone_weights: str = "") -> Captioner:
@@ -78,14 +81,14 @@ class Captioner:
         decoding = self._exported.decoding
         images = [_pixels(image, role) for pair in pairs for image, role in zip(pair, ("before", "after"), strict=True)]
         features = self._backbone.features(images).float().to(self._device)
-        before, after = features[0::2], features[1::2]
+        pairs_of_features = {"before": features[0::2], "after": features[1::2]}
         made = generate(
             self._exported.model,
-            {"before": before, "after": after},
+            pairs_of_features,
             decoding.beam if beam is None else beam,
             decoding.length_penalty if length_penalty is None else length_penalty,
         )
-        distance = (before - after).norm(dim=-1).cpu().numpy().reshape(len(pairs), *self._backbone.grid)
+        maps = change_map(self._exported.model, pairs_of_features, made.tokens).cpu().numpy()
         results = []
         for number in range(len(pairs)):
             sentences: dict[str, float] = {}
@@ -94,21 +97,20 @@ class Captioner:
                 if np.isfinite(log_probability):
                     sentences.setdefault(self._exported.tokenizer.decode(ids.tolist()), log_probability)
             alternatives = tuple(sentences.items())
-            largest = float(distance[number].max()) or 1.0
-            results.append(
-                Caption(alternatives[0][0], float(made.changed[number]), alternatives, distance[number] / largest)
-            )
+            where = maps[number] / (float(maps[number].max()) or 1.0)
+            results.append(Caption(alternatives[0][0], float(made.changed[number]), alternatives, where))
         return results
 
-    def heat_map(self, caption: Caption, image: ImageLike) -> Image.Image:
-        """One of the two images of `caption` with the places where they differ lit up in red."""
-        base = Image.fromarray(_pixels(image, "image"))
-        top, left, height, width = self._backbone.place(base.height, base.width)
-        rows, columns = self._backbone.canvas
-        strength = Image.fromarray((180 * caption.difference**2).astype(np.uint8))
-        strength = strength.resize((columns, rows), Image.Resampling.BICUBIC)
-        mask = strength.crop((left, top, left + width, top + height)).resize(base.size, Image.Resampling.BICUBIC)
-        return Image.composite(Image.new("RGB", base.size, (235, 40, 30)), base, mask)
+    def heat_map(self, caption: Caption, before: ImageLike, after: ImageLike) -> Image.Image:
+        """The two images of `caption` side by side, with the places that it is about lit up in red."""
+        lit = []
+        for grid, image, role in zip(caption.where, (before, after), ("before", "after"), strict=True):
+            pixels = _pixels(image, role)
+            lit.append(light_up(pixels, self._canvas.on_image(grid, *pixels.shape[:2])))
+        both = Image.new("RGB", (lit[0].width + lit[1].width, max(image.height for image in lit)))
+        both.paste(lit[0], (0, 0))
+        both.paste(lit[1], (lit[0].width, 0))
+        return both
 
 
 def _pixels(image: ImageLike, role: str) -> np.ndarray:

@@ -79,3 +79,7 @@ class PaperModel(Trunk):
     def feature_head(self, hidden: Tensor) -> Tensor:
         """(n, d) -> (n, F)."""
         return self.regression(hidden)
+
+    def on_grid(self, images: Mapping[str, Tensor], share: Tensor) -> Tensor:
+        """(B, 2, rows, columns) of the feature grid."""
+        return share.view(len(share), 2, *self.config.grid)

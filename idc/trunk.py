@@ -237,6 +237,14 @@ class Trunk(nn.Module, ABC):
         """
         return self.word_head(text[where])
 
+    def pointed_at(self, images: Mapping[str, Tensor], captions: Tensor) -> Tensor | None:
+        """(B, 2T): how much the words of captions (B, L) point at each visual token; None: this network does not."""
+        return None
+
+    @abstractmethod
+    def on_grid(self, images: Mapping[str, Tensor], share: Tensor) -> Tensor:
+        """A number of every visual token, (B, 2T), at its place in the two images: (B, 2, rows, columns)."""
+
     # ---- decoding
 
     def start_captions(self, images: Mapping[str, Tensor], max_length: int) -> tuple[Decoding, Tensor]:

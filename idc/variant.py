@@ -25,6 +25,7 @@ from idc.trunk import AFTER, BEFORE, ImageTokens, PairEncoding, Trunk
 
 VIEWS = ("looks", "place", "both")
 CLASS_WORDS = 8  # of a class name, at most
+SPREAD = 1.2  # fine cells: standard deviation of a region's share in the map of what is pointed at
 
 
 def code(position: Tensor, size: int, extent: float) -> Tensor:
@@ -114,12 +115,12 @@ class Pointer(nn.Module):
         with torch.no_grad():
             self.table.zero_().scatter_(1, words, 0.5)[:, pad] = 0.0
 
-    def forward(self, text: Tensor, regions: Tensor, classes: Tensor) -> Tensor:
-        """text (B, n, d), regions (B, 2T, d), their classes (B, 2T, C) -> what is pointed at (B, n, C)."""
+    def forward(self, text: Tensor, regions: Tensor) -> Tensor:
+        """text (B, n, d), regions (B, 2T, d) -> how much each word points at each (B, n, 2T), at most 1 in all."""
         query, key = self.query(text), self.key(regions)
         key = torch.cat([self.none.to(key.dtype).expand(len(key), 1, -1), key], dim=1)
         weight = upcast(query @ key.transpose(1, 2) * query.shape[-1] ** -0.5).softmax(-1)
-        return weight[..., 1:].to(classes.dtype) @ classes
+        return weight[..., 1:]
 
 
 class RegionModel(Trunk):
@@ -201,8 +202,30 @@ class RegionModel(Trunk):
         """The word head's, and what the pointer adds to the words of what it points at."""
         logits = upcast(super().word_logits(text, pair, images, where))
         words = text.reshape(len(text), -1, text.shape[-1])
-        pointed = self.pointer(words, pair.visual(images), pair.classes).reshape(*text.shape[:-1], -1)[where]
+        assert pair.classes is not None, "regions have classes"
+        pointed = self.pointer(words, pair.visual(images)).to(pair.classes.dtype) @ pair.classes
+        pointed = pointed.reshape(*text.shape[:-1], -1)[where]
         return logits + Pointer.GAIN * (pointed @ self.pointer.table.to(pointed.dtype))
+
+    def pointed_at(self, images: Mapping[str, Tensor], captions: Tensor) -> Tensor:
+        """(B, 2T): what all words of a caption point at, added up."""
+        pair = self.encode_pair(self.embed_images(images))
+        fused = self.cross_modal_causal(pair, captions)
+        said = (captions != self.config.pad) & (captions != self.config.eos)
+        return (self.pointer(fused.text, pair.visual(fused.images)) * said[..., None]).sum(1)
+
+    def on_grid(self, images: Mapping[str, Tensor], share: Tensor) -> Tensor:
+        """(B, 2, 2 rows, 2 columns): fine cells; a region's number spread over the cells around its centre."""
+        sides = zip(self.find(images).chunk(), share.chunk(2, dim=1), strict=True)
+        return torch.stack([self._spread(regions.position, part) for regions, part in sides], dim=1)
+
+    def _spread(self, position: Tensor, share: Tensor) -> Tensor:
+        """(B, T, 2) x, y and (B, T) -> (B, 2 rows, 2 columns)."""
+        height, width = (2 * side for side in self.config.grid)
+        rows = torch.arange(height, device=position.device)[:, None] - position[..., 1, None, None]
+        columns = torch.arange(width, device=position.device) - position[..., 0, None, None]
+        near = torch.exp(-(rows.square() + columns.square()) / (2 * SPREAD**2))
+        return (share[..., None, None] * near).sum(1)
 
     def visual_features(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The backbone's features at the regions."""

@@ -17,7 +17,8 @@ class Record:
     "after.jpg" of a pair; "photo.jpg" else) to image ids, which only the source understands. `id` is the source's own
     name of the sample. `truth` is the exact truth of a pair where it is known:
     {"type": "color"|"material"|"add"|"drop"|"move"|"none", "object": {"size", "color", "material", "shape"} or None,
-    "to": {"color": value} or {"material": value} or None}.
+    "to": {"color": value} or {"material": value} or None}; where known too, "pixels" of the changed object:
+    {"size": [height, width], "before": runs, "after": runs} (`shards.pixel_runs`; "" where an image does not have it).
     Records with the same (split, unit) are packed by one worker call, so that an image they share is made once.
     """
 

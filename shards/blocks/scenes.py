@@ -109,6 +109,15 @@ class Triple:
         """The scene called "before", "after" or "distractor"."""
         return {"before": self.before, "after": self.after, "distractor": self.distractor}[image]
 
+    def changed_object(self, image: str) -> int | None:
+        """The number of the changed object among those of an image; None where that image does not have it."""
+        if self.change.type == "add":
+            return len(self.after.objects) - 1 if image == "after" else None
+        if self.change.type == "drop" and image == "after":
+            return None
+        assert self.change.object is not None
+        return self.before.objects.index(self.change.object)
+
     def between(self, first: str, second: str) -> Change | None:
         """The change from image `first` to image `second`; type "none" where only the camera differs.
 
@@ -225,17 +234,9 @@ def _change(rng: np.random.Generator, before: Scene, kind: str) -> tuple[Change,
 
 def _changed_is_visible(triple: Triple, aspect: float) -> bool:
     """Whether the changed object shows in every image that has it."""
-    thing = triple.change.object
-    assert thing is not None
-    kind = triple.change.type
     for image in IMAGES:
-        scene = triple.scene(image)
-        if kind == "add":
-            index = len(scene.objects) - 1
-        else:
-            index = triple.before.objects.index(thing)
-        exists = (image == "after") if kind == "add" else (image != "after" or kind != "drop")
-        if exists and visible_pixels(scene, aspect)[index] < MIN_PIXELS_CHANGED:
+        number = triple.changed_object(image)
+        if number is not None and visible_pixels(triple.scene(image), aspect)[number] < MIN_PIXELS_CHANGED:
             return False
     return True
 

@@ -1,4 +1,4 @@
-"""How many pixels of each object an image shows, from a picture of object numbers: cheap enough to try scenes with."""
+"""Which pixels of an image show which object: a picture of object numbers, cheap enough to try scenes with."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ from shards.blocks.geometry import FAR, HFOV_TANGENT, camera_frame, hit, near_bo
 _TILE = 8
 
 
-def object_pixels(scene, width: int, height: int) -> np.ndarray:
-    """(n,) int64: visible pixels of each object of the `scenes.Scene` in an image of this size (one ray a pixel)."""
+def object_picture(scene, width: int, height: int) -> np.ndarray:
+    """(height, width) int16: the number of the object of the `scenes.Scene` that each pixel shows (one ray a pixel), -1
+    for the table."""
     solids = pack(scene.objects)
     frame = camera_frame(scene.camera)
     masks = tile_masks(solids, frame, width, height, _TILE)
-    return _count(solids, frame, masks, width, height)
+    return _numbers(solids, frame, masks, width, height)
+
+
+def object_pixels(scene, width: int, height: int) -> np.ndarray:
+    """(n,) int64: visible pixels of each object in an image of this size."""
+    return np.bincount(object_picture(scene, width, height).ravel() + 1, minlength=len(scene.objects) + 1)[1:]
 
 
 @njit(cache=True, fastmath=True)
-def _count(solids, frame, masks, width, height):
-    counts = np.zeros(solids.shape[0], np.int64)
+def _numbers(solids, frame, masks, width, height):
+    numbers = np.full((height, width), -1, np.int16)
     step = 2.0 * HFOV_TANGENT / width
     ox, oy, oz = frame[0, 0], frame[0, 1], frame[0, 2]
     for row in range(height):
@@ -47,6 +53,5 @@ def _count(solids, frame, masks, width, height):
                         found = i
                 mask >>= 1
                 i += 1
-            if found >= 0:
-                counts[found] += 1
-    return counts
+            numbers[row, column] = found
+    return numbers

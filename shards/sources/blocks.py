@@ -12,9 +12,11 @@ from multiprocessing import get_context
 import numpy as np
 from PIL import Image
 
+from shards import pixel_runs
 from shards.blocks.captions import CLASS_NAMES, captions_for, photo_captions
 from shards.blocks.renderer import render
 from shards.blocks.scenes import IMAGES, Scene, Triple, make_class_scene, make_triple
+from shards.blocks.visibility import object_picture
 from shards.errors import DataError
 from shards.record import Record, Split
 
@@ -179,7 +181,7 @@ def _scene_records(options: BlocksOptions, split: Split, number: int) -> list[Re
                 captions=captions,
                 changed=change.type != "none",
                 change_type=change.type,
-                truth=change.truth(),
+                truth=_truth(options, triple, first, second),
                 unit=unit,
             )
         )
@@ -190,6 +192,22 @@ def _scene_records(options: BlocksOptions, split: Split, number: int) -> list[Re
         photo = Record("photo", split, f"{name}-before", {"photo.jpg": image}, image, captions, unit=unit)
         found.append(photo)
     return found
+
+
+def _truth(options: BlocksOptions, triple: Triple, first: str, second: str) -> dict:
+    """The change from `first` to `second`, and the pixels of the changed object in both images."""
+    change = triple.between(first, second)
+    assert change is not None
+    truth = change.truth()
+    if change.type == "none":
+        return truth
+    width, height = options.size
+    pixels = {}
+    for role, image in (("before", first), ("after", second)):
+        number = triple.changed_object(image)
+        shown = None if number is None else object_picture(triple.scene(image), width, height) == number
+        pixels[role] = "" if shown is None else pixel_runs.encode(shown)
+    return truth | {"pixels": {"size": [height, width], **pixels}}
 
 
 def _class_records(split: Split, photos: int) -> list[Record]:

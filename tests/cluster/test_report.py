@@ -11,10 +11,12 @@ from cluster.report import write_report
 from cluster.report_charts import line_chart, running_mean, skill_scale
 from cluster.report_gallery import extremes, judge, verdict
 from cluster.scores import score, write_scores
+from idc.canvas import Canvas
 from shards.blocks.grammar import say
 from shards.errors import DataError
 from shards.reader import Folder
 
+CANVAS = Canvas((48, 64), (48, 64))
 VOID = {"meta", "img", "br"}
 
 
@@ -86,7 +88,7 @@ def run(tiny, tmp_path_factory) -> Path:
 
 
 def test_one_file_that_needs_nothing_else(tiny, run):
-    path = write_report(run, run, Folder.open(tiny.shards), "test")
+    path = write_report(run, run, Folder.open(tiny.shards), CANVAS, "test")
     assert path == run / "report.html"
     reader = read(path)
     text = " ".join(reader.text)
@@ -110,13 +112,13 @@ def test_another_data_set_without_truth_or_curves(tiny, run, tmp_path):
     write_predictions(results / "predictions.jsonl", birds)
     write_scores(results / "scores.json", score(birds, tokenizer="split", time_limit=0.0))
     (tmp_path / "run").mkdir()
-    text = " ".join(read(write_report(tmp_path / "run", results, Folder.open(tiny.shards), "test")).text)
+    text = " ".join(read(write_report(tmp_path / "run", results, Folder.open(tiny.shards), CANVAS, "test")).text)
     assert "trained in the run run" in text and "No oracle" in text and "animal1 is bigger" in text
 
 
 def test_missing_results_are_named(tiny, tmp_path):
     with pytest.raises(DataError, match="scores.json"):
-        write_report(tmp_path, tmp_path, Folder.open(tiny.shards), "test")
+        write_report(tmp_path, tmp_path, Folder.open(tiny.shards), CANVAS, "test")
 
 
 CUBE = {"size": "large", "color": "red", "material": "metal", "shape": "cube"}

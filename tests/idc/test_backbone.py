@@ -26,7 +26,7 @@ def test_shape_and_type_are_those_declared(backbone):
 def test_equals_timm_on_the_same_pixels(backbone):
     """Weights by position, normalisation, fused batch norms, levels and folding, against timm's own forward."""
     timm = import_timm()
-    model = timm.create_model("efficientnet_lite0").eval()
+    model = timm.create_model("tf_efficientnet_lite0").eval()  # the same layers, padded as these weights were trained
     tensors = read_weights(packaged_weights("efficientnet_lite0"))
     model.load_state_dict(dict(zip(model.state_dict(), tensors.values(), strict=True)))
     pixels = image(64, 80)
@@ -123,3 +123,21 @@ def test_weights_are_told_apart_by_their_bytes():
     assert tensors_sha256(one) == tensors_sha256(dict(reversed(one.items())))
     assert tensors_sha256(one) != tensors_sha256(one | {"a": torch.tensor([0.0, 0.0, 1.0])})
     assert tensors_sha256(one) != tensors_sha256(one | {"a": torch.zeros(3, 1)})
+
+
+@pytest.mark.parametrize("place", [(5, 4), (9, 12)])
+def test_a_cell_looks_where_it_stands(place):
+    """A spot in the middle of a fine cell changes the features of that cell most."""
+    backbone = Backbone(size=(128, 160))
+    image = np.random.default_rng(0).integers(90, 160, (128, 160, 3), np.uint8)
+    other = image.copy()
+    top, left = 8 * place[0], 8 * place[1]
+    other[top : top + 8, left : left + 8] = 255 - other[top : top + 8, left : left + 8]
+    other[top + 2 : top + 6, left + 2 : left + 6] = (255, 0, 0)
+    before, after = backbone.features([image, other]).float()
+    fine = 4 * backbone.channels[0]
+    change = (after - before)[:, :fine].view(*backbone.grid, 2, 2, -1).norm(dim=-1).transpose(1, 2).reshape(16, 20)
+    weight = change / change.sum()
+    rows, columns = torch.arange(16.0), torch.arange(20.0)
+    assert abs(float((weight.sum(1) * rows).sum()) - place[0]) < 0.4
+    assert abs(float((weight.sum(0) * columns).sum()) - place[1]) < 0.4

@@ -124,7 +124,7 @@ def test_the_pointer_says_the_words_of_what_it_points_at():
     text, regions = torch.randn(2, 3, 16), torch.randn(2, 8, 16)
     classes = torch.zeros(2, 8, CLASSES)
     classes[0, :, 0] = classes[1, :, 1] = 1.0
-    pointed = pointer(text, regions, classes)
+    pointed = pointer(text, regions) @ classes
     assert pointed.shape == (2, 3, CLASSES)
     assert (pointed[0, :, 0] > 0).all() and (pointed[0, :, 1:] == 0).all()
     likelier = pointed @ pointer.table
@@ -134,7 +134,7 @@ def test_the_pointer_says_the_words_of_what_it_points_at():
         pointer.none.fill_(1e3)
         pointer.query.bias.fill_(1e3)
         pointer.query.weight.zero_()
-    assert pointer(text, regions, classes).abs().max() < 1e-6  # none of them
+    assert pointer(text, regions).abs().max() < 1e-6  # none of them
 
 
 def test_decoding_points_as_training_does():
@@ -154,6 +154,28 @@ def test_decoding_points_as_training_does():
         for position in range(4):
             found = model.next_word(state, captions[:, :, position].flatten())
             torch.testing.assert_close(found.view(2, 2, -1), expected[:, :, position], rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_pointed_at_lies_where_the_region_is():
+    model = make().eval()
+    model.name_classes(torch.tensor([[6, 7], [8, 0], [9, 10]]))
+    generator = torch.Generator().manual_seed(4)
+    images = {side: photos_with_blobs([(1, 1, 0), (5, 7, 1)], generator) for side in ("before", "after")}
+    with torch.no_grad():
+        positions = model.find(images).position.view(2, 2, 4, 2)  # side, pair
+        for token in range(8):
+            share = torch.zeros(2, 8)
+            share[:, token] = 1.0
+            for pair, sides in enumerate(model.on_grid(images, share)):
+                column, row = positions[token // 4, pair, token % 4].tolist()
+                peak = divmod(int(sides[token // 4].argmax()), 2 * GRID[1])
+                assert abs(peak[0] - row) <= 0.51 and abs(peak[1] - column) <= 0.51
+                assert sides[1 - token // 4].abs().max() == 0
+        captions = torch.tensor([[1, 6, 7, 2, 0, 0], [1, 9, 10, 8, 6, 2]])
+        pointed = model.pointed_at(images, captions)
+        # Padding and what comes after the end do not count.
+        longer = torch.nn.functional.pad(captions, (0, 2))
+        torch.testing.assert_close(model.pointed_at(images, longer), pointed)
 
 
 def test_every_task_trains_every_part():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from shards import pixel_runs
 from shards.blocks.grammar import agrees, parse
 from shards.errors import DataError
 from shards.sources.blocks import BlocksSource
@@ -54,6 +55,29 @@ def test_pairs_carry_their_truth(records):
             assert all(agrees(parse(caption), record.truth) for caption in record.captions)
         else:
             assert record.truth is None and record.changed is None
+
+
+def test_truth_has_the_pixels_of_the_changed_object(records, source):
+    """They are where the images differ most, and none are in an image that does not have the object."""
+    width, height = source.options.size
+    seen = Counter()
+    for record in records:
+        if record.split != "test" or not record.changed:
+            continue
+        kind, pixels = record.change_type, record.truth["pixels"]
+        assert pixels["size"] == [height, width]
+        masks = {role: pixel_runs.decode(pixels[role], height, width) for role in ("before", "after")}
+        assert masks["before"].any() == (kind != "add") and masks["after"].any() == (kind != "drop")
+        for mask in masks.values():
+            assert not mask.any() or mask.sum() * (320 / width) ** 2 >= 200
+        seen[kind] += 1
+        if kind == "color":  # its pixels have another mean colour than in the other image
+            before, after = (
+                np.asarray(Image.open(io.BytesIO(source.image(record.images[f"{role}.jpg"]))))[masks[role]].mean(0)
+                for role in ("before", "after")
+            )
+            assert np.abs(before - after).max() > 12
+    assert len(seen) == 5
 
 
 def test_units_hold_what_shares_images(records):
