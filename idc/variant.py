@@ -25,7 +25,7 @@ from idc.trunk import AFTER, BEFORE, ImageTokens, PairEncoding, Trunk
 
 VIEWS = ("looks", "place", "both")
 CLASS_WORDS = 8  # of a class name, at most
-SPREAD = 1.2  # fine cells: standard deviation of a region's share in the map of what is pointed at
+SPREAD = 0.8  # fine cells: standard deviation of a region's share in the map of what is pointed at
 
 
 def code(position: Tensor, size: int, extent: float) -> Tensor:
