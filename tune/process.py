@@ -102,7 +102,7 @@ def locked(sweep: Path, name: str, limit_s: float) -> Iterator[int]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise TrainingError(f"{name} is being run by another process for {limit_s:.0f} s") from None
+                    raise TrainingError(f"another process still holds {path} after {limit_s:.0f} s") from None
             time.sleep(POLL_S)
         yield file.fileno()
 

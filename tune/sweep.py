@@ -25,7 +25,7 @@ from cluster import launch, prepare  # noqa: E402
 from cluster.errors import ConfigError, TrainingError  # noqa: E402
 from cluster.pipeline import say  # noqa: E402
 from shards.errors import run_main  # noqa: E402
-from tune.commandline import HELP, Sweep, parse, save  # noqa: E402
+from tune.commandline import CONFIG, HELP, Sweep, parse, save  # noqa: E402
 from tune.plan import Plan, shared_stages  # noqa: E402
 from tune.points import how_many_left  # noqa: E402
 from tune.process import locked  # noqa: E402
@@ -65,7 +65,9 @@ def run(sweep: Sweep) -> int:
         f"sweep {plan.folder}: {left} of {sweep.target} trials to run, {len(plan.dimensions)} dimensions, {plan.search}"
     )
     if left:
-        prepare.main([*_recipe_of(plan)])
+        # Data are made once, before any trial asks for them.
+        prepare.main([str(plan.folder / CONFIG), "--root", str(plan.root)])
+        shutil.rmtree(plan.folder / launch.RAY_FOLDER, ignore_errors=True)  # of a sweep that was killed
         try:
             _tune(sweep, table, left)
         finally:
@@ -77,11 +79,6 @@ def run(sweep: Sweep) -> int:
     say(f"best: {best.key}, CIDEr {best.best:.1f} on validation, at step {max(best.scores, key=best.scores.get)}")
     say(f"report {plan.folder / 'report.html'}; the winner is a recipe: {plan.folder / 'best.yaml'}")
     return 0
-
-
-def _recipe_of(plan: Plan) -> list[str]:
-    """The sweep's configuration as arguments of a command: data are made once, before any trial asks for them."""
-    return [str(plan.folder / "config.yaml"), "--root", str(plan.root)]
 
 
 def _tune(sweep: Sweep, table: Table, left: int) -> None:
