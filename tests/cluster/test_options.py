@@ -198,6 +198,12 @@ def test_stages_of_a_command() -> None:
     assert commandline.parse(["tiny"]).training_stages == ("pretrain", "finetune")
     assert commandline.parse(["tiny", "--pretrain.steps=0"]).training_stages == ("finetune",)
     assert commandline.parse(["tiny", "--stage", "evaluate"]).training_stages == ()
+    train = commandline.parse(["tiny", "--stage", "train"])
+    assert train.training_stages == ("pretrain", "finetune") and not train.evaluates
+    assert commandline.parse(["tiny", "--name", "sweeps/one/trials/a1"]).config.name == "sweeps/one/trials/a1"
+    for name in ("a/../b", "/a", "a/", "a//b", "a/.b"):
+        with pytest.raises(ConfigError, match="--name"):
+            commandline.parse(["tiny", "--name", name])
 
 
 def test_a_misspelt_option_ends_with_exit_code_2_and_one_line() -> None:
