@@ -123,7 +123,7 @@ class Place:
                 yield
             except Exception:
                 with suppress(DataError, OSError):  # what went wrong is said already
-                    self._leave_nothing(is_new)
+                    self._leave_nothing(there, is_new)
                 raise
             finally:
                 self.run = ""
@@ -229,12 +229,18 @@ class Place:
             if name.startswith("unit-"):
                 self.state.delete(name)
 
-    def _leave_nothing(self, is_new: bool) -> None:
-        """Clears away a packing that failed before its first sample; of a folder that `is_new`, that too if empty."""
+    def _leave_nothing(self, before: set[str], is_new: bool) -> None:
+        """Clears away what a packing wrote that failed before its first sample, and the folder where it made that.
+
+        What was there `before` it stays.
+        """
         self.check_claim()
         if any(entry["samples"] for entry in self.entries().values()):
             return  # there is something to go on from
-        self.clear(set())
+        there = self.files.names()
+        for name in there - before:
+            if _is_ours(name, there):
+                self.files.delete(name)
         self._remove_state()
         if is_new and isinstance(self.files, Disk):
             self.files.path.rmdir()

@@ -196,6 +196,12 @@ def test_where_nothing_can_be_packed_nothing_is_left(tmp_path):
     with pytest.raises(DataError, match="no samples"):
         pack(Nothing(), tmp_path / "mine")
     assert list((tmp_path / "mine").iterdir()) == []
+    pack(TinySource(), tmp_path / "mine")
+    (tmp_path / "mine" / "manifest.json").unlink()
+    before = contents(tmp_path / "mine")
+    with pytest.raises(DataError, match="no samples"):  # nor are tars deleted that are there for any reason
+        pack(Nothing(), tmp_path / "mine")
+    assert contents(tmp_path / "mine") == before
 
 
 def test_where_every_image_is_damaged_nothing_is_left(tmp_path):
