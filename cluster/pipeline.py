@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from cluster import checkpoint, launch, runfolder
@@ -29,8 +30,11 @@ CODE = Path(__file__).resolve().parents[1]
 PREDICTIONS, SCORES = "predictions.jsonl", "scores.json"
 
 
-def run(command: Command) -> None:
-    """Does what the command asks for. DataError for the user's mistakes, TrainingError where training fails."""
+def run(command: Command, fit: Callable[[Job], None] = launch.fit) -> None:
+    """Does what the command asks for. DataError for the user's mistakes, TrainingError where training fails.
+
+    fit: runs a job on all workers; who has one worker alone can do without Ray.
+    """
     root = runfolder.find_root(command.config.root, CODE)
     config = runfolder.with_root(command.config, root)
     folder = runfolder.check_run(root, config)
@@ -52,7 +56,7 @@ def run(command: Command) -> None:
     say(f"run folder {folder}")
     if job.stages or job.exports or job.evaluation:
         with Progress(folder, job.config):
-            launch.fit(job)
+            fit(job)
         shutil.rmtree(folder / launch.RAY_FOLDER, ignore_errors=True)
     if job.evaluation is not None:
         _score(folder, job.config, job.evaluation)

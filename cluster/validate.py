@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster.scores import accuracies
+from cluster.scores import accuracies, change_of
 from idc.metrics import cider
 
 
 def validation_scores(predictions: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """CIDEr, ROUGE_L and BLEU-4 on white-space tokens, and the accuracies of changed, unchanged, type and object.
+    """CIDEr, ROUGE_L and BLEU-4 on white-space tokens, CIDEr of the changed pairs, and what the sentences get right.
 
     `predictions` as cluster.evaluate.predict makes them. In percent; None where there is nothing to compute from.
     """
@@ -18,11 +18,14 @@ def validation_scores(predictions: Sequence[Mapping[str, Any]]) -> dict[str, flo
     from pycocoevalcap.rouge.rouge import Rouge
 
     pairs = [prediction for prediction in predictions if prediction["references"]]
-    scores: dict[str, float | None] = {"CIDEr": None, "ROUGE_L": None, "BLEU-4": None}
-    if len(pairs) > 1:  # with one pair, every word is in all documents and CIDEr is 0 whatever is said
-        references = {str(i): list(pair["references"]) for i, pair in enumerate(pairs)}
-        said = {str(i): [pair["caption"] or "nothing"] for i, pair in enumerate(pairs)}
-        scores["CIDEr"] = cider(references, {key: texts[0] for key, texts in said.items()})
+    scores: dict[str, float | None] = {"CIDEr": None, "CIDEr_changed": None, "ROUGE_L": None, "BLEU-4": None}
+    references = {str(i): list(pair["references"]) for i, pair in enumerate(pairs)}
+    said = {str(i): [pair["caption"] or "nothing"] for i, pair in enumerate(pairs)}
+    changed = [str(i) for i, pair in enumerate(pairs) if change_of(pair)]
+    for name, keys in (("CIDEr", list(said)), ("CIDEr_changed", changed)):
+        if len(keys) > 1:  # with one pair, every word is in all documents and CIDEr is 0 whatever is said
+            scores[name] = cider({key: references[key] for key in keys}, {key: said[key][0] for key in keys})
+    if len(pairs) > 1:
         scores["ROUGE_L"] = 100 * float(Rouge().compute_score(references, said)[0])
         scores["BLEU-4"] = 100 * float(Bleu(4).compute_score(references, said, verbose=0)[0][3])
     found = accuracies(pairs, [pair.get("truth") for pair in pairs])
