@@ -1,0 +1,236 @@
+"""What the runs of bench/ablation.py gave: bench/results/ablation.json, the tables of docs/evidence.md, a plot."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from bench.ablation_tables import COMMON, MINUTES, SCALES, TABLES, Arm, Setting
+from cluster.checkpoint import write_whole
+from cluster.commandline import parse, read_config
+from cluster.pipeline import SCORES
+from cluster.runfolder import CONFIG, PROVENANCE
+from cluster.runlog import read_metrics
+from shards.errors import DataError
+from shards.reader import Folder
+
+RESULTS, PAGE = "bench/results/ablation.json", "docs/evidence.md"
+HALVES = ("total", "changed", "unchanged")
+ACCURACIES = ("changed", "unchanged", "type", "object")
+TYPES = ("add", "drop", "move", "color", "material")
+
+
+def write(runs: Path, checkout: Path) -> None:
+    """Adds what is in runs/ablation to the results of a checkout, and makes its page and plots from these."""
+    path = checkout / RESULTS
+    results = json.loads(path.read_bytes()) if path.is_file() else {}
+    for scale, table, arm, seed, folder in _finished(runs):
+        found = collect(folder, curve=TABLES[table].curves)
+        results.setdefault(scale, {}).setdefault(table, {})[f"{arm}-{seed}"] = found
+    page = checkout / PAGE
+    text = page.read_text(encoding="utf-8")
+    for table in TABLES:
+        marks = rf"(<!-- {table} -->\n).*?(<!-- end -->)"
+        if not re.search(marks, text, re.DOTALL):
+            raise DataError(
+                f"{page} has no place for the table: put '<!-- {table} -->' and '<!-- end -->' on two lines"
+            )
+        parts = [
+            _shown(scale, table, results[scale][table], checkout) for scale in SCALES if table in results.get(scale, {})
+        ]
+        block = "\n".join(parts)
+        text = re.sub(marks, lambda marks, block=block: f"{marks[1]}{block}{marks[2]}", text, flags=re.DOTALL)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, _json(results))
+    write_whole(page, text)
+
+
+def _finished(runs: Path) -> Iterator[tuple[str, str, str, str, Path]]:
+    """(scale, table, arm, seed, run folder) of all runs of arms that have their scores."""
+    for path in sorted(runs.glob(f"*/*/*/{SCORES}")):
+        scale, table, run = path.parts[-4:-1]
+        arm, _, seed = run.rpartition("-")
+        if scale in SCALES and table in TABLES and arm in {one.name for one in arms(scale, table)}:
+            yield scale, table, arm, seed, path.parent
+
+
+def arms(scale: str, table: str) -> list[Arm]:
+    """The arms of a table by name and label; the steps of those that need a measurement are not theirs."""
+    given = COMMON | SCALES[scale]
+    config = parse(["blocks", *(word for name, value in given.items() for word in (f"--{name}", value))]).config
+    setting = Setting(given, config, MINUTES[scale], lambda arm: dict.fromkeys(arm.config.stages, 1.0))
+    return TABLES[table].arms(setting)
+
+
+def collect(run: Path, curve: bool = False) -> dict:
+    """The figures of a finished run: its sizes, seconds of training and scores; curve: CIDEr along the way."""
+    config, scores = read_config(run / CONFIG), json.loads((run / SCORES).read_bytes())
+    root = Path(config.root)
+    provenance = json.loads((run / PROVENANCE).read_bytes())[0]
+    git = provenance["git"] or {"sha": "", "diff": ""}
+    times, points = timed(run)
+    first = next(name for name in config.stages if config.stage(name).steps)
+    start = config.stage(first).start_from
+    found = {
+        "pairs": Folder.open(root / config.data.shards).manifest["splits"]["train"]["pair"],
+        "tested": scores["n"]["total"],
+        "batch": config.finetune.global_batch_size,
+        "steps": {name: config.stage(name).steps for name in config.stages if config.stage(name).steps},
+        "seconds": times,
+    }
+    if start:
+        stages = read_config(root / start / CONFIG).pretraining
+        taught = {name: stage.steps for name, stage in stages.items() if stage.steps}
+        found["shared"] = {"steps": taught, "seconds": timed(root / start)[0]}
+    found |= {
+        "CIDEr": {half: _round(scores[half]["CIDEr"]) for half in HALVES}
+        | {kind: _round(values["CIDEr"]) for kind, values in scores["by_type"].items()},
+        "skill": {half: _round(scores["skill"][half], 3) for half in HALVES[:2]},
+        "accuracy": {name: _round(scores["accuracy"][name]) for name in ACCURACIES},
+        "cpus": provenance["cpus"],
+        "torch": provenance["packages"]["torch"],
+        "commit": git["sha"][:10] + (" with changes" if git["diff"] else ""),
+    }
+    return found | ({"curve": points} if curve else {})
+
+
+def timed(run: Path) -> tuple[float, list[list[float | None]]]:
+    """(seconds of training, [[seconds so far, CIDEr, CIDEr of changed pairs] of each validation]) by metrics.jsonl.
+
+    A line's speed is of all time since the line before it, validations with it; these are taken out again.
+    """
+    seconds, pending, points, last = 0.0, 0.0, [], {}
+    for record in read_metrics(run):
+        if "validation" in record:
+            pending += record["seconds"]
+            scores = record["validation"]
+            points.append([round(seconds, 1), scores["CIDEr"], scores["CIDEr_changed"]])
+        elif record.get("steps_per_s"):
+            if record["stage"] not in last:
+                pending = 0.0  # a stage has its own clock
+            steps = record["step"] - last.get(record["stage"], 0)
+            seconds += max(0.0, steps / record["steps_per_s"] - pending)
+            last[record["stage"]], pending = record["step"], 0.0
+    return round(seconds, 1), points
+
+
+def _round(value: float | None, digits: int = 1) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _json(results: dict) -> str:
+    """One line a run."""
+    scales = []
+    for scale, tables in results.items():
+        texts = []
+        for table, runs in tables.items():
+            lines = ",\n".join(f"   {json.dumps(run)}: {json.dumps(runs[run])}" for run in sorted(runs))
+            texts.append(f"  {json.dumps(table)}: {{\n{lines}\n  }}")
+        scales.append(f" {json.dumps(scale)}: {{\n" + ",\n".join(texts) + "\n }")
+    return "{\n" + ",\n".join(scales) + "\n}\n"
+
+
+# --- Markdown -------------------------------------------------------------------------------------------------------
+
+
+def _shown(scale: str, table: str, results: dict[str, dict], checkout: Path) -> str:
+    """The tables of one scale, and the plot where there are curves."""
+    rows = []
+    for arm in arms(scale, table):
+        seeds = {run.rpartition("-")[2]: found for run, found in results.items() if run.rpartition("-")[0] == arm.name}
+        if seeds:
+            rows.append((arm, seeds))
+    if not rows:
+        return ""
+    every = [found for _, seeds in rows for found in seeds.values()]
+    head = TABLES[table].head
+    first = _table(
+        (head, "steps", "pairs", "seconds", "CIDEr", "changed", "unchanged", "skill", "changed", "seeds"),
+        [
+            (arm.label, " or ".join(sorted(set(map(_steps, seeds.values())))),
+             " or ".join(sorted({f"{found['pairs']:,}" for found in seeds.values()})),
+             f"{statistics.mean(found['seconds'] for found in seeds.values()):.0f}",
+             *(_mean(seeds, lambda found, half=half: found["CIDEr"][half]) for half in HALVES),
+             *(_mean(seeds, lambda found, half=half: found["skill"][half], 2) for half in HALVES[:2]),
+             ", ".join(sorted(seeds, key=int)))
+            for arm, seeds in rows
+        ],
+    )  # fmt: skip
+    second = _table(
+        (head, "says change", "says none", "type", "object", *TYPES),
+        [
+            (arm.label, *(_mean(seeds, lambda found, name=name: found["accuracy"][name]) for name in ACCURACIES),
+             *(_mean(seeds, lambda found, kind=kind: found["CIDEr"].get(kind)) for kind in TYPES))
+            for arm, seeds in rows
+        ],
+    )  # fmt: skip
+    plot = _plot(scale, table, rows, checkout) if TABLES[table].curves else ""
+    return (
+        f"\nScale `{scale}`. {_about(every)}\n\n{first}\nRight sentences in %, then CIDEr by type:\n\n{second}{plot}\n"
+    )
+
+
+def _about(found: Sequence[dict]) -> str:
+    """What all the runs of a table have in common, as they say themselves."""
+
+    def said(name: str) -> str:
+        return " or ".join(sorted({str(one[name]) for one in found}))
+
+    shared = [one["shared"]["seconds"] for one in found if "shared" in one]
+    text = (
+        f"{said('tested')} pairs of the test split, batches of {said('batch')}, one process of two threads on "
+        f"{said('cpus')} CPUs, torch {said('torch')}, commit {said('commit')}."
+    )
+    if shared:
+        text += (
+            f" Steps in brackets were trained once a seed for all arms with the same number and kind: "
+            f"{statistics.mean(shared):.0f} s on average, not counted in the seconds of the arms."
+        )
+    return text
+
+
+def _steps(found: dict) -> str:
+    shared = [f"({steps})" for steps in found.get("shared", {}).get("steps", {}).values()]
+    return " + ".join([*shared, *map(str, found["steps"].values())])
+
+
+def _mean(seeds: dict[str, dict], value: Callable[[dict], float | None], digits: int = 1) -> str:
+    """Mean and, of more than one seed, standard deviation (n - 1)."""
+    values = [one for one in map(value, seeds.values()) if one is not None]
+    if not values:
+        return "–"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _plot(scale: str, table: str, rows: Sequence[tuple[Arm, dict[str, dict]]], checkout: Path) -> str:
+    """Draws CIDEr on validation over seconds of training; the line of the page that shows it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.6), sharex=True, layout="constrained")
+    for number, (arm, seeds) in enumerate(rows):
+        for place, found in enumerate(seeds.values()):
+            for column, panel in enumerate(panels, start=1):
+                points = [(point[0], point[column]) for point in found["curve"] if point[column] is not None]
+                label = arm.label if place == 0 else None
+                panel.plot(*zip(*points, strict=True), color=f"C{number}", linewidth=1.2, label=label)
+    for panel, title in zip(panels, ("all pairs", "changed pairs"), strict=True):
+        panel.set(xscale="log", xlabel="seconds of training", title=f"CIDEr on validation, {title}")
+        panel.grid(alpha=0.3)
+    panels[0].legend(fontsize=7)
+    path = checkout / "docs" / "img" / f"ablation_{table}_{scale}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+    return f"\n![CIDEr over time](img/{path.name})\n"

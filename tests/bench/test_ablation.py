@@ -1,0 +1,102 @@
+"""bench/ablation.py: a table from data to page, in a scratch checkout; a run that is over is not run again."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = (
+    "--data.blocks.scenes 4,2,3 --data.blocks.size 64,48 --data.blocks.supersample 1 --data.blocks.class_photos 1 "
+    "--backbone.size 48,64 --model.d_model 32 --model.heads 2 --model.d_ff 64 --model.cell_size 32 "
+    "--regions.steps 2 --pretrain.steps 2 --finetune.steps 4 --finetune.validate_every 2 --evaluate.tokenizer split "
+    "--evaluate.limit 6"
+).split()
+
+
+def run(checkout: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, checkout / "bench" / "ablation.py", *arguments]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """The bench and its page, to be written to, beside the code."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("cluster", "idc", "shards", "tune"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "bench", folder / "bench", ignore=shutil.ignore_patterns("results", "__pycache__"))
+    (folder / "docs").mkdir()
+    page = (ROOT / "docs" / "evidence.md").read_text()
+    (folder / "docs" / "evidence.md").write_text(re.sub(r"( -->\n)[^<]*?(<!-- end -->)", r"\1\2", page))
+    return folder
+
+
+def test_a_table_is_trained_once_and_written(checkout):
+    arguments = ("pretraining", "--seeds", "3", "--only", "mlm", *SIZES)
+    done = run(checkout, *arguments)
+    assert done.returncode == 0, done.stderr
+    runs = checkout / "runs" / "ablation" / "small"
+    stages = [json.loads(line)["stage"] for line in (runs / "pretraining/mlm-3/metrics.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(stages)) == ["pretrain", "finetune"], "the region finder comes from another run"
+    assert (runs / "shared" / "regions-3" / "checkpoints" / "regions" / "step_00000002" / "COMMIT").is_file()
+
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
+    again = run(checkout, *arguments)
+    assert again.returncode == 0 and again.stderr == "pretraining/mlm-3 is done\n"
+    assert before == {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
+
+    assert run(checkout, "--write").returncode == 0
+    scores = json.loads((runs / "pretraining" / "mlm-3" / "scores.json").read_text())
+    results = json.loads((checkout / "bench" / "results" / "ablation.json").read_text())
+    found = results["small"]["pretraining"]["mlm-3"]
+    assert found["CIDEr"]["total"] == round(scores["total"]["CIDEr"], 1)
+    assert found["steps"] == {"pretrain": 2, "finetune": 4} and found["shared"]["steps"] == {"regions": 2}
+    page = (checkout / "docs" / "evidence.md").read_text()
+    assert re.search(
+        rf"^\| MLM \| \(2\) \+ 2 \+ 4 \| \d+ \| \d+ \| {found['CIDEr']['total']:.1f} \|.*\| 3 \|$", page, re.M
+    )
+    assert page.count("\n| MLM |") == 2 and "<!-- negatives -->\n<!-- end -->" in page
+
+
+def test_the_page_is_made_from_results_alone(checkout, tmp_path):
+    """Means and deviations of figures that are not in any run folder."""
+    copy = tmp_path / "checkout"
+    shutil.copytree(checkout, copy, symlinks=True, ignore=shutil.ignore_patterns("runs", "data"))
+    path = copy / "bench" / "results" / "ablation.json"
+    results = json.loads(path.read_text())
+    one = results["small"]["pretraining"]["mlm-3"]
+    other = one | {"CIDEr": one["CIDEr"] | {"total": one["CIDEr"]["total"] + 2}}
+    results["small"]["pretraining"]["mlm-4"] = other
+    results["small"]["reference"] = {"ours-0": one | {"curve": [[1.5, 10.0, 5.0], [3.0, 20.0, None]]}}
+    path.write_text(json.dumps(results))
+    assert run(copy, "--write").returncode == 0
+    page = (copy / "docs" / "evidence.md").read_text()
+    assert f"| {one['CIDEr']['total'] + 1:.1f} ± 1.4 |" in page and "| 3, 4 |" in page
+    (picture,) = re.findall(r"!\[.*\]\((.*)\)", page)
+    assert (copy / "docs" / picture).read_bytes().startswith(b"\x89PNG")
+    assert json.loads(path.read_text()) == results
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["pretrainings"], "did you mean pretraining?"),
+        (["pretraining", "--only", "mml"], "--only 'mml' is no arm of pretraining; did you mean mlm?"),
+        (["pretraining", "--seeds", "a"], "--seeds 'a' must be whole numbers"),
+        (["pretraining", "--scale", "smal"], "did you mean small?"),
+        (["reference", "--minutes", "0"], "--minutes '0' must be a number above 0"),
+        (["negatives", "--finetune.step", "2"], "did you mean --finetune.steps?"),
+        (["--write", "--seeds", "1"], "--write takes no table and no option but --root"),
+    ],
+)
+def test_wrong_input_is_one_line(tmp_path, arguments, words):
+    result = run(ROOT, *arguments, "--root", str(tmp_path))
+    assert result.returncode == 2 and words in result.stderr and result.stderr.count("\n") == 1
+    assert not any(tmp_path.iterdir())
