@@ -114,7 +114,7 @@ class FinetuneConfig(StageConfig):
     references: int = 1  # captions of a pair that one step teaches, for one pass over its images
     validate_every: int = 0  # steps between captioning the validation split; 0: never
     validate_limit: int = 0  # most pairs captioned at a validation; 0: all
-    select: Literal["CIDEr", "ROUGE_L", "BLEU-4", "balanced"] = "CIDEr"  # validation metric that decides which is best
+    select: Literal["CIDEr", "ROUGE_L", "BLEU-4", "balanced", "object"] = "CIDEr"  # metric of the best checkpoint
 
 
 @dataclass(frozen=True)

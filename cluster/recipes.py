@@ -51,6 +51,8 @@ def blocks() -> Config:
             steps=720, global_batch_size=64, micro_batch_size=32, ratios={"finetune": 6, "photo_labels": 1},
             weights={"changed": 0.5, "labels": 0.1, "fda": 0.1}, negatives=NegativesConfig(count=1),
             fda_temperature=0.1, references=3, lr=1e-3, warmup_steps=40, validate_every=120, checkpoint_every=360,
+            # How "nothing has changed" is worded moves the CIDEr of 300 pairs by 7, more than naming the right object.
+            select="object",
         ),
         evaluate=EvaluateConfig(beam=3),
         cluster=ClusterConfig(precision="bf16"),
