@@ -102,18 +102,17 @@ def timed(run: Path) -> tuple[float, list[list[float | None]]]:
 
     A line's speed is of all time since the line before it, validations with it; these are taken out again.
     """
-    seconds, pending, points, last = 0.0, 0.0, [], {}
+    seconds, points, last = 0.0, [], {}
+    validating: dict[str, float] = {}  # since the last line of the stage
     for record in read_metrics(run):
+        stage, step = record["stage"], record["step"]
         if "validation" in record:
-            pending += record["seconds"]
             scores = record["validation"]
             points.append([round(seconds, 1), scores["CIDEr"], scores["CIDEr_changed"]])
+            validating[stage] = validating.get(stage, 0.0) + record["seconds"]
         elif record.get("steps_per_s"):
-            if record["stage"] not in last:
-                pending = 0.0  # a stage has its own clock
-            steps = record["step"] - last.get(record["stage"], 0)
-            seconds += max(0.0, steps / record["steps_per_s"] - pending)
-            last[record["stage"]], pending = record["step"], 0.0
+            seconds += max(0.0, (step - last.get(stage, 0)) / record["steps_per_s"] - validating.pop(stage, 0.0))
+            last[stage] = step
     return round(seconds, 1), points
 
 

@@ -187,8 +187,7 @@ def _scaled(arm: Arm, factor: float) -> Arm:
         steps = max(1, round(factor * stage.steps))
         options |= {
             f"{name}.steps": str(steps), f"{name}.warmup_steps": str(max(1, round(factor * stage.warmup_steps))),
-            f"{name}.log_every": str(max(1, steps // 100)), f"{name}.checkpoint_every": str(max(1, steps // 4)),
-            f"{name}.keep": "1",
+            f"{name}.log_every": "1", f"{name}.checkpoint_every": str(max(1, steps // 4)), f"{name}.keep": "1",
         }  # fmt: skip
         if stage.halve_at:
             options[f"{name}.halve_at"] = show(tuple(round(factor * step) for step in stage.halve_at))

@@ -12,11 +12,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from bench.ablation_page import arms  # noqa: E402
+from bench.ablation_tables import SCALES, TABLES  # noqa: E402
+from cluster.config import validate  # noqa: E402
+
 SIZES = (
     "--data.blocks.scenes 4,2,3 --data.blocks.size 64,48 --data.blocks.supersample 1 --data.blocks.class_photos 1 "
     "--backbone.size 48,64 --model.d_model 32 --model.heads 2 --model.d_ff 64 --model.cell_size 32 "
     "--regions.steps 2 --pretrain.steps 2 --finetune.steps 4 --finetune.validate_every 2 --evaluate.tokenizer split "
-    "--evaluate.limit 6"
+    "--evaluate.limit 6 --data.pack_workers 1 --cluster.threads 1 --regions.global_batch_size 8 "
+    "--pretrain.global_batch_size 16 --finetune.global_batch_size 8"
 ).split()
 
 
@@ -82,6 +89,25 @@ def test_the_page_is_made_from_results_alone(checkout, tmp_path):
     (picture,) = re.findall(r"!\[.*\]\((.*)\)", page)
     assert (copy / "docs" / picture).read_bytes().startswith(b"\x89PNG")
     assert json.loads(path.read_text()) == results
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("table", TABLES)
+def test_every_arm_is_possible_and_the_page_has_its_command(table, scale):
+    found = arms(scale, table)
+    assert len({arm.name for arm in found}) == len({arm.label for arm in found}) == len(found)
+    for arm in [*found, *(arm.after for arm in found if arm.after)]:
+        validate(arm.config)
+    page = (ROOT / "docs" / "evidence.md").read_text()
+    assert f"\npython bench/ablation.py {table}" in page and f"\n<!-- {table} -->\n" in page
+
+
+def test_arms_differ_in_what_they_are_about_alone():
+    by_name = {arm.name: arm.config for arm in arms("small", "negatives")}
+    finetunes = [config.finetune for name, config in by_name.items() if name != "none"]
+    assert len({one.negatives.kinds for one in finetunes}) == len(finetunes) == 7
+    assert {one.negatives.count for one in finetunes} == {3} and {one.weights["fda"] for one in finetunes} == {0.1}
+    assert by_name["none"].finetune.weights["fda"] == 0 and "fda" not in by_name["none"].stage("pretrain").ratios
 
 
 @pytest.mark.parametrize(
