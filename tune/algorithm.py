@@ -64,11 +64,11 @@ def search_of(plan: Plan, table: Table, target: int) -> Searcher | BasicVariantG
     return BasicVariantGenerator(points_to_evaluate=open_points(plan, table, target))
 
 
-def scheduler_of(plan: Plan, table: Table) -> TrialScheduler:
-    """Who stops trials: ASHA, which knows the scores of earlier trials, or PBT."""
+def scheduler_of(plan: Plan, table: Table, slots: int) -> TrialScheduler:
+    """Who stops trials: ASHA, which knows the scores of earlier trials, or PBT with room for `slots` at once."""
     finetune = plan.config.finetune
     if plan.search == PBT:
-        return population(plan)
+        return population(plan, slots)
     asha = ASHAScheduler(
         time_attr="step", metric=METRIC, mode="max", grace_period=finetune.validate_every, max_t=finetune.steps,
         reduction_factor=REDUCTION,
@@ -85,7 +85,21 @@ def scheduler_of(plan: Plan, table: Table) -> TrialScheduler:
     return asha
 
 
-def population(plan: Plan) -> PopulationBasedTraining:
+class Population(PopulationBasedTraining):
+    """Ray's, which pauses a trial whenever another one waits. A pause ends a run, so none is made without need."""
+
+    def __init__(self, slots: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._slots = slots
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
+        """What becomes of a trial after a validation."""
+        decision = super().on_trial_result(tune_controller, trial, result)
+        room = sum(not one.is_finished() for one in tune_controller.get_trials()) <= self._slots
+        return TrialScheduler.CONTINUE if decision == TrialScheduler.PAUSE and room else decision
+
+
+def population(plan: Plan, slots: int) -> Population:
     """PBT: at every validation the worst quarter takes over checkpoints of the best, with other weights and so on."""
     by_name = {one.name: one for one in plan.dimensions}
     random.seed(plan.config.seed)  # Ray's PBT draws from here
@@ -93,8 +107,8 @@ def population(plan: Plan) -> PopulationBasedTraining:
     def inside(config: dict[str, Any]) -> dict[str, Any]:
         return config | {name: one.clamp(config[name]) for name, one in by_name.items()} | {"run": None}
 
-    return PopulationBasedTraining(
-        time_attr="step", metric=METRIC, mode="max", perturbation_interval=plan.config.finetune.validate_every,
+    return Population(
+        slots, time_attr="step", metric=METRIC, mode="max", perturbation_interval=plan.config.finetune.validate_every,
         hyperparam_mutations={name: _mutation(one) for name, one in by_name.items()}, custom_explore_fn=inside,
         log_config=False,
     )  # fmt: skip

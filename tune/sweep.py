@@ -103,7 +103,7 @@ def _tune(sweep: Sweep, table: Table, left: int) -> None:
         table.session(slots)
         shared = shared_stages(plan.config, plan.dimensions)
         if shared and not _touched(plan, shared):
-            say(f"pre-training that all trials share: {', '.join(shared)}")
+            say(f"pre-training that all trials share: {', '.join(shared)} (output in {plan.folder / 'output'})")
             pretrain(_with_all_cpus(plan, ray.nodes()), {one.name: one.at(0) for one in plan.dimensions}, address)
         trainable = tune.with_resources(
             tune.with_parameters(SweepTrial, plan=plan, ray=address),
@@ -116,7 +116,7 @@ def _tune(sweep: Sweep, table: Table, left: int) -> None:
             trainable,
             param_space=dict.fromkeys([*(one.name for one in plan.dimensions), "run"]) if listed else {},
             tune_config=tune.TuneConfig(
-                search_alg=search, scheduler=scheduler_of(plan, table), num_samples=left, reuse_actors=True,
+                search_alg=search, scheduler=scheduler_of(plan, table, slots), num_samples=left, reuse_actors=True,
                 max_concurrent_trials=None if listed else slots,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),

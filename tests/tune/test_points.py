@@ -85,14 +85,14 @@ def test_asha_knows_the_scores_of_earlier_trials(tmp_path: Path) -> None:
         table.start(key, values)
         table.score(key, 5, score)
         table.end(key, STOPPED)
-    asha = scheduler_of(plan, table)
+    asha = scheduler_of(plan, table, 2)
     decisions = []
     for number, score in enumerate((10.0, 50.0)):
         trial = SimpleNamespace(trial_id=f"new{number}")
         asha.on_trial_add(None, trial)
         decisions.append(asha.on_trial_result(None, trial, {"step": 5, METRIC: score}))
     assert decisions == ["STOP", "CONTINUE"]
-    empty = scheduler_of(plan, Table(tmp_path))
+    empty = scheduler_of(plan, Table(tmp_path), 2)
     empty.on_trial_add(None, SimpleNamespace(trial_id="alone"))
     assert empty.on_trial_result(None, SimpleNamespace(trial_id="alone"), {"step": 5, METRIC: 10.0}) == "CONTINUE"
 
@@ -115,7 +115,7 @@ def test_a_population_goes_on_with_the_last_run_of_each_member(tmp_path: Path) -
 def test_pbt_changes_values_and_keeps_them_inside(tmp_path: Path) -> None:
     sweep, _ = begin(tmp_path, "--search", "pbt")
     plan = sweep.plan
-    pbt = population(plan)
+    pbt = population(plan, 2)
     config = first(plan, 1)[0] | {"run": "somewhere", "finetune.fda_temperature": 2.0}
     changed = set()
     for _ in range(50):

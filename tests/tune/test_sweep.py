@@ -28,7 +28,7 @@ LIMIT_S = 240
 FAST = ["--log.wandb", "disabled", "--data.pack_workers", "1"]
 # The first learns nothing and finishes, the second diverges, the third forgets what pre-training left (CIDEr 0) and is
 # stopped at the first rung, where the first one's score is known.
-RATES = ["--search", "grid", "--finetune.lr", "choice:1e-6/1e30/0.01/1e-5", "--finetune.steps", "20"]
+RATES = ["--search", "grid", "--finetune.lr", "choice:1e-6/1e30/0.01", "--finetune.steps", "20"]
 LEFT_BEHIND = """
 import json, logging, ray
 from ray._private.state import actors
@@ -132,8 +132,7 @@ def test_the_same_command_finishes_a_killed_sweep(killed: Killed) -> None:
     assert killed.again.returncode == 0, killed.again.stderr
     trials = {trial.values["finetune.lr"]: trial for trial in Table(killed.folder).trials.values()}
     states = {rate: trial.state for rate, trial in trials.items()}
-    assert (states["1e-6"], states["1e30"], states["0.01"]) == (FINISHED, DIVERGED, STOPPED), killed.again.stderr
-    assert states["1e-5"] in (FINISHED, STOPPED) and len(trials) == 4
+    assert states == {"1e-6": FINISHED, "1e30": DIVERGED, "0.01": STOPPED}, killed.again.stderr
     assert "not finite" in trials["1e30"].reason and trials["0.01"].step == 5 and trials["1e-6"].step == 20
     assert killed.left == [], "nothing of a killed sweep trains on"
 
@@ -171,10 +170,10 @@ def test_nothing_is_left_on_the_cluster(killed: Killed, cluster: dict[str, str])
 
 def test_the_report_is_there_and_the_command_then_does_nothing(killed: Killed, home: Path) -> None:
     assert "finished" in (killed.folder / "report.html").read_text()
-    assert len((killed.folder / "results.csv").read_text().splitlines()) == 5
+    assert len((killed.folder / "results.csv").read_text().splitlines()) == 4
     before = (killed.folder / "trials.jsonl").read_bytes()
     again = run(command(home, "rates", *RATES), dict(os.environ))
-    assert again.returncode == 0 and "0 of 4 trials to run" in again.stderr
+    assert again.returncode == 0 and "0 of 3 trials to run" in again.stderr
     assert (killed.folder / "trials.jsonl").read_bytes() == before
 
 
@@ -194,8 +193,8 @@ def test_the_winner_is_a_recipe_that_repeats_its_trial(killed: Killed, home: Pat
 
 
 def test_a_population_takes_over_checkpoints_and_changes_values(home: Path) -> None:
-    options = ["--search", "pbt", "--trials", "2", "--pretrain.steps", "0", "--finetune.steps", "200",
-               "--finetune.validate_every", "20", "--finetune.log_every", "20"]  # fmt: skip
+    options = ["--search", "pbt", "--trials", "2", "--pretrain.steps", "0", "--finetune.steps", "160",
+               "--finetune.validate_every", "40", "--finetune.log_every", "40"]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = run(command(home, "population", *options), environment)
     assert done.returncode == 0, done.stderr
@@ -215,6 +214,7 @@ def test_a_population_takes_over_checkpoints_and_changes_values(home: Path) -> N
         assert min(record["step"] for record in records) > step, "it went on from the checkpoint"
         before = [t for t in table.trials.values() if t.member == trial.member and t.number < trial.number]
         assert before[-1].state == REPLACED
+    assert all(len(trial.starts) == 1 for trial in table.trials.values()), "with room for all, nobody is paused"
     ends = {trial.member: trial for trial in table.trials.values()}
-    assert len(ends) == 2 and all(trial.state == FINISHED and trial.step == 200 for trial in ends.values())
+    assert len(ends) == 2 and all(trial.state == FINISHED and trial.step == 160 for trial in ends.values())
     assert processes_of(folder) == []
