@@ -28,8 +28,6 @@ class Recorder(Callback):
         donor = read_pointer(Path(trial.checkpoint.path)) if trial.checkpoint else None
         key = place(self._plan, values, trial.config.get("run"), donor, trial.trial_id)
         before = self._run.get(trial.trial_id)
-        if before not in (None, key):
-            self._table.end(before, REPLACED, f"went on from {donor.run} at step {donor.step}")
         self._run[trial.trial_id] = key
         known = self._table.trials.get(key)
         if known is not None and known.state in FINAL:
@@ -40,6 +38,8 @@ class Recorder(Callback):
         takes_over = donor is not None and donor.run != key
         origin = {"run": donor.run, "step": donor.step, "trial": donor.trial} if takes_over else None
         self._table.start(key, values, member, origin)
+        if before not in (None, key):  # after the start: killed in between, the member goes on in its new run
+            self._table.end(before, REPLACED, f"went on from {donor.run} at step {donor.step}")
         number = self._table.trials[key].number
         say(f"trial {number} ({key}) " + (f"goes on from {donor.run} at step {donor.step}" if takes_over else "starts"))
 
