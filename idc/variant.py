@@ -25,7 +25,7 @@ from idc.trunk import AFTER, BEFORE, ImageTokens, PairEncoding, Trunk
 
 VIEWS = ("looks", "place", "both")
 CLASS_WORDS = 8  # of a class name, at most
-SPREAD = 0.8  # fine cells: standard deviation of a region's share in the map of what is pointed at
+SPREAD = 3.0  # fine cells: how far from its centre a thing may reach, in the map of what is pointed at
 
 
 def code(position: Tensor, size: int, extent: float) -> Tensor:
@@ -208,24 +208,28 @@ class RegionModel(Trunk):
         return logits + Pointer.GAIN * (pointed @ self.pointer.table.to(pointed.dtype))
 
     def pointed_at(self, images: Mapping[str, Tensor], captions: Tensor) -> Tensor:
-        """(B, 2T): what all words of a caption point at, added up."""
+        """(B, 2T): what all words of a caption point at, added up, and squared, for most words glance at many things."""
         pair = self.encode_pair(self.embed_images(images))
         fused = self.cross_modal_causal(pair, captions)
         said = (captions != self.config.pad) & (captions != self.config.eos)
-        return (self.pointer(fused.text, pair.visual(fused.images)) * said[..., None]).sum(1)
+        return (self.pointer(fused.text, pair.visual(fused.images)) * said[..., None]).sum(1).square()
 
     def on_grid(self, images: Mapping[str, Tensor], share: Tensor) -> Tensor:
-        """(B, 2, 2 rows, 2 columns): fine cells; a region's number spread over the cells around its centre."""
-        sides = zip(self.find(images).chunk(), share.chunk(2, dim=1), strict=True)
-        return torch.stack([self._spread(regions.position, part) for regions, part in sides], dim=1)
+        """(B, 2, 2 rows, 2 columns): fine cells; a region's number goes to the cells around it that show its class."""
+        sides = zip(("before", "after"), self.find(images).chunk(), share.chunk(2, dim=1), strict=True)
+        return torch.stack([self._spread(images[role], regions, part) for role, regions, part in sides], dim=1)
 
-    def _spread(self, position: Tensor, share: Tensor) -> Tensor:
-        """(B, T, 2) x, y and (B, T) -> (B, 2 rows, 2 columns)."""
+    def _spread(self, features: Tensor, regions: Regions, share: Tensor) -> Tensor:
+        """Features (B, N, F) of an image, its regions, a number of each (B, T) -> (B, 2 rows, 2 columns)."""
         height, width = (2 * side for side in self.config.grid)
+        classes = upcast(regions.classes)
+        shown = upcast(self.finder.logits(features)).softmax(-1)[..., :-1]  # (B, M, C)
+        alike = classes @ shown.transpose(1, 2) / classes.square().sum(-1, keepdim=True).clamp_min(1e-6)
+        position = regions.position
         rows = torch.arange(height, device=position.device)[:, None] - position[..., 1, None, None]
         columns = torch.arange(width, device=position.device) - position[..., 0, None, None]
-        near = torch.exp(-(rows.square() + columns.square()) / (2 * SPREAD**2))
-        return (share[..., None, None] * near).sum(1)
+        near = torch.exp(-(rows.square() + columns.square()) / (2 * SPREAD**2))  # (B, T, 2 rows, 2 columns)
+        return (share[..., None, None] * near * alike.clamp(max=1).unflatten(-1, (height, width))).sum(1)
 
     def visual_features(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The backbone's features at the regions."""
