@@ -121,7 +121,8 @@ def read_config(path: Path) -> Config:
 def help_text(config: Config) -> str:
     """Usage, recipes and every option with its default in this recipe."""
     lines = [USAGE, "", "Recipes (or a config.yaml of a run):"]
-    lines += [f"  {name:14}{(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items()]
+    width = max(map(len, RECIPES)) + 2
+    lines += [f"  {name:{width}}{(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items()]
     lines += ["", f"Options, with their values in the recipe {config.name!r}:"]
     lines.append(f"  {'--stage ' + '|'.join(STAGE_CHOICES):48} [all]")
     for option in options(config):

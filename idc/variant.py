@@ -208,7 +208,7 @@ class RegionModel(Trunk):
         return logits + Pointer.GAIN * (pointed @ self.pointer.table.to(pointed.dtype))
 
     def pointed_at(self, images: Mapping[str, Tensor], captions: Tensor) -> Tensor:
-        """(B, 2T): what all words of a caption point at, added up, and squared, for most words glance at many things."""
+        """(B, 2T): what all words of a caption point at, added up, then squared: words glance at many things."""
         pair = self.encode_pair(self.embed_images(images))
         fused = self.cross_modal_causal(pair, captions)
         said = (captions != self.config.pad) & (captions != self.config.eos)
