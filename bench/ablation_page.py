@@ -25,27 +25,32 @@ TYPES = ("add", "drop", "move", "color", "material")
 
 def write(runs: Path, checkout: Path) -> None:
     """Adds what is in runs/ablation to the results of a checkout, and makes its page and plots from these."""
-    path = checkout / RESULTS
-    results = json.loads(path.read_bytes()) if path.is_file() else {}
+    path, page = checkout / RESULTS, checkout / PAGE
+    results, text = _read(path), page.read_text(encoding="utf-8")
+    places = {table: re.compile(rf"(<!-- {table} -->\n).*?(<!-- end -->)", re.DOTALL) for table in TABLES}
+    for table, place in places.items():
+        if not place.search(text):
+            raise DataError(f"{page} has no place for {table}: put '<!-- {table} -->' and '<!-- end -->' on two lines")
     for scale, table, arm, seed, folder in _finished(runs):
         found = collect(folder, curve=TABLES[table].curves)
         results.setdefault(scale, {}).setdefault(table, {})[f"{arm}-{seed}"] = found
-    page = checkout / PAGE
-    text = page.read_text(encoding="utf-8")
-    for table in TABLES:
-        marks = rf"(<!-- {table} -->\n).*?(<!-- end -->)"
-        if not re.search(marks, text, re.DOTALL):
-            raise DataError(
-                f"{page} has no place for the table: put '<!-- {table} -->' and '<!-- end -->' on two lines"
-            )
-        parts = [
-            _shown(scale, table, results[scale][table], checkout) for scale in SCALES if table in results.get(scale, {})
-        ]
-        block = "\n".join(parts)
-        text = re.sub(marks, lambda marks, block=block: f"{marks[1]}{block}{marks[2]}", text, flags=re.DOTALL)
+    for table, place in places.items():
+        scales = [scale for scale in SCALES if table in results.get(scale, {})]
+        block = "\n".join(_shown(scale, table, results[scale][table], checkout) for scale in scales)
+        text = place.sub(lambda marks, block=block: f"{marks[1]}{block}{marks[2]}", text)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, _json(results))
     write_whole(page, text)
+
+
+def _read(path: Path) -> dict:
+    """Results written before; none where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        raise DataError(f"{path} is not JSON: take it from the repository again") from None
 
 
 def _finished(runs: Path) -> Iterator[tuple[str, str, str, str, Path]]:
