@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)
+sys.path.insert(0, str(ROOT))
 
 from bench.ablation_tables import COMMON, MINUTES, RATE_STEPS, SCALES, TABLES, Arm, Options, Seconds, Setting  # noqa: E402
 from cluster.commandline import parse, read_words  # noqa: E402

@@ -14,9 +14,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bench.ablation_page import arms  # noqa: E402
+from bench.ablation import main  # noqa: E402
+from bench.ablation_page import arms, write  # noqa: E402
 from bench.ablation_tables import SCALES, TABLES  # noqa: E402
 from cluster.config import validate  # noqa: E402
+from cluster.errors import ConfigError  # noqa: E402
+from shards.errors import DataError  # noqa: E402
 
 SIZES = (
     "--data.blocks.scenes 4,2,3 --data.blocks.size 64,48 --data.blocks.supersample 1 --data.blocks.class_photos 1 "
@@ -122,7 +125,15 @@ def test_arms_differ_in_what_they_are_about_alone():
         (["--write", "--seeds", "1"], "--write takes no table and no option but --root"),
     ],
 )
-def test_wrong_input_is_one_line(tmp_path, arguments, words):
-    result = run(ROOT, *arguments, "--root", str(tmp_path))
-    assert result.returncode == 2 and words in result.stderr and result.stderr.count("\n") == 1
+def test_wrong_input_is_told_before_anything_is_written(tmp_path, arguments, words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        main([*arguments, "--root", str(tmp_path)])
     assert not any(tmp_path.iterdir())
+
+
+def test_a_page_without_a_place_for_a_table_is_named(checkout, tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "evidence.md").write_text("<!-- pretraining -->\n<!-- end -->\n")
+    with pytest.raises(DataError, match="has no place for negatives"):
+        write(checkout / "runs" / "ablation", tmp_path)
+    assert not (tmp_path / "bench").exists()
