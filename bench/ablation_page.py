@@ -95,6 +95,7 @@ def collect(run: Path, curve: bool = False) -> dict:
         | {kind: _round(values["CIDEr"]) for kind, values in scores["by_type"].items()},
         "skill": {half: _round(scores["skill"][half], 3) for half in HALVES[:2]},
         "accuracy": {name: _round(scores["accuracy"][name]) for name in ACCURACIES},
+        "threads": config.cluster.threads,
         "cpus": provenance["cpus"],
         "torch": provenance["packages"]["torch"],
         "commit": git["sha"][:10] + (" with changes" if git["diff"] else ""),
@@ -185,7 +186,7 @@ def _about(found: Sequence[dict]) -> str:
 
     shared = [one["shared"]["seconds"] for one in found if "shared" in one]
     text = (
-        f"{said('tested')} pairs of the test split, batches of {said('batch')}, one process of two threads on "
+        f"{said('tested')} pairs of the test split, batches of {said('batch')}, one process of {said('threads')} threads on "
         f"{said('cpus')} CPUs, torch {said('torch')}, commit {said('commit')}."
     )
     if shared:
