@@ -59,16 +59,19 @@ def times(plan: Plan, table: Table) -> Times:
 
 
 def useful_seconds(run: Path) -> float:
-    """Seconds of a run that were steps or validations, by its metrics.jsonl."""
-    seconds, last = 0.0, {}
+    """Seconds of a run that were steps, validations or checkpoints, by its metrics.jsonl.
+
+    The speed of a line of steps is that since the line before it, whatever came between the two.
+    """
+    seconds, last, after = 0.0, {}, 0.0
     for record in read_metrics(run):
         if "validation" in record:
-            seconds += record["seconds"]
+            after += record["seconds"]
         elif record.get("steps_per_s"):
             before = last.get(record["stage"], record["step"] - 1)
             seconds += (record["step"] - before) / record["steps_per_s"]
-            last[record["stage"]] = record["step"]
-    return seconds
+            last[record["stage"]], after = record["step"], 0.0
+    return seconds + after
 
 
 def write_results(plan: Plan, table: Table, order: Sequence[Trial]) -> None:

@@ -122,10 +122,12 @@ def test_useful_time_is_of_steps_and_validations(tmp_path: Path) -> None:
         '{"stage": "pretrain", "step": 10, "steps_per_s": 3.0}',
         '{"stage": "finetune", "step": 4, "bad_sample": {"key": "x"}}',
         '{"stage": "finetune", "step": 5, "steps_per_s": 1.0}',
-        '{"stage": "finetune", "step": 5, "validation": {"CIDEr": 1}, "seconds": 7.0}',
+        '{"stage": "finetune", "step": 5, "validation": {"CIDEr": 1}, "seconds": 6.0}',
+        '{"stage": "finetune", "step": 6, "steps_per_s": 0.125}',  # the validation before it is in its 8 seconds
+        '{"stage": "finetune", "step": 6, "validation": {"CIDEr": 1}, "seconds": 7.0}',
     ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    assert useful_seconds(tmp_path) == pytest.approx(2 + 3 + 1 + 7)
+    assert useful_seconds(tmp_path) == pytest.approx(2 + 3 + 1 + 8 + 7)
     assert useful_seconds(tmp_path / "nothing") == 0
     sweep = parse(["tiny", "--root", str(tmp_path), "--name", "s", "--trials", "1"])
     save(sweep)
