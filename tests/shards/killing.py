@@ -25,6 +25,11 @@ if __name__ == "__main__":
 """
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of every file of a folder, by name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
 def start_packing(folder: Path, out: Path, seconds: float, address: str = "") -> subprocess.Popen:
     """A process, with a session of its own, that packs with two workers; an image takes `seconds`."""
     (folder / "run.py").write_text(_SCRIPT)
