@@ -7,6 +7,7 @@ sample that stands in for one that cannot be read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -27,12 +28,13 @@ from cluster.config import (
 )
 from cluster.samples import ClassIndex, Mixed, Samples, stack
 from cluster.schedule import STREAM_OF_TASK, TaskSchedule
-from idc.config import ModelConfig
+from idc.config import NOT_SCORED, ModelConfig
 from idc.masking import mask_cells, mask_words
 from idc.tokenizer import Tokenizer
 from shards.errors import DataError, Unreachable
 from shards.mixture import Mixture
 from shards.order import generator, rank_positions
+from shards.phrases import PhraseFinder
 from shards.reader import Folder
 from shards.skipping import TRIES, replacements
 
@@ -52,7 +54,7 @@ class StepBatch:
     @property
     def model_task(self) -> str:
         """The task as the model names it."""
-        return self.task.removeprefix("photo_").removeprefix("class_")
+        return re.sub("^(photo|class|pair)_", "", self.task)
 
 
 class Batches:
@@ -72,18 +74,20 @@ class Batches:
         mixed: Sequence[Mixed] = (),
         photos: Mixed | None = None,
         classes: Mixed | None = None,
+        names: Sequence[str] = (),
     ) -> None:
         """`seed` is the stage's own (schedule.stage_seed). Raises DataError for data that lack what the tasks need.
 
         Pairs come from the first folder and all `mixed` in the ratios of their weights; captioned photos from `photos`,
-        class-labelled ones and the names of classes from `classes`, where they are given, else from the first folder.
+        class-labelled ones from `classes`, where they are given, else from the first folder. names: what the labels
+        tasks look for in images, by class id.
         """
         self.schedule = TaskSchedule(stage, seed)
         self._tokenizer, self._model, self._visual_tokens = tokenizer, model, visual_tokens
         self._stage, self._seed, self._rank, self._world = stage, seed, rank, world
         first = Mixed(shards, features)
         folders = {"pair": [first, *mixed], "photo": [photos or first], "class": [classes or first]}
-        self._class_names: list[str] = Folder.open(folders["class"][0].shards).manifest["classes"]
+        self._names, self._named = names, PhraseFinder(names)
         kinds = dict.fromkeys(STREAM_OF_TASK[task] for task in self.schedule.tasks)
         self._samples: dict[str, list[Samples]] = {}
         self._mixtures: dict[str, Mixture] = {}
@@ -133,7 +137,7 @@ class Batches:
         batch = stack(arrays)
         if task == "classify":
             return self._classify(self._samples[kind][0], indices, batch["photo"], draws, bad)
-        if task in ("class_labels", "photo_labels"):
+        if task in ("class_labels", "photo_labels", "pair_labels"):
             return batch | {"present": self._present(records)}
         images = 1 if kind == "photo" else 2
         if task in ("mlm", "photo_mlm"):
@@ -146,13 +150,18 @@ class Batches:
         return batch | self._finetune(records, draws)
 
     def _present(self, records: list[dict]) -> Tensor:
-        """(B, classes) 1 for the class of a labelled photo, or for every class that a caption of the photo names."""
-        present = torch.zeros(len(records), len(self._class_names))
+        """(B, classes) 1 for the class of a labelled photo, or for every class that a caption names.
+
+        What is said of a pair without a change is not about what it shows: -1, not scored.
+        """
+        present = torch.zeros(len(records), len(self._names))
         for row, record in zip(present, records, strict=True):
             if "class_id" in record:
                 row[record["class_id"]] = 1
+            elif record.get("changed", True) is False:
+                row.fill_(NOT_SCORED)
             else:
-                row[classes_named(record["captions"], self._class_names)] = 1
+                row[list(self._named.numbers(record["captions"]))] = 1
         return present
 
     def _finetune(self, records: list[dict], draws: list[np.random.Generator]) -> dict[str, Tensor]:
@@ -228,12 +237,6 @@ def name_words(names: Sequence[str], tokenizer: Tokenizer) -> Tensor:
     """Ids (names, W) of the words of each name, padded."""
     rows = [torch.tensor(tokenizer.encode(name), dtype=torch.int64) for name in names]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) if rows else torch.zeros(0, 0, dtype=torch.int64)
-
-
-def classes_named(captions: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """Numbers of the classes whose whole name stands in one of the captions."""
-    text = " | ".join(["", *captions, ""])  # names are matched at word borders
-    return [number for number, name in enumerate(classes) if f" {name} " in text]
 
 
 def draw_negatives(record: dict, negatives: NegativesConfig, rng: np.random.Generator) -> list[str]:

@@ -12,14 +12,15 @@ from shards.errors import DataError
 from shards.mixture import Mixture, parse_weight
 
 Task = Literal[
-    "mlm", "mvcl", "fda", "classify", "class_labels", "photo_mlm", "photo_mvcl", "photo_fda", "photo_labels", "finetune"
-]
+    "mlm", "mvcl", "fda", "classify", "class_labels", "photo_mlm", "photo_mvcl", "photo_fda", "photo_labels",
+    "pair_labels", "finetune",
+]  # fmt: skip
 LossName = Literal["mlm", "mvcl", "fda", "class", "match", "class_contrastive", "labels", "caption", "changed"]
 NegativeKind = Literal["retrieve", "replace", "confuse"]
 LOSSES_OF_TASK = {
     "mlm": ("mlm",), "mvcl": ("mvcl",), "fda": ("fda",), "classify": ("class", "match", "class_contrastive"),
     "class_labels": ("labels",), "photo_mlm": ("mlm",), "photo_mvcl": ("mvcl",), "photo_fda": ("fda",),
-    "photo_labels": ("labels",), "finetune": ("caption", "changed"),
+    "photo_labels": ("labels",), "pair_labels": ("labels",), "finetune": ("caption", "changed"),
 }  # fmt: skip
 RESERVED = ("all", "train", "evaluate", "stage", "help")  # words of the command line that cannot name a stage
 # Tasks whose losses compare samples with each other: they work inside groups of `contrastive_group` samples.
@@ -56,6 +57,7 @@ class DataConfig:
     mix: dict[str, float] = field(default_factory=dict)  # more folders to take pairs from, by weight; data.shards has 1
     photos: str = ""  # folder or URL that captioned photos are taken from; empty: data.shards
     classes: str = ""  # folder or URL that class-labelled photos and the names of classes are from; empty: data.shards
+    phrases: int = 0  # things to look for, named by this many frequent noun phrases of captions; 0: by the classes
     source: Literal["blocks", "none"] = "blocks"  # what is packed when the shard folder is missing; none: nothing
     blocks: BlocksConfig = field(default_factory=BlocksConfig)
     # Trained when the shards are packed here, or where the captions are those of several folders.
@@ -200,8 +202,9 @@ def validate(config: Config) -> None:
     if not all(re.fullmatch(r"[\w-][\w.-]*", part) for part in config.name.split("/")):
         raise ConfigError(f"--name {config.name!r} must be letters, digits, '-', '_' and '.', for it names a folder")
     _at_least(
-        config, 0, "seed", "data.pack_workers", "data.bad_samples", "data.blocks.seed", "data.blocks.class_photos",
-        "data.blocks.relational", "finetune.validate_every", "finetune.validate_limit", "evaluate.limit",
+        config, 0, "seed", "data.pack_workers", "data.bad_samples", "data.phrases", "data.blocks.seed",
+        "data.blocks.class_photos", "data.blocks.relational", "finetune.validate_every", "finetune.validate_limit",
+        "evaluate.limit",
     )  # fmt: skip
     _at_least(
         config, 1, "data.blocks.supersample", "data.read_threads", "data.prefetch", "finetune.references",
@@ -212,6 +215,13 @@ def validate(config: Config) -> None:
     if config.data.shards == "":
         raise ConfigError("--data.shards is empty: name a shard folder")
     _validate_mix(config.data)
+    if config.data.phrases:
+        for name in config.stages:
+            if used := [task for task in ("classify", "class_labels") if config.stage(name).ratios.get(task)]:
+                raise ConfigError(
+                    f"--{name}.ratios.{used[0]} needs classes, and --data.phrases takes names from captions instead: "
+                    f"set one of the two to 0"
+                )
     if config.data.bad_samples > 1:
         raise ConfigError("--data.bad_samples is a share and cannot be more than 1")
     if min(config.backbone.size) < 32:

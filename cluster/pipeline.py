@@ -51,6 +51,7 @@ def run(command: Command, fit: Callable[[Job], None] = launch.fit) -> None:
             config, folder, data.shards.location, data.features.path, stages, _exports(folder, config, stages), scored,
             mixed=training.mixed, photos=training.photos and training.photos.place,
             classes=training.classes and training.classes.place, joint_tokenizer=training.tokenizer,
+            names=training.names,
         )  # fmt: skip
     runfolder.write_provenance(folder, CODE)
     say(f"run folder {folder}")

@@ -21,9 +21,10 @@ from cluster.options import show
 from cluster.runfolder import find_root
 from cluster.samples import Mixed
 from cluster.schedule import STREAM_OF_TASK
-from cluster.vocabulary import joint_tokenizer
+from cluster.vocabulary import joint_tokenizer, training_captions
 from shards.errors import run_main
 from shards.mixture import parse_weight
+from shards.phrases import FEWEST, frequent_phrases
 from shards.reader import Folder
 from shards.storage import is_url
 
@@ -46,6 +47,7 @@ class Training:
     """All data that a run trains on."""
 
     data: Data  # of --data.shards
+    names: tuple[str, ...]  # of what the model tells apart: classes, or phrases of captions
     mixed: tuple[Mixed, ...] = ()  # of --data.mix
     photos: Data | None = None  # of --data.photos
     classes: Data | None = None  # of --data.classes
@@ -65,7 +67,20 @@ def prepare_training(config: Config, root: Path) -> Training:
     texts += [(photos.shards, "photo")] if photos else []
     several = len({shards.sha256() for shards, _ in texts}) > 1
     tokenizer = joint_tokenizer(texts, config.data.tokenizer, root / "data") if several else None
-    return Training(data, mixed, photos, classes, tokenizer)
+    return Training(data, _names(config, texts, classes or data), mixed, photos, classes, tokenizer)
+
+
+def _names(config: Config, texts: Sequence[tuple[Folder, str]], classes: Data) -> tuple[str, ...]:
+    """Names of the classes; or frequent phrases of the captions of photos, where there are any, else of the pairs."""
+    if not config.data.phrases:
+        return tuple(classes.shards.manifest["classes"])
+    texts = [*texts, (texts[0][0], "photo")]
+    photos = [text for shards, of in texts if of == "photo" for text in training_captions(shards, of)]
+    captions = photos or [text for shards, of in texts for text in training_captions(shards, of, changed_only=True)]
+    names = tuple(frequent_phrases(captions, config.data.phrases))
+    if not names:
+        raise ConfigError(f"--data.phrases: no noun phrase is in {FEWEST} captions or more of {texts[0][0].location}")
+    return names
 
 
 def prepare(config: Config, root: Path) -> Data:
@@ -183,9 +198,14 @@ def with_sizes(config: Config, training: Training) -> Config:
     if validates and not manifest["splits"].get("val", {}).get("pair", 0):
         where = data.shards.location
         raise ConfigError(f"--finetune.validate_every: {where} has no pairs in its val split; set it to 0")
+    if config.model.architecture == "idc" and not training.names:
+        raise ConfigError(
+            f"{training.of('class').shards.location} has no classes that could name what there is to see: set "
+            f"--data.phrases 200 to take names from the captions, or --model.architecture paper"
+        )
     sizes = {
         "vocab_size": open_tokenizer(data.shards.location, training.tokenizer).size,
-        "classes": len(training.of("class").shards.manifest["classes"]),
+        "classes": len(training.names),
         "grid": tuple(features["grid"]),
         "feature_dim": features["dim"],
         # A finer level folded into the grid comes first in a cell.

@@ -14,7 +14,7 @@ from shards.order import generator
 # The stream of samples that each task consumes, by the kinds of a shard folder.
 STREAM_OF_TASK = {
     "mlm": "pair", "mvcl": "pair", "fda": "pair", "finetune": "pair", "classify": "class",
-    "class_labels": "class", "photo_labels": "photo",
+    "class_labels": "class", "photo_labels": "photo", "pair_labels": "pair",
     "photo_mlm": "photo", "photo_mvcl": "photo", "photo_fda": "photo",
 }  # fmt: skip
 

@@ -21,8 +21,8 @@ from shards.vocabulary import train_tokenizer
 FOLDER = "tokenizers"
 
 
-def training_captions(shards: Folder, kind: str) -> list[str]:
-    """The captions of all samples of a kind in train; without samples that are damaged."""
+def training_captions(shards: Folder, kind: str, changed_only: bool = False) -> list[str]:
+    """The captions of all samples of a kind in train, or without pairs that have not changed; none of damaged ones."""
     stream, captions = shards.stream(kind, "train"), []
     for i in range(len(stream)):
         try:
@@ -31,7 +31,7 @@ def training_captions(shards: Folder, kind: str) -> list[str]:
             raise
         except DataError:
             continue
-        if not any(faults(record, kind, ())):
+        if not any(faults(record, kind, ())) and not (changed_only and record.get("changed") is False):
             captions += record["captions"]
     return captions
 

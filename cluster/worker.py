@@ -55,17 +55,13 @@ class Job:
     mixed: tuple[Mixed, ...] = ()  # further folders of pairs to train on
     photos: Mixed | None = None  # the folder of captioned photos, where it is another
     classes: Mixed | None = None  # the folder of class-labelled photos, where it is another
+    names: tuple[str, ...] = ()  # of what the model tells apart, by class id
     joint_tokenizer: Path | None = None  # where captions come from several folders; None: the tokenizer of `shards`
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of all captions that are trained on."""
         return open_tokenizer(self.shards, self.joint_tokenizer)
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the classes that the model tells apart, by class id."""
-        return Folder.open(self.classes.shards if self.classes else self.shards).manifest["classes"]
 
 
 def train_step(
@@ -114,14 +110,14 @@ class StageRun:
             return
         torch.manual_seed(config.seed)
         model = build(config.model)
-        model.name_classes(name_words(self._job.class_names, self._tokenizer))
+        model.name_classes(name_words(self._job.names, self._tokenizer))
         first = source_of_stage(self._job.run, config, self._name, Path(config.root)) if newest is None else None
         if first is not None:
             load_first_weights(model, first, stage.start_parts)
         batches = Batches(
             self._job.shards, self._job.features, self._tokenizer, config.model, model.visual_tokens, stage,
             stage_seed(config.seed, self._name), ranks.rank, ranks.world, self._job.mixed, self._job.photos,
-            self._job.classes,
+            self._job.classes, self._job.names,
         )  # fmt: skip
         engine = Engine(model, stage, config.cluster, self._device)
         try:

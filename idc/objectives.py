@@ -11,7 +11,8 @@ mlm       caption_masked, caption_labels (B, L), label -1 = not scored
 mvcl      caption (B, L), visual_mask (B, 2T) bool (photo: (B, T))
 fda       caption_with_negatives (B, 1 + K, L), the true caption first; a row of padding alone is no negative
 classify  class_before, class_after, same_class (B,)
-labels    photo (B, N, F), present (B, classes) 0 or 1: the classes a photo shows; for models that localise them ("idc")
+labels    present (B, classes) 0 or 1: the classes that a photo shows, or the two images of a pair together; a row of -1
+          is not scored; for models that localise them ("idc")
 finetune  caption (B, L) or (B, R, L), R references of a pair; masked form: caption_masked, caption_labels instead;
           optional changed (B,), -1 = unknown; optional caption_with_negatives: FDA beside the caption loss
 """
@@ -83,7 +84,7 @@ def counts(task: str, batch: Mapping[str, Tensor], pad: int = PAD) -> dict[str, 
         samples = float(len(batch["same_class"]))
         return {"class": 2 * samples, "match": samples, "class_contrastive": samples}
     if task == "labels":
-        return {"labels": float(len(batch["present"]))}
+        return {"labels": float((batch["present"][:, 0] != NOT_SCORED).sum())}
     if task == "finetune":
         if "caption_masked" in batch:
             found = {"caption": float((batch["caption_labels"] != NOT_SCORED).sum())}
@@ -111,7 +112,9 @@ def losses(model: Trunk, task: str, batch: Mapping[str, Tensor], options: Object
     elif task == "classify":
         sums = classification(model, batch, options)
     elif task == "labels":
-        sums = {"labels": model.image_labels(batch["photo"], batch["present"]).sum()}
+        known = batch["present"][:, 0] != NOT_SCORED
+        images = [batch[role][known] for role in ("photo", "before", "after") if role in batch]
+        sums = {"labels": model.image_labels(images, batch["present"][known]).sum()}
     else:
         sums = captioning(model, batch, options)
     assert sums.keys() == count.keys(), f"{sorted(sums)} computed, {sorted(count)} counted"

@@ -10,7 +10,7 @@ L words, d = d_model, V words of the vocabulary.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -152,8 +152,8 @@ class Trunk(nn.Module, ABC):
     def feature_head(self, hidden: Tensor) -> Tensor:
         """(n, d) -> (n, F')."""
 
-    def image_labels(self, features: Tensor, present: Tensor) -> Tensor:
-        """The loss (B,) of naming what images (B, N, F) show, present (B, classes). Raises ValueError: not here."""
+    def image_labels(self, images: Sequence[Tensor], present: Tensor) -> Tensor:
+        """The loss (B,) of naming what one or two images (B, N, F) show, present (B, classes). ValueError: not here."""
         raise ValueError('the task "labels" needs a model that localises classes: set architecture to "idc"')
 
     def name_classes(self, words: Tensor) -> None:

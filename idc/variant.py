@@ -12,7 +12,7 @@ Shapes: B pairs, T regions an image, D = cell_size, d = d_model.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -241,6 +241,6 @@ class RegionModel(Trunk):
         """(n, d) -> (n, C_fine + C_coarse)."""
         return self.regression(hidden)
 
-    def image_labels(self, features: Tensor, present: Tensor) -> Tensor:
-        """The loss (B,) of naming the classes in images (B, N, F) whose classes are present (B, C)."""
-        return image_labels_loss(self.finder.logits(features), present)
+    def image_labels(self, images: Sequence[Tensor], present: Tensor) -> Tensor:
+        """The loss (B,) of naming the classes that are in one or two images (B, N, F), present (B, C)."""
+        return image_labels_loss(torch.cat([self.finder.logits(features) for features in images], dim=1), present)

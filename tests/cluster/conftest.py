@@ -29,10 +29,11 @@ class Tiny:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    from cluster.prepare import Training, prepare, with_sizes
+    from cluster.prepare import prepare_training, with_sizes
 
     root = tmp_path_factory.mktemp("tiny")
     config = dataclasses.replace(RECIPES["tiny"](), root=str(root))
     config = override(config, [("log.wandb", "disabled"), ("data.pack_workers", "1")])
-    data = prepare(config, root)
-    return Tiny(with_sizes(config, Training(data)), root, data.shards.path, data.features.path)
+    training = prepare_training(config, root)
+    data = training.data
+    return Tiny(with_sizes(config, training), root, data.shards.path, data.features.path)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cluster.batches import Batches, StepBatch, classes_named, draw_negatives, name_words
+from cluster.batches import Batches, StepBatch, draw_negatives, name_words
 from cluster.config import NegativesConfig, StageConfig
 from cluster.schedule import STREAM_OF_TASK
 from idc import tokenizer as tokenizers
@@ -24,7 +24,8 @@ GRID = (3, 4)
 def make(tiny: Any, stage: StageConfig, rank: int = 0, world: int = 1, **model: Any) -> Batches:
     tokenizer = tokenizers.load(tiny.shards / "tokenizer.model")
     config = dataclasses.replace(tiny.config.model, **model)
-    return Batches(tiny.shards, tiny.features, tokenizer, config, 12, stage, 5, rank, world)
+    names = Folder.open(tiny.shards).manifest["classes"]
+    return Batches(tiny.shards, tiny.features, tokenizer, config, 12, stage, 5, rank, world, names=names)
 
 
 def of_task(batches: Batches, task: str) -> StepBatch:
@@ -212,10 +213,22 @@ def test_labels_are_the_class_or_what_captions_name(tiny: Any) -> None:
                 assert found == {phrase.removeprefix("a ") for phrase in said}
 
 
-def test_class_names_are_matched_at_word_borders() -> None:
-    names = ["red cube", "blue ball", "cube"]
-    assert classes_named(["a red cube", "a ball"], names) == [0, 2]
-    assert classes_named(["a dark-red cubes and a blue", "ball"], names) == []
+def test_labels_of_a_pair_are_what_its_captions_name(tiny: Any) -> None:
+    stage = dataclasses.replace(tiny.config.pretraining["pretrain"], steps=1, ratios={"pair_labels": 1})
+    names = ("cube", "metal cube", "cylinder")
+    tokenizer = tokenizers.load(tiny.shards / "tokenizer.model")
+    model = dataclasses.replace(tiny.config.model, classes=3)
+    batches = Batches(tiny.shards, tiny.features, tokenizer, model, 12, stage, 5, 0, 1, names=names)
+    batch = batches.step(0)
+    assert batch.model_task == "labels" and {"before", "after", "present"} == set(batch.micro_batches[0])
+    present = torch.cat([part["present"] for part in batch.micro_batches])
+    stream = Folder.open(tiny.shards).stream("pair", "train")
+    _, indices = locate(np.arange(8), len(stream), 5)
+    for row, index in zip(present.tolist(), indices.tolist(), strict=True):
+        record = stream.metadata(index)
+        said = " | ".join(["", *record["captions"], ""])
+        assert row == ([float(f" {name} " in said) for name in names] if record["changed"] else [-1.0] * 3)
+    assert (present == -1).any() and (present == 1).any()
 
 
 def test_words_of_class_names_are_padded(tiny: Any) -> None:

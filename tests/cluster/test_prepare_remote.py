@@ -11,7 +11,7 @@ import torch
 from cluster import handover
 from cluster.batches import Batches
 from cluster.options import override
-from cluster.prepare import Training, prepare, with_sizes
+from cluster.prepare import prepare_training, with_sizes
 from shards.errors import DataError
 from shards.reader import Folder
 from shards.storage import Bucket
@@ -21,9 +21,10 @@ def test_a_run_reads_its_shards_from_a_url(tiny: Any, s3_url: str, tmp_path) -> 
     for path in tiny.shards.iterdir():
         Bucket(s3_url).upload(path, path.name)
     config = override(dataclasses.replace(tiny.config, root=str(tmp_path)), [("data.shards", s3_url)])
-    data = prepare(config, tmp_path)
+    training = prepare_training(config, tmp_path)
+    data = training.data
     assert data.shards.location == s3_url and data.features.path.parent == tmp_path / "data"
-    assert with_sizes(config, Training(data)).model == tiny.config.model
+    assert with_sizes(config, training).model == tiny.config.model
     stage = dataclasses.replace(tiny.config.stage("pretrain"), steps=6)
     remote, local = (
         Batches(place, features, handover.open_tokenizer(place), tiny.config.model, 12, stage, 5, 0, 1)
@@ -39,7 +40,7 @@ def test_a_run_reads_its_shards_from_a_url(tiny: Any, s3_url: str, tmp_path) -> 
 def test_a_url_without_a_shard_folder_is_not_packed_into(tiny: Any, s3_url: str, tmp_path) -> None:
     config = override(dataclasses.replace(tiny.config, root=str(tmp_path)), [("data.shards", s3_url)])
     with pytest.raises(DataError, match=f"{s3_url}: no such bucket, or no manifest.json"):
-        prepare(config, tmp_path)
+        prepare_training(config, tmp_path)
     assert Bucket(s3_url).names() == set()
 
 
