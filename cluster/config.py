@@ -215,13 +215,6 @@ def validate(config: Config) -> None:
     if config.data.shards == "":
         raise ConfigError("--data.shards is empty: name a shard folder")
     _validate_mix(config.data)
-    if config.data.phrases:
-        for name in config.stages:
-            if used := [task for task in ("classify", "class_labels") if config.stage(name).ratios.get(task)]:
-                raise ConfigError(
-                    f"--{name}.ratios.{used[0]} needs classes, and --data.phrases takes names from captions instead: "
-                    f"set one of the two to 0"
-                )
     if config.data.bad_samples > 1:
         raise ConfigError("--data.bad_samples is a share and cannot be more than 1")
     if min(config.backbone.size) < 32:
@@ -291,6 +284,13 @@ def _validate_stage(config: Config, name: str) -> None:
         for key, value in getattr(stage, table).items():
             if value < 0:
                 raise ConfigError(f"{prefix}{table}.{key} is {value} and cannot be negative")
+    if config.data.phrases:
+        for task in ("classify", "class_labels"):
+            if stage.ratios.get(task):
+                raise ConfigError(
+                    f"{prefix}ratios.{task} needs classes, and --data.phrases takes names from captions instead: set one "
+                    f"of the two to 0"
+                )
     if not any(stage.ratios.values()):
         raise ConfigError(f"{prefix}ratios draws no task: give one a ratio above 0, or set {prefix}steps 0")
     if name != "finetune" and stage.ratios.get("finetune"):
