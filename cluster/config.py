@@ -288,8 +288,8 @@ def _validate_stage(config: Config, name: str) -> None:
         for task in ("classify", "class_labels"):
             if stage.ratios.get(task):
                 raise ConfigError(
-                    f"{prefix}ratios.{task} needs classes, and --data.phrases takes names from captions instead: set one "
-                    f"of the two to 0"
+                    f"{prefix}ratios.{task} needs classes, and --data.phrases takes names from captions instead: "
+                    f"set one of the two to 0"
                 )
     if not any(stage.ratios.values()):
         raise ConfigError(f"{prefix}ratios draws no task: give one a ratio above 0, or set {prefix}steps 0")
