@@ -46,6 +46,19 @@ def clevr_change(root: Path) -> None:
         (root / f"{name}.json").write_text(json.dumps(table))
 
 
+def pairs(root: Path) -> None:
+    """Anybody's own pairs: a line of JSON each, with two captions."""
+    lines = []
+    for split, numbers in SPLITS.items():
+        for number in numbers:
+            photos = {role: f"photos/{role}-{number}.jpg" for role in ("before", "after")}
+            for role, photo in photos.items():
+                write_picture(root / photo, number + 100 * (role == "after"))
+            texts = [f"the {color} door is {'open' if number % 2 else 'shut'}" for color in COLORS[number % 2 :: 2][:2]]
+            lines.append(json.dumps(photos | {"captions": texts, "split": split}))
+    (root / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+
+
 def birds_to_words(root: Path) -> None:
     """Pairs with two paragraphs each, in the table of 11 columns."""
     rows = []

@@ -34,6 +34,7 @@ LAYOUTS = {  # recipe -> what is packed for it
     "birds_to_words": ("birds_to_words", "cub", "nabirds"),
     "spot_the_diff": ("spot_the_diff",),
     "image_editing_request": ("image_editing_request",),
+    "pairs": ("pairs",),
     "blocks": (),
     "blocks_full": (),
 }
