@@ -33,8 +33,8 @@ from idc.masking import mask_cells, mask_words
 from idc.tokenizer import Tokenizer
 from shards.errors import DataError, Unreachable
 from shards.mixture import Mixture
+from shards.naming import NameFinder
 from shards.order import generator, rank_positions
-from shards.phrases import PhraseFinder
 from shards.reader import Folder
 from shards.skipping import TRIES, replacements
 
@@ -87,7 +87,9 @@ class Batches:
         self._stage, self._seed, self._rank, self._world = stage, seed, rank, world
         first = Mixed(shards, features)
         folders = {"pair": [first, *mixed], "photo": [photos or first], "class": [classes or first]}
-        self._names, self._named = names, PhraseFinder(names)
+        self._named, class_names = NameFinder(names), Folder.open(folders["class"][0].shards).manifest["classes"]
+        # Numbers among the names: a class is one of them, or it is named by several words.
+        self._of_class = [self._named.numbers([name]) for name in class_names] if model.attributes else None
         kinds = dict.fromkeys(STREAM_OF_TASK[task] for task in self.schedule.tasks)
         self._samples: dict[str, list[Samples]] = {}
         self._mixtures: dict[str, Mixture] = {}
@@ -154,10 +156,11 @@ class Batches:
 
         What is said of a pair without a change is not about what it shows: -1, not scored.
         """
-        present = torch.zeros(len(records), len(self._names))
+        present = torch.zeros(len(records), self._model.classes)
         for row, record in zip(present, records, strict=True):
             if "class_id" in record:
-                row[record["class_id"]] = 1
+                number = record["class_id"]
+                row[number if self._of_class is None else list(self._of_class[number])] = 1
             elif record.get("changed", True) is False:
                 row.fill_(NOT_SCORED)
             else:

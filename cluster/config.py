@@ -33,7 +33,7 @@ HARMLESS = (
 HARMLESS_OF_STAGE = ("log_every", "checkpoint_every", "keep")
 # Model fields that the data decide; they are filled in when the data are opened.
 DERIVED = (
-    "model.vocab_size", "model.feature_dim", "model.grid", "model.classes", "model.fine_channels",
+    "model.vocab_size", "model.feature_dim", "model.grid", "model.classes", "model.fine_channels", "model.attributes",
     "model.pad", "model.bos", "model.eos", "model.unk", "model.cls", "model.mask",
 )  # fmt: skip
 
@@ -57,7 +57,7 @@ class DataConfig:
     mix: dict[str, float] = field(default_factory=dict)  # more folders to take pairs from, by weight; data.shards has 1
     photos: str = ""  # folder or URL that captioned photos are taken from; empty: data.shards
     classes: str = ""  # folder or URL that class-labelled photos and the names of classes are from; empty: data.shards
-    phrases: int = 0  # things to look for, named by this many frequent noun phrases of captions; 0: by the classes
+    words: int = 0  # what there is to see is told by at most this many words of the captions; 0: by the classes
     source: Literal["blocks", "none"] = "blocks"  # what is packed when the shard folder is missing; none: nothing
     blocks: BlocksConfig = field(default_factory=BlocksConfig)
     # Trained when the shards are packed here, or where the captions are those of several folders.
@@ -202,7 +202,7 @@ def validate(config: Config) -> None:
     if not all(re.fullmatch(r"[\w-][\w.-]*", part) for part in config.name.split("/")):
         raise ConfigError(f"--name {config.name!r} must be letters, digits, '-', '_' and '.', for it names a folder")
     _at_least(
-        config, 0, "seed", "data.pack_workers", "data.bad_samples", "data.phrases", "data.blocks.seed",
+        config, 0, "seed", "data.pack_workers", "data.bad_samples", "data.words", "data.blocks.seed",
         "data.blocks.class_photos", "data.blocks.relational", "finetune.validate_every", "finetune.validate_limit",
         "evaluate.limit",
     )  # fmt: skip
@@ -284,13 +284,11 @@ def _validate_stage(config: Config, name: str) -> None:
         for key, value in getattr(stage, table).items():
             if value < 0:
                 raise ConfigError(f"{prefix}{table}.{key} is {value} and cannot be negative")
-    if config.data.phrases:
-        for task in ("classify", "class_labels"):
-            if stage.ratios.get(task):
-                raise ConfigError(
-                    f"{prefix}ratios.{task} needs classes, and --data.phrases takes names from captions instead: "
-                    f"set one of the two to 0"
-                )
+    if config.data.words and stage.ratios.get("classify"):
+        raise ConfigError(
+            f"{prefix}ratios.classify needs classes, and --data.words takes words of captions instead: set one of the "
+            f"two to 0"
+        )
     if not any(stage.ratios.values()):
         raise ConfigError(f"{prefix}ratios draws no task: give one a ratio above 0, or set {prefix}steps 0")
     if name != "finetune" and stage.ratios.get("finetune"):

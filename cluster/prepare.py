@@ -24,7 +24,7 @@ from cluster.schedule import STREAM_OF_TASK
 from cluster.vocabulary import joint_tokenizer, training_captions
 from shards.errors import run_main
 from shards.mixture import parse_weight
-from shards.phrases import FEWEST, frequent_phrases
+from shards.naming import FEWEST, frequent_words
 from shards.reader import Folder
 from shards.storage import is_url
 
@@ -47,7 +47,7 @@ class Training:
     """All data that a run trains on."""
 
     data: Data  # of --data.shards
-    names: tuple[str, ...]  # of what the model tells apart: classes, or phrases of captions
+    names: tuple[str, ...]  # what the model tells apart: classes, or words of captions
     mixed: tuple[Mixed, ...] = ()  # of --data.mix
     photos: Data | None = None  # of --data.photos
     classes: Data | None = None  # of --data.classes
@@ -71,15 +71,14 @@ def prepare_training(config: Config, root: Path) -> Training:
 
 
 def _names(config: Config, texts: Sequence[tuple[Folder, str]], classes: Data) -> tuple[str, ...]:
-    """Names of the classes; or frequent phrases of the captions of photos, where there are any, else of the pairs."""
-    if not config.data.phrases:
+    """The classes; or frequent words of the captions of photos and of pairs that have changed."""
+    if not config.data.words:
         return tuple(classes.shards.manifest["classes"])
     texts = [*texts, (texts[0][0], "photo")]
-    photos = [text for shards, of in texts if of == "photo" for text in training_captions(shards, of)]
-    captions = photos or [text for shards, of in texts for text in training_captions(shards, of, changed_only=True)]
-    names = tuple(frequent_phrases(captions, config.data.phrases))
+    captions = [text for shards, of in texts for text in training_captions(shards, of, changed_only=True)]
+    names = tuple(frequent_words(captions, config.data.words))
     if not names:
-        raise ConfigError(f"--data.phrases: no noun phrase is in {FEWEST} captions or more of {texts[0][0].location}")
+        raise ConfigError(f"--data.words: no adjective or noun is in {FEWEST} captions of {texts[0][0].location}")
     return names
 
 
@@ -201,11 +200,12 @@ def with_sizes(config: Config, training: Training) -> Config:
     if config.model.architecture == "idc" and not training.names:
         raise ConfigError(
             f"{training.of('class').shards.location} has no classes that could name what there is to see: set "
-            f"--data.phrases 200 to take names from the captions, or --model.architecture paper"
+            f"--data.words 200 to take words of the captions, or --model.architecture paper"
         )
     sizes = {
         "vocab_size": open_tokenizer(data.shards.location, training.tokenizer).size,
         "classes": len(training.names),
+        "attributes": bool(config.data.words),
         "grid": tuple(features["grid"]),
         "feature_dim": features["dim"],
         # A finer level folded into the grid comes first in a cell.

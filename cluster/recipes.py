@@ -62,8 +62,7 @@ def blocks() -> Config:
 def pairs() -> Config:
     """Your own pairs of images with captions, and nothing else: our architecture, minutes on two cores.
 
-    What there is to see is named by the captions' own noun phrases, for nobody has labelled it. More pairs deserve more
-    steps.
+    What there is to see is told by the captions' own words, for nobody has labelled it. More pairs deserve more steps.
     """
     base = blocks()
     stages = base.pretraining
@@ -71,7 +70,7 @@ def pairs() -> Config:
     return dataclasses.replace(
         base,
         name="pairs",
-        data=DataConfig(shards="data/pairs", source="none", phrases=200),
+        data=DataConfig(shards="data/pairs", source="none", words=200),
         backbone=BackboneConfig(size=(224, 224)),
         model=dataclasses.replace(base.model, dropout=0.1, max_length=40),
         pretraining={

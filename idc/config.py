@@ -51,6 +51,7 @@ class ModelConfig:
     regions: int = 12  # tokens of one image
     cell_size: int = 128  # channels of the hidden state of a cell
     fine_channels: int = 0  # C_fine: the features hold a finer map folded 2 x 2, F = 4 * C_fine + C_coarse
+    attributes: bool = False  # the classes are words of which a thing can have several; False: kinds, it has one
     pad: int = PAD
     bos: int = BOS
     eos: int = EOS

@@ -223,7 +223,7 @@ class RegionModel(Trunk):
         """Features (B, N, F) of an image, its regions, a number of each (B, T) -> (B, 2 rows, 2 columns)."""
         height, width = (2 * side for side in self.config.grid)
         classes = upcast(regions.classes)
-        shown = upcast(self.finder.logits(features)).softmax(-1)[..., :-1]  # (B, M, C)
+        shown = self.finder.shown(features)  # (B, M, C)
         alike = classes @ shown.transpose(1, 2) / classes.square().sum(-1, keepdim=True).clamp_min(1e-6)
         position = regions.position
         rows = torch.arange(height, device=position.device)[:, None] - position[..., 1, None, None]
@@ -242,5 +242,8 @@ class RegionModel(Trunk):
         return self.regression(hidden)
 
     def image_labels(self, images: Sequence[Tensor], present: Tensor) -> Tensor:
-        """The loss (B,) of naming the classes that are in one or two images (B, N, F), present (B, C)."""
-        return image_labels_loss(torch.cat([self.finder.logits(features) for features in images], dim=1), present)
+        """The loss (B,) of naming classes, present (B, C): those in a photo (B, N, F), those of what is new in a pair."""
+        if len(images) == 1:
+            return image_labels_loss(self.finder.shown(images[0]), present)
+        shown, new = self.finder.shown_in_pair(*images)
+        return image_labels_loss(shown, present, new)

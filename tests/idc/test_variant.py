@@ -8,7 +8,7 @@ import torch
 from idc.config import ModelConfig
 from idc.model import build
 from idc.objectives import ObjectiveOptions
-from idc.regions import image_labels_loss, something
+from idc.regions import image_labels_loss, novelty
 from idc.variant import camera_motion
 
 GRID, FINE, COARSE, CLASSES = (4, 5), 6, 7, 3
@@ -68,10 +68,72 @@ def test_image_labels_alone_teach_where_things_are():
 
 def test_noisy_or_counts_cells():
     """Two cells of probability 1/2 each: the class is there with 3/4."""
-    cell = torch.log(torch.tensor([0.5, 1e-6, 0.5]))  # class 0, class 1, nothing
-    loss = image_labels_loss(cell.expand(1, 2, 3), torch.tensor([[1.0, 0.0]]))
+    shown, present = torch.tensor([0.5, 1e-6]).expand(1, 2, 2), torch.tensor([[1.0, 0.0]])
+    loss = image_labels_loss(shown, present)
     assert loss.item() == pytest.approx(-torch.log(torch.tensor(0.75)).item(), abs=1e-4)
-    assert something(torch.tensor([0.0, 0.0, 1.0])).item() == pytest.approx(torch.log(torch.tensor(2.0)).item() - 1)
+    loss = image_labels_loss(shown, present, torch.tensor([[1.0, 0.5]]))  # the second cell counts half
+    assert loss.item() == pytest.approx(-torch.log(torch.tensor(0.625)).item(), abs=1e-4)
+
+
+def test_a_cell_holds_one_kind_or_several_words():
+    logits = torch.tensor([0.0, 0.0, 1.0])  # two classes, nothing
+    kinds, words = make().finder, make(attributes=True).finder
+    assert kinds.something(logits).item() == pytest.approx(torch.log(torch.tensor(2.0)).item() - 1)
+    assert kinds.probabilities(logits).sum().item() == pytest.approx(2 / (2 + torch.e))
+    there = torch.sigmoid(torch.tensor(-1.0)).item()
+    assert words.something(logits).sigmoid().item() == pytest.approx(there)
+    torch.testing.assert_close(words.probabilities(logits), torch.full((2,), there / 2))
+
+
+def test_what_the_camera_shifts_is_not_new():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 6, 8, 5, generator=generator)
+    other = image.roll((1, -2), dims=(1, 2)).clone()
+    other[0, 3, 3] = -other[0, 3, 3]
+    new = novelty(other, image, 2).view(6, 8)[1:, :6]  # the rest has come in at the border
+    assert new[2, 3] > 0.1
+    new[2, 3] = 0
+    assert new.max() < 1e-5
+    assert novelty(other, image, 1).view(6, 8)[2:4, 2:5].min() > 0.05  # shifted further than is looked
+
+
+def test_labels_of_pairs_teach_what_things_are_though_most_goes_unsaid():
+    """Things of all kinds stand in both images; one more is in the second, and its kind is all that is said."""
+    generator = torch.Generator().manual_seed(0)
+    model = make(attributes=True)
+    optimizer = torch.optim.AdamW(model.finder.parameters(), lr=1e-2)
+
+    def draw(count: int):
+        """Pairs, kinds and cells of what is new."""
+        places = torch.stack([torch.randperm(4 * GRID[0] * GRID[1], generator=generator) for _ in range(count)])
+        kinds = torch.randint(0, CLASSES, (count,), generator=generator)
+        height, width = GRID
+        fine = torch.zeros(count, 2 * height * 2 * width, FINE)
+        rows = torch.arange(count)
+        for kind in range(CLASSES):
+            fine[rows, places[:, kind], kind] = 4.0
+        images = []
+        for extra in (False, True):
+            if extra:
+                fine[rows, places[:, CLASSES], kinds] = 4.0
+            noisy = (fine + 0.1 * torch.randn(fine.shape, generator=generator)).unflatten(1, (height, 2, width, 2))
+            folded = noisy.transpose(2, 3).flatten(3).flatten(1, 2)
+            images.append(torch.cat([folded, torch.zeros(count, height * width, COARSE)], dim=-1))
+        return images, kinds, places[:, CLASSES]
+
+    for _ in range(200):
+        (before, after), kinds, _ = draw(32)
+        batch = {"before": before, "after": after, "present": torch.nn.functional.one_hot(kinds, CLASSES)}
+        losses = model("labels", batch)["labels"]
+        optimizer.zero_grad()
+        losses.mean.backward()
+        optimizer.step()
+    (_, after), kinds, places = draw(64)
+    shown = model.finder.shown(after)[torch.arange(64), places]
+    assert (shown.argmax(-1) == kinds).float().mean() > 0.9
+    # What stays in both images is never said, and known all the same.
+    kept = model.finder.shown(draw(64)[0][0])
+    assert (kept.amax(1) > 0.3).float().mean() > 0.9
 
 
 def test_camera_motion_ignores_what_moved_by_itself():
