@@ -231,6 +231,19 @@ def test_labels_of_a_pair_are_what_its_captions_name(tiny: Any) -> None:
     assert (present == -1).any() and (present == 1).any()
 
 
+def test_a_class_photo_shows_the_words_of_its_name(tiny: Any) -> None:
+    stage = dataclasses.replace(tiny.config.pretraining["pretrain"], steps=1, ratios={"class_labels": 1})
+    words = ("cube", "red", "sphere", "rubber")
+    tokenizer = tokenizers.load(tiny.shards / "tokenizer.model")
+    model = dataclasses.replace(tiny.config.model, classes=4, attributes=True)
+    batch = Batches(tiny.shards, tiny.features, tokenizer, model, 12, stage, 5, 0, 1, names=words).step(0)
+    present = torch.cat([part["present"] for part in batch.micro_batches])
+    stream = Folder.open(tiny.shards).stream("class", "train")
+    _, indices = locate(np.arange(8), len(stream), 5)
+    for row, index in zip(present.tolist(), indices.tolist(), strict=True):
+        assert row == [float(word in stream.metadata(index)["class_name"].split()) for word in words]
+
+
 def test_words_of_class_names_are_padded(tiny: Any) -> None:
     tokenizer = tokenizers.load(tiny.shards / "tokenizer.model")
     ids = name_words(["large red metal cube", "cube"], tokenizer)
