@@ -152,7 +152,7 @@ def reference(setting: Setting) -> list[Arm]:
         if one.name.startswith(("data.", "backbone.", "cluster.", "log.")) and one.value not in ("", {}, ())
     }
     same |= {name: value for name, value in setting.options.items() if name.startswith("evaluate.")}
-    # Ours too is 128 wide and has no dropout. Published: 512, 200 pairs, 0.2; 50 pairs of that take a core half a minute.
+    # Ours too is 128 wide and has no dropout. Published: 512, 0.2, 200 pairs, of which 50 take a core half a minute.
     narrow = {"model.d_model": "128", "model.heads": "4", "model.d_ff": "512", "pretrain.batch_sizes": "fda=8"}
     narrow |= {"model.dropout": "0", "model.attention_dropout": "0"}
     for stage in ("pretrain", "finetune"):

@@ -84,8 +84,8 @@ class ModelConfig:
                 if getattr(self, field) < 1:
                     raise ConfigError(
                         f"{field} is {getattr(self, field)}; architecture 'idc' needs at least 1 (classes come from "
-                        "class-labelled photos, fine_channels from a two-level backbone): without them set "
-                        "architecture to 'paper'"
+                        "class-labelled photos or words of captions, fine_channels from a two-level backbone): without "
+                        "them set architecture to 'paper'"
                     )
             if 4 * self.fine_channels >= self.feature_dim:
                 raise ConfigError(

@@ -11,8 +11,8 @@ mlm       caption_masked, caption_labels (B, L), label -1 = not scored
 mvcl      caption (B, L), visual_mask (B, 2T) bool (photo: (B, T))
 fda       caption_with_negatives (B, 1 + K, L), the true caption first; a row of padding alone is no negative
 classify  class_before, class_after, same_class (B,)
-labels    present (B, classes) 0 or 1: the classes that a photo shows, or the two images of a pair together; a row of -1
-          is not scored; for models that localise them ("idc")
+labels    present (B, classes) 0 or 1: the classes that a photo (B, N, F) shows, or that what is new in a pair shows; a
+          row of -1 is not scored; for models that localise them ("idc")
 finetune  caption (B, L) or (B, R, L), R references of a pair; masked form: caption_masked, caption_labels instead;
           optional changed (B,), -1 = unknown; optional caption_with_negatives: FDA beside the caption loss
 """

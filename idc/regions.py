@@ -23,7 +23,7 @@ from torch.nn import functional
 from idc.config import ModelConfig
 from idc.layers import upcast
 
-# Of the "nothing" logit: hundreds of cells start out empty, or the noisy-or saturates. Words have no shares to give away.
+# Of the "nothing" logit: hundreds of cells start out empty, or the noisy-or saturates. Words do not share one whole.
 BACKGROUND_BIAS, ATTRIBUTES_BIAS = 8.0, 4.0
 REACH = 2  # fine cells that the camera may move things by, from one image of a pair to the other
 CONTRAST = 4  # power of novelty: most cells of a pair differ a little
@@ -101,7 +101,7 @@ class RegionFinder(nn.Module):
             return shown, (new / new.amax(1, keepdim=True).clamp_min(1e-6)).pow(CONTRAST)
 
     def _around(self, inputs: Tensor) -> Tensor:
-        """Inputs (B, M, ...) -> what is around each cell against the rest of the image: (B, 2h, 2w, C_fine + C_coarse)."""
+        """Inputs (B, M, ...) -> what sets each cell's surroundings apart in its image: (B, 2h, 2w, C_fine + C_coarse)."""
         around = upcast(inputs[..., self.fine :])
         around = functional.layer_norm(around, around.shape[-1:])
         return (around - around.mean(1, keepdim=True)).unflatten(1, [2 * side for side in self.config.grid])
@@ -154,7 +154,7 @@ class RegionFinder(nn.Module):
 
 
 def novelty(image: Tensor, other: Tensor, reach: int) -> Tensor:
-    """Cells (B, h, w, C) of one image and another -> (B, h * w): 1 - the best cosine within `reach` cells of the place."""
+    """Cells (B, h, w, C) of an image and another -> (B, h * w): 1 - the best cosine within `reach` cells of the place."""
     image, other = functional.normalize(image, dim=-1), functional.normalize(other, dim=-1)
     (height, width), steps = image.shape[1:3], range(2 * reach + 1)
     other = functional.pad(other, (0, 0, reach, reach, reach, reach))
