@@ -101,7 +101,7 @@ class RegionFinder(nn.Module):
             return shown, (new / new.amax(1, keepdim=True).clamp_min(1e-6)).pow(CONTRAST)
 
     def _around(self, inputs: Tensor) -> Tensor:
-        """Inputs (B, M, ...) -> what sets each cell's surroundings apart in its image: (B, 2h, 2w, C_fine + C_coarse)."""
+        """Inputs (B, M, ...) -> what sets a cell's surroundings apart in its image: (B, 2h, 2w, C_fine + C_coarse)."""
         around = upcast(inputs[..., self.fine :])
         around = functional.layer_norm(around, around.shape[-1:])
         return (around - around.mean(1, keepdim=True)).unflatten(1, [2 * side for side in self.config.grid])
@@ -154,7 +154,7 @@ class RegionFinder(nn.Module):
 
 
 def novelty(image: Tensor, other: Tensor, reach: int) -> Tensor:
-    """Cells (B, h, w, C) of an image and another -> (B, h * w): 1 - the best cosine within `reach` cells of the place."""
+    """Cells (B, h, w, C) of two images -> (B, h * w): 1 - the best cosine within `reach` cells of its place."""
     image, other = functional.normalize(image, dim=-1), functional.normalize(other, dim=-1)
     (height, width), steps = image.shape[1:3], range(2 * reach + 1)
     other = functional.pad(other, (0, 0, reach, reach, reach, reach))

@@ -242,7 +242,7 @@ class RegionModel(Trunk):
         return self.regression(hidden)
 
     def image_labels(self, images: Sequence[Tensor], present: Tensor) -> Tensor:
-        """The loss (B,) of naming classes, present (B, C): in a photo (B, N, F), or in what is new in a pair of images."""
+        """The loss (B,) of naming classes, present (B, C): in a photo (B, N, F) or in what is new in a pair."""
         if len(images) == 1:
             return image_labels_loss(self.finder.shown(images[0]), present)
         shown, new = self.finder.shown_in_pair(*images)
