@@ -151,15 +151,16 @@ def _shown(scale: str, table: str, results: dict[str, dict], checkout: Path) -> 
     if not rows:
         return ""
     every = [found for _, seeds in rows for found in seeds.values()]
-    head = TABLES[table].head
+    head, by_name = TABLES[table].head, {arm.name: seeds for arm, seeds in rows}
     first = _table(
-        (head, "steps", "pairs", "seconds", "CIDEr", "changed", "unchanged", "skill", "changed", "seeds"),
+        (head, "steps", "pairs", "seconds", "CIDEr", "changed", "unchanged", "skill", "changed", "gain", "seeds"),
         [
             (arm.label, " or ".join(sorted(set(map(_steps, seeds.values())))),
              " or ".join(sorted({f"{found['pairs']:,}" for found in seeds.values()})),
              f"{statistics.mean(found['seconds'] for found in seeds.values()):.0f}",
              *(_mean(seeds, lambda found, half=half: found["CIDEr"][half]) for half in HALVES),
              *(_mean(seeds, lambda found, half=half: found["skill"][half], 2) for half in HALVES[:2]),
+             _gain(seeds, by_name.get(TABLES[table].beside(arm.name), {})),
              ", ".join(sorted(seeds, key=int)))
             for arm, seeds in rows
         ],
@@ -209,6 +210,15 @@ def _mean(seeds: dict[str, dict], value: Callable[[dict], float | None], digits:
         return "–"
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+def _gain(seeds: dict[str, dict], others: dict[str, dict]) -> str:
+    """CIDEr of changed pairs more than in the other arm's run of the same seed: mean and standard error."""
+    gains = [seeds[seed]["CIDEr"]["changed"] - others[seed]["CIDEr"]["changed"] for seed in seeds if seed in others]
+    if not gains or seeds is others:
+        return "–"
+    error = f" ± {statistics.stdev(gains) / len(gains) ** 0.5:.1f}" if len(gains) > 1 else ""
+    return f"{statistics.mean(gains):+.1f}{error}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

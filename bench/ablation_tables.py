@@ -65,6 +65,7 @@ class Table:
 
     head: str  # of the column of labels
     arms: Callable[[Setting], list[Arm]]
+    beside: Callable[[str], str]  # the name of an arm -> of the one that its gain is counted from
     curves: bool = False  # CIDEr over time is drawn too
 
 
@@ -197,8 +198,8 @@ def _scaled(arm: Arm, factor: float) -> Arm:
 
 
 TABLES = {
-    "pretraining": Table("pre-training", pretraining),
-    "negatives": Table("negatives of FDA", negatives),
-    "expansion": Table("pairs, photos", expansion),
-    "reference": Table("network", reference, curves=True),
+    "pretraining": Table("pre-training", pretraining, lambda arm: "longer"),
+    "negatives": Table("negatives of FDA", negatives, lambda arm: "none"),
+    "expansion": Table("pairs, photos", expansion, lambda arm: f"none-{arm.partition('-')[2]}"),
+    "reference": Table("network", reference, lambda arm: "paper", curves=True),
 }
