@@ -84,11 +84,14 @@ def test_the_page_is_made_from_results_alone(checkout, tmp_path):
     one = results["small"]["pretraining"]["mlm-3"]
     other = one | {"CIDEr": one["CIDEr"] | {"total": one["CIDEr"]["total"] + 2}}
     results["small"]["pretraining"]["mlm-4"] = other
+    changed = one["CIDEr"]["changed"]
+    for seed, less in (("3", 4.0), ("4", 10.0)):  # 7 less on average, the mean of two that lie 6 apart is known to 3
+        results["small"]["pretraining"][f"longer-{seed}"] = one | {"CIDEr": one["CIDEr"] | {"changed": changed - less}}
     results["small"]["reference"] = {"ours-0": one | {"curve": [[1.5, 10.0, 5.0], [3.0, 20.0, None]]}}
     path.write_text(json.dumps(results))
     assert run(copy, "--write").returncode == 0
     page = (copy / "docs" / "evidence.md").read_text()
-    assert f"| {one['CIDEr']['total'] + 1:.1f} ± 1.4 |" in page and "| 3, 4 |" in page
+    assert f"| {one['CIDEr']['total'] + 1:.1f} ± 1.4 |" in page and "| +7.0 ± 3.0 | 3, 4 |" in page
     (picture,) = re.findall(r"!\[.*\]\((.*)\)", page)
     assert (copy / "docs" / picture).read_bytes().startswith(b"\x89PNG")
     assert json.loads(path.read_text()) == results
