@@ -187,8 +187,8 @@ def _about(found: Sequence[dict]) -> str:
 
     shared = [one["shared"]["seconds"] for one in found if "shared" in one]
     text = (
-        f"{said('tested')} pairs of the test split, batches of {said('batch')}, one process of {said('threads')} "
-        f"threads on {said('cpus')} CPUs, torch {said('torch')}, commit {said('commit')}."
+        f"{said('tested')} pairs of the test split, batches of {said('batch')}, a process of {said('threads')} thread(s) "
+        f"on {said('cpus')} CPUs, torch {said('torch')}, commit {said('commit')}."
     )
     if shared:
         text += (
