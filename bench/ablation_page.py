@@ -187,7 +187,7 @@ def _about(found: Sequence[dict]) -> str:
 
     shared = [one["shared"]["seconds"] for one in found if "shared" in one]
     text = (
-        f"{said('tested')} pairs of the test split, batches of {said('batch')}, a process of {said('threads')} thread(s) "
+        f"{said('tested')} pairs of the test split, batches of {said('batch')}, {said('threads')} thread(s) a process "
         f"on {said('cpus')} CPUs, torch {said('torch')}, commit {said('commit')}."
     )
     if shared:
