@@ -231,7 +231,7 @@ def _plot(scale: str, table: str, rows: Sequence[tuple[Arm, dict[str, dict]]], c
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.6), sharex=True, layout="constrained")
     for number, (arm, seeds) in enumerate(rows):
@@ -242,6 +242,9 @@ def _plot(scale: str, table: str, rows: Sequence[tuple[Arm, dict[str, dict]]], c
                 panel.plot(*zip(*points, strict=True), color=f"C{number}", linewidth=1.2, label=label)
     for panel, title in zip(panels, ("all pairs", "changed pairs"), strict=True):
         panel.set(xscale="log", xlabel="seconds of training", title=f"CIDEr on validation, {title}")
+        panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
         panel.grid(alpha=0.3)
     panels[0].legend(fontsize=7)
     path = checkout / "docs" / "img" / f"ablation_{table}_{scale}.png"
