@@ -97,9 +97,10 @@ def _plan(recipe: str, given: Sequence[tuple[str, str]], name: str, root: Path, 
         if asked:
             raise ConfigError(f"--{asked[0]}: PBT goes by validation scores, so it can vary --finetune options alone")
         dimensions = tuple(one for one in dimensions if one.name not in elsewhere)
-        # Others may go on from any checkpoint that was scored.
-        kept = config.finetune.steps // config.finetune.validate_every + 1
-        config = override(config, [("finetune.keep", str(max(kept, config.finetune.keep)))])
+        # Others may go on from any checkpoint that was scored. Those in between would push them out: none are made.
+        every = config.finetune.validate_every
+        kept = max(config.finetune.steps // every + 1, config.finetune.keep)
+        config = override(config, [("finetune.keep", str(kept)), ("finetune.checkpoint_every", str(every))])
     if search == GRID:
         # All combinations of what is named; nobody wants those of twenty ranges.
         dimensions = tuple(one for one in dimensions if one.name in dict(given))

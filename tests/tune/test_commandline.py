@@ -59,6 +59,13 @@ def test_a_trial_has_one_worker_unless_it_is_told_otherwise(tmp_path: Path) -> N
     assert sweep(tmp_path, "tiny", "--cluster.workers", "2").plan.config.cluster.workers == 2
 
 
+def test_a_population_keeps_every_checkpoint_that_was_scored(tmp_path: Path) -> None:
+    words = ("--finetune.steps", "160", "--finetune.validate_every", "40", "--finetune.checkpoint_every", "5")
+    finetune = sweep(tmp_path, "tiny", "--search", "pbt", *words).plan.config.finetune
+    saved = [step for step in range(1, 161) if step % finetune.checkpoint_every == 0 or step % 40 == 0]
+    assert set(saved[-finetune.keep :]) >= {40, 80, 120, 160}
+
+
 def test_the_same_command_goes_on_and_another_is_refused(tmp_path: Path) -> None:
     begun = sweep(tmp_path, "tiny", "--finetune.lr", "log:0.001..0.01", "--trials", "4")
     save(begun)
