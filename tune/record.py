@@ -60,8 +60,9 @@ class Recorder(Callback):
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """The end of a trial that failed."""
-        error = trial.get_pickled_error()
-        self._end(trial, FAILED, " ".join(str(getattr(error, "cause", None) or error).split())[-500:])
+        # Ray's own file of it: what trial.get_error() would read is copied only later. The last line is the cause.
+        told = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "Ray does not say why"
+        self._end(trial, FAILED, told.strip().splitlines()[-1][:500])
 
     def _end(self, trial: Any, state: str, reason: str) -> None:
         known = self._table.trials.get(self._run.get(trial.trial_id, ""))

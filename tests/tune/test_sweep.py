@@ -20,7 +20,7 @@ from servers import end, wait_until_it_listens
 
 from cluster.commandline import read_config
 from cluster.runlog import read_metrics
-from tune.table import DIVERGED, FINAL, FINISHED, REPLACED, STOPPED, Table
+from tune.table import DIVERGED, FAILED, FINAL, FINISHED, REPLACED, STOPPED, Table
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")
@@ -218,3 +218,14 @@ def test_a_population_takes_over_checkpoints_and_changes_values(home: Path) -> N
     ends = {trial.member: trial for trial in table.trials.values()}
     assert len(ends) == 2 and all(trial.state == FINISHED and trial.step == 160 for trial in ends.values())
     assert processes_of(folder) == []
+
+
+def test_why_a_trial_failed_is_kept(home: Path) -> None:
+    options = ["--search", "grid", "--finetune.lr", "choice:1e-3/1e-4", "--pretrain.steps", "0",
+               "--finetune.validate_limit", "1"]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = run(command(home, "unscored", *options), environment)
+    trials = list(Table(home / "runs" / "sweeps" / "unscored").trials.values())
+    assert [trial.state for trial in trials] == [FAILED, FAILED], done.stderr
+    assert all("more than one pair is needed" in trial.reason for trial in trials), [one.reason for one in trials]
+    assert "more than one pair is needed" in done.stderr
