@@ -45,9 +45,9 @@ def camera_motion(position: Tensor, target: Tensor, trust: Tensor, scale: float)
         ones = torch.ones_like(position[..., :1])
         basis = torch.cat([ones, (position - scale / 2) / scale], dim=-1)  # (B, T, 3)
         moved = target - position
-        prior = torch.diag(position.new_tensor([0.01, 0.1, 0.1]))  # no evidence: no motion
+        prior = 0.01 * torch.eye(3, device=position.device, dtype=position.dtype)  # no evidence: no motion
         weight, fitted = trust, torch.zeros_like(moved)
-        for _ in range(3):
+        for _ in range(6):
             weighted = basis * weight[..., None]
             system = weighted.transpose(1, 2) @ basis + prior
             fitted = basis @ torch.linalg.solve(system, weighted.transpose(1, 2) @ moved)

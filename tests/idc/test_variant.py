@@ -148,6 +148,14 @@ def test_camera_motion_ignores_what_moved_by_itself():
     assert (expected - outlier)[0, 3].norm() > 8
 
 
+def test_camera_motion_follows_a_camera_that_comes_closer():
+    """A third nearer, seen by few regions of which none is sure: all the same the camera moved, nothing else did."""
+    position = torch.tensor([[[12.0, 18.0], [45.0, 15.0], [27.0, 45.0], [51.0, 42.0]]])
+    target = 30 + 1.3 * (position - 30)
+    expected = camera_motion(position, target, torch.full((1, 4), 0.5), 60.0)
+    assert (expected - target).norm(dim=-1).max() < 1.5 < 5 < (position - target).norm(dim=-1).max()
+
+
 def test_a_hidden_region_leaves_no_trace_in_other_tokens():
     model = make().eval()
     generator = torch.Generator().manual_seed(1)
