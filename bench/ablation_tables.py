@@ -19,7 +19,8 @@ Seconds = dict[str, float]  # that a step of each stage takes
 COMMON = {"cluster.workers": "1", "cluster.threads": "1", "log.wandb": "disabled", "finetune.weights.fda": "0"}
 SCALES: dict[str, Options] = {
     "small": {
-        "data.shards": "data/blocks-1000", "data.blocks.scenes": "1000,150,250", "pretrain.steps": "80",
+        "data.shards": "data/blocks-1000", "data.blocks.scenes": "1000,150,250", "data.blocks.size": "160,120",
+        "data.blocks.supersample": "2", "data.blocks.camera": "1", "backbone.size": "192,240", "pretrain.steps": "80",
         "finetune.steps": "240", "finetune.validate_every": "80",
     },
     "main": {},

@@ -44,10 +44,11 @@ class BlocksConfig:
 
     seed: int = 0  # of scenes, captions and camera
     scenes: tuple[int, int, int] = (4000, 250, 500)  # scene triples of the train, val and test split
-    size: tuple[int, int] = (160, 120)  # width and height of the images, pixels
-    supersample: int = 2  # rays a pixel along each axis
+    size: tuple[int, int] = (336, 224)  # width and height of the images, pixels
+    supersample: int = 1  # rays a pixel along each axis
     relational: float = 0.0  # share of captions that name an object by its relation to another
     class_photos: int = 40  # single-object photos of each of the 96 classes
+    camera: float = 1.0  # by how much its place varies along each axis in the train split; 1 in the others
 
 
 @dataclass(frozen=True)
@@ -203,8 +204,8 @@ def validate(config: Config) -> None:
         raise ConfigError(f"--name {config.name!r} must be letters, digits, '-', '_' and '.', for it names a folder")
     _at_least(
         config, 0, "seed", "data.pack_workers", "data.bad_samples", "data.words", "data.blocks.seed",
-        "data.blocks.class_photos", "data.blocks.relational", "finetune.validate_every", "finetune.validate_limit",
-        "evaluate.limit",
+        "data.blocks.class_photos", "data.blocks.relational", "data.blocks.camera", "finetune.validate_every",
+        "finetune.validate_limit", "evaluate.limit",
     )  # fmt: skip
     _at_least(
         config, 1, "data.blocks.supersample", "data.read_threads", "data.prefetch", "finetune.references",

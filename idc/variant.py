@@ -63,7 +63,7 @@ class Matching(nn.Module):
         self.size, self.extent = config.d_model, 2.0 * max(config.grid)
         # Log of how sharply looks and place decide, for the three views; learnt.
         self.log_sharpness = nn.Parameter(torch.tensor([[10.0, 0.02], [0.05, 1.0], [10.0, 0.3]]).log())
-        self.expand = nn.Linear(len(VIEWS) * (3 * self.size + 3), config.d_ff)
+        self.expand = nn.Linear(self.size + len(VIEWS) * (3 * self.size + 3), config.d_ff)
         self.contract = nn.Linear(config.d_ff, self.size)
 
     def forward(self, looks: Tensor, regions: Regions, other_looks: Tensor, other: Regions) -> Tensor:
@@ -80,7 +80,7 @@ class Matching(nn.Module):
             expected = camera_motion(expected, weight @ other.position, trust, self.extent)
         offset = expected[:, :, None] - other.position[:, None]
         distance = offset.square().sum(-1)
-        found = []
+        found = [code(expected, self.size, self.extent)]  # out of the frame, perhaps
         for by_looks, by_place in sharpness:
             scores = by_looks * similarity - by_place * distance + exists
             weight = scores.softmax(-1)
@@ -164,10 +164,9 @@ class RegionModel(Trunk):
         self.pointer.name(self.class_words, self.config.pad)
 
     def class_names(self) -> Tensor:
-        """(classes, d): the mean vector of the words of each name; zeros for a class without one."""
+        """(classes, d): the vectors of the words of each name, added up; zeros for a class without one."""
         said = (self.class_words != self.config.pad).to(self.dtype)[..., None]
-        vectors = self.embedding.words(self.class_words) * self.embedding.scale
-        return (vectors * said).sum(1) / said.sum(1).clamp_min(1)
+        return (self.embedding.words(self.class_words) * self.embedding.scale * said).sum(1)
 
     def find(self, batch: Mapping[str, Tensor]) -> Regions:
         """The regions of the photos (B images), or of all before and then all after images (2B)."""

@@ -151,27 +151,30 @@ def ground_directions(camera: tuple[float, float, float]) -> tuple[tuple[float, 
     return (behind[1], -behind[0]), behind
 
 
-def make_triple(seed: int, index: int, aspect: float = 4 / 3) -> Triple:
-    """Triple number `index`. `aspect` (width / height) is that of the images: it decides what is in the frame."""
+def make_triple(seed: int, index: int, aspect: float = 4 / 3, camera: float = 1.0) -> Triple:
+    """Triple number `index`. `aspect` (width / height) is that of the images: it decides what is in the frame.
+
+    The camera's place varies by up to `camera` along each axis: that of `before`, and from there the other two's.
+    """
     rng = np.random.default_rng((seed, _TRIPLE_STREAM, index))
     # Drawn once, not at each try: else crowded scenes, which fail more often, would be rare.
     kind = CHANGE_TYPES[rng.integers(len(CHANGE_TYPES))]
     count = int(rng.integers(FEWEST, MOST + 1))
     while True:
-        triple = _attempt(rng, kind, count, aspect)
+        triple = _attempt(rng, kind, count, aspect, camera)
         if triple is not None:
             return triple
 
 
-def make_class_scene(seed: int, class_index: int, number: int, aspect: float = 4 / 3) -> Scene:
-    """A scene with one object of class `class_index` (see CLASSES) at a random place."""
+def make_class_scene(seed: int, class_index: int, number: int, aspect: float = 4 / 3, camera: float = 1.0) -> Scene:
+    """A scene with one object of class `class_index` (see CLASSES) at a random place; `camera` as of `make_triple`."""
     rng = np.random.default_rng((seed, _CLASS_STREAM, class_index, number))
     while True:
-        camera = _jitter(rng, CAMERA_BASE)
+        place = _jitter(rng, CAMERA_BASE, camera)
         lamps = tuple(_jitter(rng, base) for base in LAMP_BASES)
         x, y, turn = rng.uniform(-1.0, 1.0, 3)
         thing = Thing(**CLASSES[class_index], x=AREA * x, y=AREA * y, rotation=math.pi * turn)
-        scene = Scene((thing,), camera, lamps)
+        scene = Scene((thing,), place, lamps)
         if visible_pixels(scene, aspect)[0] >= MIN_PIXELS_CHANGED:
             return scene
 
@@ -182,9 +185,9 @@ def visible_pixels(scene: Scene, aspect: float = 4 / 3) -> np.ndarray:
     return object_pixels(scene, _COUNT_WIDTH, height) * (320 / _COUNT_WIDTH) ** 2
 
 
-def _attempt(rng: np.random.Generator, kind: str, count: int, aspect: float) -> Triple | None:
+def _attempt(rng: np.random.Generator, kind: str, count: int, aspect: float, reach: float) -> Triple | None:
     """One try at a triple; None when the objects do not fit, are hidden or cannot be told apart."""
-    camera = _jitter(rng, CAMERA_BASE)
+    camera = _jitter(rng, CAMERA_BASE, reach)
     lamps = tuple(_jitter(rng, base) for base in LAMP_BASES)
     objects: list[Thing] = []
     for _ in range(count):
@@ -199,8 +202,8 @@ def _attempt(rng: np.random.Generator, kind: str, count: int, aspect: float) -> 
     if changed is None:
         return None
     change, after_objects = changed
-    after = Scene(after_objects, _jitter(rng, camera), lamps)
-    distractor = Scene(before.objects, _jitter(rng, camera), lamps)
+    after = Scene(after_objects, _jitter(rng, camera, reach), lamps)
+    distractor = Scene(before.objects, _jitter(rng, camera, reach), lamps)
     triple = Triple(before, after, distractor, change)
     return triple if _changed_is_visible(triple, aspect) else None
 
@@ -247,8 +250,10 @@ def _draw(rng: np.random.Generator) -> Thing:
     return Thing(size, color, material, shape, 0.0, 0.0, float(rng.uniform(0.0, 2.0 * math.pi)))
 
 
-def _jitter(rng: np.random.Generator, base: tuple[float, float, float]) -> tuple[float, float, float]:
-    dx, dy, dz = rng.uniform(-1.0, 1.0, 3)
+def _jitter(
+    rng: np.random.Generator, base: tuple[float, float, float], reach: float = 1.0
+) -> tuple[float, float, float]:
+    dx, dy, dz = rng.uniform(-reach, reach, 3)
     return (base[0] + dx, base[1] + dy, base[2] + dz)
 
 

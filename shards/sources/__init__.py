@@ -61,10 +61,16 @@ SOURCES: dict[str, Adapter] = {
         root=None,
         options=(
             Option("--scenes", "scenes in each split (default: 4000,250,500)", "TRAIN,VAL,TEST", whole_numbers(3)),
-            Option("--size", "of the images in pixels (default: 160x120)", "WxH", whole_numbers(2)),
-            Option("--supersample", "rays along each side of a pixel (default: 2)", "N", int),
+            Option("--size", "of the images in pixels (default: 336x224)", "WxH", whole_numbers(2)),
+            Option("--supersample", "rays along each side of a pixel (default: 1)", "N", int),
             Option("--relational", "of captions that refer by place (default: 0.0)", "SHARE", float),
             Option("--class-photos", "photos of each class (default: 40)", "N", int),
+            Option(
+                "--camera",
+                "by how much its place varies along each axis in the train split; 1 in the others (default: 1.0)",
+                "LENGTH",
+                float,
+            ),
         ),
     ),
     "birds_to_words": Adapter(

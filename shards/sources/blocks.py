@@ -26,6 +26,7 @@ TRAIN_PAIRINGS = (*OFFICIAL_PAIRINGS, ("after", "distractor"), ("distractor", "b
 SCENES_PER_UNIT = 100
 CLASS_ROUNDS_PER_UNIT = 4  # photos of every class that go into one unit
 VAL_CLASS_PHOTOS = 2
+TESTED_CAMERA, MOST_CAMERA = 1.0, 2.0  # twice 2, nearer by every axis, is still above the table
 JPEG_QUALITY = 92
 # Scene numbers of the splits start far apart, so that asking for more of one leaves the others as they are.
 _SPLIT_STRIDE = 10_000_000
@@ -40,15 +41,17 @@ class BlocksOptions:
 
     `scenes` counts train, val and test scenes; `size` is (width, height) of the images in pixels, `supersample` the
     rays a pixel along each axis; `relational` the share of references that use a relation to another object;
-    `class_photos` the single-object photos of each of the 96 classes in the train split.
+    `class_photos` the single-object photos of each of the 96 classes in the train split; `camera` by how much the
+    camera's place varies along each axis in the train split, TESTED_CAMERA in the others.
     """
 
     seed: int = 0
     scenes: tuple[int, int, int] = (4000, 250, 500)
-    size: tuple[int, int] = (160, 120)
-    supersample: int = 2
+    size: tuple[int, int] = (336, 224)
+    supersample: int = 1
     relational: float = 0.0
     class_photos: int = 40
+    camera: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.scenes) != 3 or min(self.scenes) < 0 or max(self.scenes) >= _SPLIT_STRIDE:
@@ -61,6 +64,8 @@ class BlocksOptions:
             raise DataError(f"supersample must be within 1 to 16, got {self.supersample}")
         if not 0.0 <= self.relational <= 1.0:
             raise DataError(f"relational is a share within 0 to 1, got {self.relational}")
+        if not 0.0 <= self.camera <= MOST_CAMERA:
+            raise DataError(f"camera must be within 0 to {MOST_CAMERA:g}, got {self.camera}")
         if self.seed < 0 or self.class_photos < 0:
             raise DataError(f"seed and class_photos must be 0 or more, got {self.seed} and {self.class_photos}")
 
@@ -68,6 +73,10 @@ class BlocksOptions:
     def aspect(self) -> float:
         """Width over height."""
         return self.size[0] / self.size[1]
+
+    def camera_of(self, split: Split) -> float:
+        """By how much the camera's place varies along each axis."""
+        return self.camera if split == "train" else TESTED_CAMERA
 
 
 class BlocksSource:
@@ -142,13 +151,15 @@ class BlocksSource:
             known = parts[1].isdecimal() and int(parts[1]) < len(CLASS_NAMES)
             if split in SPLITS and known and parts[2].isdecimal():
                 number = SPLITS.index(split) * _SPLIT_STRIDE + int(parts[2])
-                return make_class_scene(self.options.seed, int(parts[1]), number, self.options.aspect)
+                camera = self.options.camera_of(split)
+                return make_class_scene(self.options.seed, int(parts[1]), number, self.options.aspect, camera)
         raise DataError(f"blocks has no image {image_id!r}; ids come from its records")
 
 
 @lru_cache(maxsize=256)
 def _triple(options: BlocksOptions, split: Split, number: int) -> Triple:
-    return make_triple(options.seed, SPLITS.index(split) * _SPLIT_STRIDE + number, options.aspect)
+    index = SPLITS.index(split) * _SPLIT_STRIDE + number
+    return make_triple(options.seed, index, options.aspect, options.camera_of(split))
 
 
 def _unit_records(options: BlocksOptions, split: Split, start: int) -> list[Record]:

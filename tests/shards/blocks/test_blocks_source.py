@@ -10,6 +10,7 @@ from PIL import Image
 
 from shards import pixel_runs
 from shards.blocks.grammar import agrees, parse
+from shards.blocks.scenes import CAMERA_BASE, IMAGES
 from shards.errors import DataError
 from shards.sources.blocks import BlocksSource
 
@@ -105,9 +106,22 @@ def test_images_are_jpegs_of_the_right_size_and_survive_pickling(source, records
             data = source.image(image_id)
             assert data == again.image(image_id) == source.image(image_id)
             picture = Image.open(io.BytesIO(data))
-            assert picture.format == "JPEG" and picture.size == (160, 120)
+            assert picture.format == "JPEG" and picture.size == (336, 224)
     before, after = (np.asarray(Image.open(io.BytesIO(source.image(i)))) for i in chosen[0].images.values())
     assert np.abs(before.astype(int) - after).mean() > 1
+
+
+def test_cameras_of_training_alone_vary_as_asked(source):
+    wide = BlocksSource(**OPTIONS, camera=2.0)
+    usual = np.array(CAMERA_BASE)
+    for split in ("val", "test"):
+        assert all(wide.scene(f"{split}-3/{image}") == source.scene(f"{split}-3/{image}") for image in IMAGES)
+    for one, reach in ((source, 1.0), (wide, 2.0)):
+        found = {image: np.array([one.scene(f"train-{i}/{image}").camera for i in range(40)]) for image in IMAGES}
+        found["class"] = np.array([one.scene(f"class-train/{i}/0").camera for i in range(40)])
+        for image, places in found.items():
+            moved = np.abs(places - (found["before"] if image in ("after", "distractor") else usual))
+            assert 0.8 * reach < moved.max() <= reach
 
 
 @pytest.mark.parametrize("image_id", ["", "train-1", "train-1/side", "dev-1/before", "class-train/96/0", "class-x/1/1"])
@@ -119,6 +133,7 @@ def test_unknown_images_are_refused(source, image_id):
 @pytest.mark.parametrize(
     "options",
     [dict(scenes=(1, 2)), dict(scenes=(-1, 0, 0)), dict(size=(0, 120)), dict(size=(1000, 100)), dict(relational=2.0),
+     dict(camera=2.5), dict(camera=-1.0),
      dict(supersample=0), dict(class_photos=-1), dict(seed=-1)],
 )  # fmt: skip
 def test_impossible_options_are_refused(options):
