@@ -19,7 +19,7 @@ from shards.blocks.scenes import make_triple  # noqa: E402
 from shards.sources.blocks import BlocksSource  # noqa: E402
 
 # width, height, supersample, bar in CPU-seconds an image
-SIZES = ((160, 120, 2, 0.06), (480, 320, 3, 0.4))
+SIZES = ((160, 120, 2, 0.06), (336, 224, 1, 0.06), (480, 320, 3, 0.4))
 
 
 def main() -> int:
