@@ -17,6 +17,7 @@ Seconds = dict[str, float]  # that a step of each stage takes
 
 # One process of one thread: two at a time finish more on two cores than one of two threads.
 COMMON = {"cluster.workers": "1", "cluster.threads": "1", "log.wandb": "disabled", "finetune.weights.fda": "0"}
+# `small` names what is drawn and how, so that its tables can be compared whatever the recipe comes to draw.
 SCALES: dict[str, Options] = {
     "small": {
         "data.shards": "data/blocks-1000", "data.blocks.scenes": "1000,150,250", "data.blocks.size": "160,120",

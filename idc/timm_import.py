@@ -11,21 +11,16 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import Any
 
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_kept: list[Any] = []  # definitions are taken back when the object that made them is garbage collected
 
 
 def _define_missing_operators() -> None:
     import torch
-    from torch import library
 
-    fragment = library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
-            fragment.define(name + _SIGNATURE)
-    _kept.append(fragment)
+            torch.library.define(f"torchvision::{name}", _SIGNATURE)
 
 
 def import_timm() -> ModuleType:

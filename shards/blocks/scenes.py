@@ -28,6 +28,7 @@ CHANGE_TYPES = ("color", "material", "add", "drop", "move")
 IMAGES = ("before", "after", "distractor")
 
 CAMERA_BASE = (7.481, -6.508, 5.344)
+REACH = 1.0  # by which the places of camera and lamps vary along each axis
 LAMP_BASES = ((6.447, -2.905, 4.258), (-1.169, 2.646, 5.816), (-4.671, -4.014, 3.011))  # key, back, fill
 FEWEST, MOST = 3, 10
 AREA = 3.0
@@ -151,7 +152,7 @@ def ground_directions(camera: tuple[float, float, float]) -> tuple[tuple[float, 
     return (behind[1], -behind[0]), behind
 
 
-def make_triple(seed: int, index: int, aspect: float = 4 / 3, camera: float = 1.0) -> Triple:
+def make_triple(seed: int, index: int, aspect: float = 4 / 3, camera: float = REACH) -> Triple:
     """Triple number `index`. `aspect` (width / height) is that of the images: it decides what is in the frame.
 
     The camera's place varies by up to `camera` along each axis: that of `before`, and from there the other two's.
@@ -166,7 +167,7 @@ def make_triple(seed: int, index: int, aspect: float = 4 / 3, camera: float = 1.
             return triple
 
 
-def make_class_scene(seed: int, class_index: int, number: int, aspect: float = 4 / 3, camera: float = 1.0) -> Scene:
+def make_class_scene(seed: int, class_index: int, number: int, aspect: float = 4 / 3, camera: float = REACH) -> Scene:
     """A scene with one object of class `class_index` (see CLASSES) at a random place; `camera` as of `make_triple`."""
     rng = np.random.default_rng((seed, _CLASS_STREAM, class_index, number))
     while True:
@@ -251,7 +252,7 @@ def _draw(rng: np.random.Generator) -> Thing:
 
 
 def _jitter(
-    rng: np.random.Generator, base: tuple[float, float, float], reach: float = 1.0
+    rng: np.random.Generator, base: tuple[float, float, float], reach: float = REACH
 ) -> tuple[float, float, float]:
     dx, dy, dz = rng.uniform(-reach, reach, 3)
     return (base[0] + dx, base[1] + dy, base[2] + dz)

@@ -15,7 +15,7 @@ from PIL import Image
 from shards import pixel_runs
 from shards.blocks.captions import CLASS_NAMES, captions_for, photo_captions
 from shards.blocks.renderer import render
-from shards.blocks.scenes import IMAGES, Scene, Triple, make_class_scene, make_triple
+from shards.blocks.scenes import IMAGES, REACH, Scene, Triple, make_class_scene, make_triple
 from shards.blocks.visibility import object_picture
 from shards.errors import DataError
 from shards.record import Record, Split
@@ -26,7 +26,7 @@ TRAIN_PAIRINGS = (*OFFICIAL_PAIRINGS, ("after", "distractor"), ("distractor", "b
 SCENES_PER_UNIT = 100
 CLASS_ROUNDS_PER_UNIT = 4  # photos of every class that go into one unit
 VAL_CLASS_PHOTOS = 2
-TESTED_CAMERA, MOST_CAMERA = 1.0, 2.0  # twice 2, nearer by every axis, is still above the table
+MOST_CAMERA = 2.0  # moved twice by that, nearer along every axis, it still stands beside the square of the objects
 JPEG_QUALITY = 92
 # Scene numbers of the splits start far apart, so that asking for more of one leaves the others as they are.
 _SPLIT_STRIDE = 10_000_000
@@ -42,7 +42,7 @@ class BlocksOptions:
     `scenes` counts train, val and test scenes; `size` is (width, height) of the images in pixels, `supersample` the
     rays a pixel along each axis; `relational` the share of references that use a relation to another object;
     `class_photos` the single-object photos of each of the 96 classes in the train split; `camera` by how much the
-    camera's place varies along each axis in the train split, TESTED_CAMERA in the others.
+    camera's place varies along each axis in the train split, REACH in the others.
     """
 
     seed: int = 0
@@ -51,7 +51,7 @@ class BlocksOptions:
     supersample: int = 1
     relational: float = 0.0
     class_photos: int = 40
-    camera: float = 1.0
+    camera: float = REACH
 
     def __post_init__(self) -> None:
         if len(self.scenes) != 3 or min(self.scenes) < 0 or max(self.scenes) >= _SPLIT_STRIDE:
@@ -76,7 +76,7 @@ class BlocksOptions:
 
     def camera_of(self, split: Split) -> float:
         """By how much the camera's place varies along each axis."""
-        return self.camera if split == "train" else TESTED_CAMERA
+        return self.camera if split == "train" else REACH
 
 
 class BlocksSource:
