@@ -26,7 +26,7 @@ from idc.model import build
 from idc.tokenizer import Tokenizer
 from idc.trunk import Trunk
 
-FORMAT = 1
+FORMAT = 2  # 1: weights of the architecture idc were trained with a camera fit and class names of other values
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FOLDER = "model"  # inside a run folder
 
@@ -116,7 +116,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Exported:
         ) from None
     if version != FORMAT:
         raise ExportError(
-            f"{folder / CONFIG} has format {version} and this version reads {FORMAT}; export the model again"
+            f"{folder / CONFIG} has format {version} and this version reads {FORMAT}: its weights would say "
+            f"other things here; use the version that made it, or train or import the model again"
         )
     try:
         config = ModelConfig.from_dict(values)
