@@ -63,7 +63,7 @@ class Matching(nn.Module):
         self.size, self.extent = config.d_model, 2.0 * max(config.grid)
         # Log of how sharply looks and place decide, for the three views; learnt.
         self.log_sharpness = nn.Parameter(torch.tensor([[10.0, 0.02], [0.05, 1.0], [10.0, 0.3]]).log())
-        self.expand = nn.Linear(self.size + len(VIEWS) * (3 * self.size + 3), config.d_ff)
+        self.expand = nn.Linear(len(VIEWS) * (3 * self.size + 3), config.d_ff)
         self.contract = nn.Linear(config.d_ff, self.size)
 
     def forward(self, looks: Tensor, regions: Regions, other_looks: Tensor, other: Regions) -> Tensor:
@@ -80,7 +80,7 @@ class Matching(nn.Module):
             expected = camera_motion(expected, weight @ other.position, trust, self.extent)
         offset = expected[:, :, None] - other.position[:, None]
         distance = offset.square().sum(-1)
-        found = [code(expected, self.size, self.extent)]  # out of the frame, perhaps
+        found = []
         for by_looks, by_place in sharpness:
             scores = by_looks * similarity - by_place * distance + exists
             weight = scores.softmax(-1)
