@@ -26,7 +26,7 @@ from idc.model import build
 from idc.tokenizer import Tokenizer
 from idc.trunk import Trunk
 
-FORMAT = 2  # 1: weights of the architecture idc were trained with a camera fit and class names of other values
+FORMAT = 3  # before: the architecture idc followed the camera in other ways, names of classes had other values
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FOLDER = "model"  # inside a run folder
 

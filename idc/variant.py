@@ -35,51 +35,58 @@ def code(position: Tensor, size: int, extent: float) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(-2)
 
 
-def camera_motion(position: Tensor, target: Tensor, trust: Tensor, scale: float) -> Tensor:
-    """Where the camera's motion alone takes each region: (B, T, 2) -> (B, T, 2), without gradient.
+def camera_motion(position: Tensor, target: Tensor, trust: Tensor, scale: float, prior: Tensor) -> Tensor:
+    """Where the camera's motion alone takes each region: (B, T, 2) -> (B, T, 2), with gradient for the prior alone.
 
     An affine map fitted to the pairs (position, target), each weighed by its trust (B, T); pairs far from the fit,
     things that moved or were mistaken for others, lose weight (iteratively reweighted least squares, Cauchy weights).
+    prior (6, 6): precision of the map's coefficients (1, x, y for x, then for y) where there is no evidence.
     """
+    basis = torch.cat([torch.ones_like(position[..., :1]), (position - scale / 2) / scale], dim=-1)  # (B, T, 3)
+    moved = target - position
+
+    def fit(weight: Tensor, prior: Tensor) -> Tensor:
+        weighted = (basis * weight[..., None]).transpose(1, 2)
+        system = torch.kron(torch.eye(2, dtype=basis.dtype, device=basis.device), weighted @ basis) + prior
+        evidence = (weighted @ moved).transpose(1, 2).flatten(1)  # (B, 6)
+        return basis @ torch.linalg.solve(system, evidence).unflatten(1, (2, 3)).transpose(1, 2)
+
     with torch.no_grad():
-        ones = torch.ones_like(position[..., :1])
-        basis = torch.cat([ones, (position - scale / 2) / scale], dim=-1)  # (B, T, 3)
-        moved = target - position
-        prior = 0.01 * torch.eye(3, device=position.device, dtype=position.dtype)  # no evidence: no motion
-        weight, fitted = trust, torch.zeros_like(moved)
-        for _ in range(6):
-            weighted = basis * weight[..., None]
-            system = weighted.transpose(1, 2) @ basis + prior
-            fitted = basis @ torch.linalg.solve(system, weighted.transpose(1, 2) @ moved)
-            weight = trust / (1 + (moved - fitted).square().sum(-1))
-        return position + fitted
+        weight = trust
+        for _ in range(5):
+            weight = trust / (1 + (moved - fit(weight, prior)).square().sum(-1))
+    return position + fit(weight, prior)
 
 
 class Matching(nn.Module):
     """For every region of one image, its counterparts in the other."""
+
+    GAIN = 10.0
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.size, self.extent = config.d_model, 2.0 * max(config.grid)
         # Log of how sharply looks and place decide, for the three views; learnt.
         self.log_sharpness = nn.Parameter(torch.tensor([[10.0, 0.02], [0.05, 1.0], [10.0, 0.3]]).log())
+        # How cameras move, learnt too: a root of the prior of `camera_motion`, in units that suit the optimiser.
+        self.camera = nn.Parameter(math.sqrt(0.03) / self.GAIN * torch.eye(6))
         self.expand = nn.Linear(len(VIEWS) * (3 * self.size + 3), config.d_ff)
         self.contract = nn.Linear(config.d_ff, self.size)
 
     def forward(self, looks: Tensor, regions: Regions, other_looks: Tensor, other: Regions) -> Tensor:
         """looks, other_looks (B, T, d) -> (B, T, d)."""
-        looks, other_looks = looks.float(), other_looks.float()
+        # Distances of a fraction of a cell count: not in half precision.
+        with torch.autocast(looks.device.type, enabled=False):
+            found = self._compare(looks.float(), regions, other_looks.float(), other)
+        return self.contract(functional.gelu(self.expand(found.to(self.expand.weight.dtype))))
+
+    def _compare(self, looks: Tensor, regions: Regions, other_looks: Tensor, other: Regions) -> Tensor:
+        """What the views find, (B, T, views * (3 d + 3))."""
         similarity = functional.normalize(looks, dim=-1) @ functional.normalize(other_looks, dim=-1).transpose(1, 2)
         exists = functional.logsigmoid(other.score)[:, None]
         sharpness = self.log_sharpness.float().exp()
-        expected = regions.position
-        with torch.no_grad():
-            offset = expected[:, :, None] - other.position[:, None]
-            weight = (sharpness[0, 0] * similarity - sharpness[0, 1] * offset.square().sum(-1) + exists).softmax(-1)
-            trust = weight.square().sum(-1) * regions.score.sigmoid()
-            expected = camera_motion(expected, weight @ other.position, trust, self.extent)
-        offset = expected[:, :, None] - other.position[:, None]
-        distance = offset.square().sum(-1)
+        expected = self._expected(similarity, exists, sharpness[0], regions, other)
+        distance = (expected[:, :, None] - other.position[:, None]).square().sum(-1)
         found = []
         for by_looks, by_place in sharpness:
             scores = by_looks * similarity - by_place * distance + exists
@@ -89,8 +96,20 @@ class Matching(nn.Module):
             found += [counterpart - looks, counterpart * looks, code(moved, self.size, self.extent / 2)]
             alike, apart = (weight * similarity).sum(-1), (weight * distance).sum(-1)
             found.append(torch.stack([4 * alike, apart.log1p(), 0.2 * scores.logsumexp(-1)], dim=-1))
-        hidden = functional.gelu(self.expand(torch.cat(found, dim=-1).to(self.expand.weight.dtype)))
-        return self.contract(hidden)
+        return torch.cat(found, dim=-1)
+
+    def _expected(
+        self, similarity: Tensor, exists: Tensor, sharpness: Tensor, regions: Regions, other: Regions
+    ) -> Tensor:
+        """Where each region would be in the other image if nothing but the camera had moved, (B, T, 2)."""
+        with torch.no_grad():
+            distance = (regions.position[:, :, None] - other.position[:, None]).square().sum(-1)
+            weight = (sharpness[0] * similarity - sharpness[1] * distance + exists).softmax(-1)
+            trust = weight.square().sum(-1) * regions.score.sigmoid()
+            target, position = weight @ other.position, regions.position.detach()
+        root = self.GAIN * self.camera.float()
+        prior = root @ root.T + 1e-3 * torch.eye(len(root), device=root.device)  # never singular
+        return camera_motion(position, target, trust, self.extent, prior)
 
 
 class Pointer(nn.Module):

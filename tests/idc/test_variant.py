@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from idc.config import ModelConfig
 from idc.model import build
 from idc.objectives import ObjectiveOptions
-from idc.regions import image_labels_loss, novelty
+from idc.regions import Regions, image_labels_loss, novelty
 from idc.variant import camera_motion
 
 GRID, FINE, COARSE, CLASSES = (4, 5), 6, 7, 3
@@ -142,7 +144,7 @@ def test_camera_motion_ignores_what_moved_by_itself():
     target = position @ torch.tensor([[1.05, 0.02], [-0.03, 0.95]]) + torch.tensor([1.5, -0.7])
     outlier = target.clone()
     outlier[0, 3] += 9.0
-    expected = camera_motion(position, outlier, torch.ones(1, 8), 20.0)
+    expected = camera_motion(position, outlier, torch.ones(1, 8), 20.0, 0.01 * torch.eye(6))
     others = [0, 1, 2, 4, 5, 6, 7]
     assert (expected - target)[0, others].norm(dim=-1).max() < 0.6
     assert (expected - outlier)[0, 3].norm() > 8
@@ -152,8 +154,65 @@ def test_camera_motion_follows_a_camera_that_comes_closer():
     """A third nearer, seen by few regions of which none is sure: all the same the camera moved, nothing else did."""
     position = torch.tensor([[[12.0, 18.0], [45.0, 15.0], [27.0, 45.0], [51.0, 42.0]]])
     target = 30 + 1.3 * (position - 30)
-    expected = camera_motion(position, target, torch.full((1, 4), 0.5), 60.0)
+    expected = camera_motion(position, target, torch.full((1, 4), 0.5), 60.0, 0.01 * torch.eye(6))
     assert (expected - target).norm(dim=-1).max() < 1.5 < 5 < (position - target).norm(dim=-1).max()
+
+
+def test_how_cameras_move_tells_who_moved_among_few():
+    """Cameras that pan without turning or coming closer: of three things one has moved, which an open map explains."""
+    position = torch.tensor([[[12.0, 18.0], [45.0, 15.0], [27.0, 45.0]]])
+    panned = position + torch.tensor([1.0, -0.5])
+    target = panned.clone()
+    target[0, 2, 0] += 4.0
+    pans = torch.diag(torch.tensor([0.03, 3.0, 3.0, 0.03, 3.0, 3.0]))
+    informed, open_minded = (
+        (camera_motion(position, target, torch.ones(1, 3), 60.0, prior) - target)[0].norm(dim=-1)
+        for prior in (pans, 0.01 * torch.eye(6))
+    )
+    assert informed[2] > 3 > 0.5 > informed[:2].max()
+    assert open_minded[2] < 1
+
+
+def test_how_cameras_move_is_learnt_from_what_is_said():
+    """Cameras only pan; whether the first of four things has moved by itself, too, is all that is asked."""
+    model, generator = make(regions=4), torch.Generator().manual_seed(0)
+    matching, answer = model.matching, torch.nn.Linear(16, 1)
+    optimizer = torch.optim.Adam([*matching.parameters(), *answer.parameters()], lr=2e-3)
+    looks = torch.eye(4, 16).expand(64, 4, 16)
+
+    def regions(position: torch.Tensor) -> Regions:
+        return Regions(looks, looks, position, torch.full((64, 4), 5.0), looks)
+
+    for _ in range(100):
+        position = torch.rand(64, 4, 2, generator=generator) * torch.tensor([10.0, 8.0])
+        panned = position + torch.randn(64, 1, 2, generator=generator)
+        moved = torch.rand(64, generator=generator) < 0.5
+        steps = torch.nn.functional.normalize(torch.randn(64, 2, generator=generator), dim=-1)
+        panned[:, 0] += 1.5 * moved[:, None] * steps
+        found = answer(matching(looks, regions(position), looks, regions(panned))).amax(1)[:, 0]
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(found, moved.float())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1
+    x, x_by_x, x_by_y, y, y_by_x, y_by_y = matching.camera.square().sum(1).tolist()
+    assert min(x_by_x, x_by_y, y_by_x, y_by_y) > 10 * max(x, y)
+
+
+def test_places_are_compared_in_full_precision_under_autocast():
+    model = make(regions=4).eval()
+    generator = torch.Generator().manual_seed(3)
+    regions, other = model.find(
+        {side: photos_with_blobs([(1, 1, 0), (3, 4, 1)], generator) for side in ("before", "after")}
+    ).chunk()
+    regions, other = (dataclasses.replace(each, position=31 + each.position) for each in (regions, other))
+    looks = torch.randn(2, 2, 4, 16, generator=generator)
+    seen = []
+    model.matching.expand.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            model.matching(looks[0], regions, looks[1], other)
+    torch.testing.assert_close(seen[0], seen[1])
 
 
 def test_a_hidden_region_leaves_no_trace_in_other_tokens():
