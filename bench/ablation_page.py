@@ -173,7 +173,7 @@ def _shown(scale: str, table: str, results: dict[str, dict], checkout: Path) -> 
             for arm, seeds in rows
         ],
     )  # fmt: skip
-    plot = _plot(scale, table, rows, checkout) if TABLES[table].curves else ""
+    plot = _overtaken(table, rows) + _plot(scale, table, rows, checkout) if TABLES[table].curves else ""
     return (
         f"\nScale `{scale}`. {_about(every)}\n\n{first}\nRight sentences in %, then CIDEr by type:\n\n{second}{plot}\n"
     )
@@ -206,8 +206,11 @@ def _steps(found: dict) -> str:
 def _mean(seeds: dict[str, dict], value: Callable[[dict], float | None], digits: int = 1) -> str:
     """Mean and, of more than one seed, standard deviation (n - 1)."""
     values = [one for one in map(value, seeds.values()) if one is not None]
-    if not values:
-        return "–"
+    return _spread(values, digits) if values else "–"
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """Mean and, of more than one, standard deviation (n - 1)."""
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{spread}"
 
@@ -224,6 +227,30 @@ def _gain(seeds: dict[str, dict], others: dict[str, dict]) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _overtaken(table: str, rows: Sequence[tuple[Arm, dict[str, dict]]]) -> str:
+    """How soon each arm was above all that the one beside it ever had, in the share of that one's training time."""
+    slow = next((row for row in rows if TABLES[table].beside(row[0].name) == row[0].name), None)
+    lines = []
+    for arm, seeds in rows if slow else ():
+        if arm is slow[0]:
+            continue
+        shares, never = [], []
+        for seed in seeds.keys() & slow[1].keys():
+            best = max((changed for _, _, changed in slow[1][seed]["curve"] if changed is not None), default=0.0)
+            passed = [time for time, _, changed in seeds[seed]["curve"] if changed is not None and changed > best]
+            if passed:
+                shares.append(100 * passed[0] / slow[1][seed]["seconds"])
+            else:
+                never.append(seed)
+        text = f"after {_spread(shares, 1)} % of its time" if shares else ""
+        text += f"{' and ' * bool(shares)}never with seed {', '.join(sorted(never, key=int))}" if never else ""
+        lines += [f"{arm.label}, {text}"] if text else []
+    if not lines:
+        return ""
+    said = f"Above the best CIDEr of changed validation pairs that “{slow[0].label}” ever had: {'; '.join(lines)}."
+    return f"\n{said}\n"
 
 
 def _plot(scale: str, table: str, rows: Sequence[tuple[Arm, dict[str, dict]]], checkout: Path) -> str:
