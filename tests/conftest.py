@@ -21,7 +21,7 @@ S3_BUCKET = "shards"
 def shared_data() -> Path:
     """The folder of real data to test against: $IDC_SHARED, or ../shared/data next to the checkout."""
     path = Path(os.environ.get("IDC_SHARED") or Path(__file__).resolve().parents[2] / "shared" / "data")
-    if not path.is_dir():
+    if not (path / "clevr_change_sample").is_dir():
         pytest.skip(f"no real data at {path}: set IDC_SHARED to the folder that has clevr_change_sample")
     return path
 
