@@ -17,10 +17,11 @@ _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 def _define_missing_operators() -> None:
     import torch
+    from torch import library as operators
 
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
-            torch.library.define(f"torchvision::{name}", _SIGNATURE)
+            operators.define(f"torchvision::{name}", _SIGNATURE)
 
 
 def import_timm() -> ModuleType:
