@@ -38,7 +38,7 @@ HELP = f"""{USAGE}
 
   TABLE         {", ".join(TABLES)}
   --seeds A,B   [0,1,2]
-  --scale S     small: 1,000 scenes of 160x120, 80 + 240 steps; main: the recipe blocks as it is [small]
+  --scale S     small: 1,000 scenes of 160x120, 80 + 240 steps; main: the recipe blocks, pictures of 240x160 [small]
   --only A,B    these arms alone
   --minutes N   of training, in the table `reference` [small: 10, main: 60]
   --write       puts what the runs gave into bench/results/ablation.json, and its tables into docs/evidence.md

@@ -24,7 +24,7 @@ SCALES: dict[str, Options] = {
         "data.blocks.supersample": "2", "data.blocks.camera": "1", "backbone.size": "192,240", "pretrain.steps": "80",
         "finetune.steps": "240", "finetune.validate_every": "80",
     },
-    "main": {},
+    "main": {"backbone.size": "160,240"},
 }  # fmt: skip
 MINUTES = {"small": 10.0, "main": 60.0}  # of training, where arms are compared at equal time
 LISTS = ("retrieve", "replace", "confuse")

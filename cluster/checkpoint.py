@@ -70,7 +70,10 @@ def latest(stage_folder: Path) -> Checkpoint | None:
 
 
 def best(stage_folder: Path, metric: str) -> Checkpoint | None:
-    """The committed checkpoint with the highest validation score, the earlier of equals; the newest if none has one."""
+    """The committed checkpoint with the highest score in `metric`, the earlier of equals.
+
+    The newest where none has such a score, which is what the metric "last" is for.
+    """
     checkpoints = find(stage_folder)
     scored = [c for c in checkpoints if c.commit.validation and c.commit.validation.get(metric) is not None]
     return max(scored, key=lambda c: c.commit.validation[metric]) if scored else next(reversed(checkpoints), None)

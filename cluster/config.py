@@ -117,7 +117,8 @@ class FinetuneConfig(StageConfig):
     references: int = 1  # captions of a pair that one step teaches, for one pass over its images
     validate_every: int = 0  # steps between captioning the validation split; 0: never
     validate_limit: int = 0  # most pairs captioned at a validation; 0: all
-    select: Literal["CIDEr", "ROUGE_L", "BLEU-4", "balanced", "object"] = "CIDEr"  # metric of the best checkpoint
+    # The metric of the best checkpoint, or "last": the newest is the best.
+    select: Literal["CIDEr", "ROUGE_L", "BLEU-4", "balanced", "object", "last"] = "CIDEr"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ def test_newest_and_best_are_found_by_reading(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path).commit.step == 40
     assert checkpoint.best(tmp_path, "CIDEr").commit.step == 20, "the earlier of equals"
     assert checkpoint.best(tmp_path, "ROUGE_L").commit.step == 40, "no score at all: the newest"
+    assert checkpoint.best(tmp_path, "last").commit.step == 40
 
 
 @pytest.mark.parametrize("cut", range(0, 80, 11))
