@@ -145,7 +145,10 @@ def _curves(metrics: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> 
         title = "Fine-tuning" if stage == "finetune" else "Pre-training"
         title += "" if stage in ("pretrain", "finetune") else f": {escape(stage)}"
         parts.append(f'<h3>{title}</h3><div class="charts">{"".join(charts)}</div>')
-    note = "Pale: as logged; strong: running mean. A ring marks the checkpoint that was chosen, by validation alone."
+    note = (
+        "Pale: as logged; strong: running mean. A ring marks the checkpoint that was kept; the test split has no say "
+        "in which."
+    )
     return f"<h2>Curves</h2><p class='note'>{note}</p>{''.join(parts)}" if parts else ""
 
 
