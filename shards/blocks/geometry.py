@@ -16,10 +16,12 @@ SHAPE_CODES = {"cube": CUBE, "sphere": SPHERE, "cylinder": CYLINDER}
 # Columns of a packed solid: shape, centre, half extent, turn (cos, sin), bevel, bounding radius, albedo, metal flag.
 KIND, X, Y, Z, HALF, COS, SIN, BEVEL, BOUND, RED, GREEN, BLUE, METAL = range(13)
 FIELDS = 13
-CUBE_BEVEL = 0.18  # of the half edge
+CUBE_BEVEL = 0.15  # of the half edge
 CYLINDER_BEVEL = 0.05  # of the radius
 HFOV_TANGENT = 16.0 / 35.0  # half the 32 mm sensor over the 35 mm lens: 49.13 degrees across
 
+# Of a sphere; half the edge of a cube, half the height of a cylinder. CLEVR's specification divides it by sqrt(2) for
+# cubes, its pictures do not: in those of CLEVR-Change an edge is as long as a sphere of that size is wide.
 RADIUS = {"large": 0.7, "small": 0.35}
 RGB = {
     "gray": (87, 87, 87),
@@ -38,7 +40,7 @@ def pack(objects) -> np.ndarray:
     solids = np.zeros((len(objects), FIELDS))
     for row, thing in zip(solids, objects, strict=True):
         code = SHAPE_CODES[thing.shape]
-        half = RADIUS[thing.size] / (math.sqrt(2.0) if code == CUBE else 1.0)
+        half = RADIUS[thing.size]
         bevel = half * (0.0, CYLINDER_BEVEL)[code == CYLINDER]
         bound = half
         if code == CUBE:

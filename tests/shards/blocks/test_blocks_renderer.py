@@ -95,6 +95,18 @@ def test_every_shadow_is_in_the_cell_masks():
     assert shadows > 200
 
 
+@pytest.mark.parametrize("size", ("large", "small"))
+def test_a_cube_is_as_wide_as_a_sphere_of_its_size(size):
+    """As in the pictures of CLEVR-Change, whose specification would have its edges shorter by sqrt(2)."""
+    widths = {}
+    for shape in ("sphere", "cube"):
+        thing = Thing(size, "gray", "rubber", shape, 0.0, 0.0, math.atan2(CAMERA_BASE[1], CAMERA_BASE[0]))
+        mask = mask_of(Scene((thing,), CAMERA_BASE, tuple(LAMP_BASES)), 320, 240)
+        widths[shape] = int(mask.any(0).sum())
+    # The side that is turned to the camera is nearer than the middle of the sphere.
+    assert 0.98 < widths["cube"] / widths["sphere"] < 1.15, widths
+
+
 def test_a_picture_is_the_same_bytes_every_time():
     scene = make_triple(0, 0).before
     first = render(scene, 160, 120, 2)
