@@ -141,9 +141,12 @@ def _hit_cube(half, bevel, ox, oy, oz, dx, dy, dz):
     nz = -oz * iz - half * abs(iz)
     near = max(nx, ny, nz)
     far = min(-ox * ix + half * abs(ix), -oy * iy + half * abs(iy), -oz * iz + half * abs(iz))
+    flat = half - bevel
+    if near <= 0.0 < far:
+        # From under a rounded edge: what stands on the table there is in the shade of the flat parts.
+        return _hit_flat_parts(half, flat, ox, oy, oz, ix, iy, iz)
     if near > far or near <= 0.0:
         return FAR
-    flat = half - bevel
     px = ox + near * dx
     py = oy + near * dy
     pz = oz + near * dz
@@ -170,6 +173,21 @@ def _hit_cube(half, bevel, ox, oy, oz, dx, dy, dz):
     best = _rod(best, flat, ox, dx, dy * dy + dz * dz, yd + zd, yy + zz - square)
     best = _rod(best, flat, oy, dy, dx * dx + dz * dz, xd + zd, xx + zz - square)
     return _rod(best, flat, oz, dz, dx * dx + dy * dy, xd + yd, xx + yy - square)
+
+
+@njit(cache=True, fastmath=True)
+def _hit_flat_parts(half, flat, ox, oy, oz, ix, iy, iz):
+    """Entry into the three boxes that the flat parts of opposite faces span, (ix, iy, iz) 1 / direction; else FAR."""
+    best = FAR
+    for k in range(3):
+        hx = half if k == 0 else flat
+        hy = half if k == 1 else flat
+        hz = half if k == 2 else flat
+        near = max(-ox * ix - hx * abs(ix), -oy * iy - hy * abs(iy), -oz * iz - hz * abs(iz))
+        far = min(-ox * ix + hx * abs(ix), -oy * iy + hy * abs(iy), -oz * iz + hz * abs(iz))
+        if 0.0 < near < far:
+            best = min(best, near)
+    return best
 
 
 @njit(cache=True, fastmath=True, inline="always")

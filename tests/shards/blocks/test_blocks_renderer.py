@@ -2,12 +2,13 @@
 
 import glob
 import math
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from shards.blocks import geometry, lighting
+from shards.blocks import forget_compiled, geometry, lighting
 from shards.blocks.renderer import render
 from shards.blocks.scenes import CAMERA_BASE, LAMP_BASES, SHAPES, Scene, Thing, make_triple
 from shards.blocks.visibility import object_pixels
@@ -71,6 +72,31 @@ def test_rays_hit_where_a_march_along_the_distance_field_ends(shape):
     for o, d, t in zip(origins[both][:200], rays[both], found[both], strict=False):
         normal = np.array(geometry.normal(solids, 0, *(o + t * d)))
         assert abs(np.linalg.norm(normal) - 1) < 1e-6 and normal @ d < 0.1
+
+
+def test_the_table_under_the_rounded_edge_of_a_cube_is_shaded():
+    solids = geometry.pack((Thing("large", "gray", "rubber", "cube", 0.0, 0.0, 0.0),))
+    half, bevel = solids[0, geometry.HALF], solids[0, geometry.BEVEL]
+    across = np.array([-0.6, 0.2, 0.77])
+    across /= np.linalg.norm(across)
+    for part, overhung in ((0.1, True), (0.5, False), (0.9, False)):  # of the way to where the sharp edge would be
+        x = half - bevel + part * bevel
+        assert geometry.hit(solids, 0, x, 0.1, 0.0, *across) < geometry.FAR, "the lamp is behind the cube"
+        outward = geometry.hit(solids, 0, x, 0.1, 0.0, *(across * (-1, 1, 1)))
+        assert (outward < geometry.FAR) == overhung, "the lamp is in front"
+
+
+def test_compiled_code_is_forgotten_when_any_source_is_newer(tmp_path):
+    kept = tmp_path / "__pycache__" / "kernel.nbc"
+    kept.parent.mkdir()
+    for path, time in ((kept, 2000), (tmp_path / "kernel.py", 1000), (tmp_path / "called.py", 1500)):
+        path.touch()
+        os.utime(path, (time, time))
+    forget_compiled(tmp_path)
+    assert kept.exists()
+    os.utime(tmp_path / "called.py", (3000, 3000))
+    forget_compiled(tmp_path)
+    assert not kept.exists()
 
 
 def test_every_shadow_is_in_the_cell_masks():
