@@ -75,7 +75,7 @@ def _parse(arguments: Sequence[str], parts: Mapping[str, Part]) -> argparse.Name
 
     work = Path(tempfile.gettempdir()) / f"bench-gpu-{os.getuid()}"
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, help="folder of the JSON files; what an earlier command left is gone on with")
+    parser.add_argument("--out", type=Path, help="folder of the JSON files; it goes on with what is there")
     parser.add_argument("--minutes", type=minutes, default=8.0, help="of the whole command (default: 8)")
     parser.add_argument("--parts", type=names, default=list(parts), help=f"of {','.join(parts)} (default: all)")
     parser.add_argument("--skip", type=names, default=[], help="parts to leave out")
@@ -97,8 +97,10 @@ def _run(name: str, part: Part, given: argparse.Namespace, seconds: float, end: 
     words = ["--out", given.out, "--work", given.work, "--device", given.device, "--seconds", f"{seconds:.1f}"]
     command = [sys.executable, "-u", "-m", "bench.gpu.part", os.getpid(), name, part.module, *words]
     begun = time.monotonic()
+    # Small tensors on a CPU: more threads only get in each other's way.
+    environment = os.environ | ({"OMP_NUM_THREADS": "1"} if given.device == "cpu" else {})
     process = subprocess.Popen(
-        [*map(str, command), *(["--small"] if given.small else [])], cwd=ROOT, stdin=subprocess.DEVNULL,
+        [*map(str, command), *["--small"] * given.small], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
     )  # fmt: skip
     tail: deque[str] = deque(maxlen=TAIL)
