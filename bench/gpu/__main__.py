@@ -24,6 +24,7 @@ from bench.gpu.plan import GRACE_S, PARTS, RESERVE_S, Part, share
 from bench.gpu.record import ROOT, read_json, write_json
 
 TAIL = 25  # lines of a part's output that are kept
+MARGIN_S = 2.0  # that a part thinks it has less, to end by itself
 
 
 def main(arguments: Sequence[str], parts: Mapping[str, Part] = PARTS) -> int:
@@ -94,7 +95,16 @@ def _parse(arguments: Sequence[str], parts: Mapping[str, Part]) -> argparse.Name
 
 def _run(name: str, part: Part, given: argparse.Namespace, seconds: float, end: float) -> dict[str, Any]:
     """Runs a part to its end or its limit; how it went, which is added to its file too."""
-    words = ["--out", given.out, "--work", given.work, "--device", given.device, "--seconds", f"{seconds:.1f}"]
+    words = [
+        "--out",
+        given.out,
+        "--work",
+        given.work,
+        "--device",
+        given.device,
+        "--seconds",
+        f"{max(seconds - MARGIN_S, 1):.1f}",
+    ]
     command = [sys.executable, "-u", "-m", "bench.gpu.part", os.getpid(), name, part.module, *words]
     begun = time.monotonic()
     # Small tensors on a CPU: more threads only get in each other's way.

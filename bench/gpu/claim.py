@@ -57,6 +57,8 @@ def run(record: Record) -> None:
         compare(record)
     except runs.RunFailedError as error:
         record.check("claim", False, str(error))
+    except runs.OutOfTimeError as error:
+        record.skip(str(error), "time")
 
 
 def options_of(record: Record) -> runs.Options:
@@ -123,6 +125,7 @@ def finish(record: Record, key: str, arm: Arm, seed: int, options: runs.Options,
         start = {"finetune.start_from": f"runs/{folder}/pretrain"} if arm.ratios else {}
         words = finetuning_options(finetuning, rate) | start | {"name": f"{folder}/lr-{rate}"}
         done = runs.alone(record, RECIPE, options | words, record.left)
+        plan["around_s"] = round(max(done.seconds - finetuning * plan["step_s"]["finetune"], 1.0), 1)
         run = record.work / "runs" / folder / f"lr-{rate}"
         found["rates"][rate] = {"validation": best_validation(run), "seconds": done.seconds} | runs.scored(run)
         record.write()

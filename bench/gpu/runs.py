@@ -26,6 +26,10 @@ class RunFailedError(RuntimeError):
     """A command that a part cannot do without failed; one line."""
 
 
+class OutOfTimeError(RuntimeError):
+    """A command was stopped because the time of its part was over."""
+
+
 def common(record: Record) -> Options:
     """Options of every run: one process, the GPU where there is one."""
     found: Options = {"cluster.workers": 1, "cluster.gpus_per_worker": 1 if record.device == "cuda" else 0}
@@ -48,29 +52,31 @@ def prepared(record: Record, recipe: str, options: Options, seconds: float) -> t
         data |= {"data.blocks.size": "64,48", "data.blocks.class_photos": 2}
     words = jobs.train_words(recipe, options | data | {"name": "data"}, record.work)
     done = jobs.command("cluster.prepare", words, record.left, record.work / f"prepare-{recipe}.log")
-    if not done.passed:
-        raise RunFailedError(f"preparing the data: {done.last}")
+    require(done, "preparing the data")
     return data, {"scenes": found[0], "seconds": done.seconds}
 
 
 def _largest(work: Path) -> tuple[int, ...] | None:
     """The scenes of the largest packed folder."""
-    names = [path.parent.name for path in work.glob("data/bench-*/manifest.json")]
-    counts = [
-        tuple(map(int, found.groups()))
-        for found in (re.fullmatch(r"bench-(\d+)-(\d+)-(\d+)", n) for n in names)
-        if found
-    ]
-    return max(counts, default=None)
+    names = (path.parent.name for path in work.glob("data/bench-*/manifest.json"))
+    found = (re.fullmatch(r"bench-(\d+)-(\d+)-(\d+)", name) for name in names)
+    return max((tuple(map(int, one.groups())) for one in found if one), default=None)
 
 
 def alone(record: Record, recipe: str, options: Options, limit: float) -> jobs.Done:
     """A run in one process without Ray; RunFailedError where it fails."""
     log = record.work / "logs" / f"{str(options['name']).replace('/', '-')}.log"
     done = jobs.command("bench.gpu.alone", jobs.train_words(recipe, options, record.work), limit, log)
-    if not done.passed:
-        raise RunFailedError(f"{options['name']}: {done.last}")
+    require(done, str(options["name"]))
     return done
+
+
+def require(done: jobs.Done, what: str) -> None:
+    """RunFailedError or OutOfTimeError where a command did not end well."""
+    if done.code is None:
+        raise OutOfTimeError(what)
+    if not done.passed:
+        raise RunFailedError(f"{what}: {done.last}")
 
 
 def configuration(recipe: str, options: Mapping[str, object]) -> Config:

@@ -22,6 +22,8 @@ def run(record: Record) -> None:
         train(record)
     except runs.RunFailedError as error:
         record.check("training", False, str(error))
+    except runs.OutOfTimeError as error:
+        record.skip(str(error), "time")
 
 
 def options_of(record: Record) -> runs.Options:
@@ -46,9 +48,8 @@ def train(record: Record) -> None:
     planned = {name: scaled[f"{name}.steps"] for name in steps}
     record.put("steps", planned, ", ".join(f"{name} {count}" for name, count in planned.items()))
     done = jobs.train(RECIPE, options | scaled | {"name": NAME}, record.work, record.left)
+    runs.require(done, "the main job")
     found = runs.scored(record.work / "runs" / NAME)
-    if not done.passed or not found:
-        raise runs.RunFailedError(done.last)
     minutes = round((begun - record.left) / 60, 2)
     record.put("minutes", minutes, f"{minutes} from nothing to scores, of which {done.seconds / 60:.1f} the main job")
     accuracy = found["accuracy"]
