@@ -95,18 +95,12 @@ def _parse(arguments: Sequence[str], parts: Mapping[str, Part]) -> argparse.Name
 
 def _run(name: str, part: Part, given: argparse.Namespace, seconds: float, end: float) -> dict[str, Any]:
     """Runs a part to its end or its limit; how it went, which is added to its file too."""
-    words = [
-        "--out",
-        given.out,
-        "--work",
-        given.work,
-        "--device",
-        given.device,
-        "--seconds",
-        f"{max(seconds - MARGIN_S, 1):.1f}",
-    ]
+    told = f"{max(seconds - MARGIN_S, 1):.1f}"
+    words = ["--out", given.out, "--work", given.work, "--device", given.device, "--seconds", told]
     command = [sys.executable, "-u", "-m", "bench.gpu.part", os.getpid(), name, part.module, *words]
-    begun = time.monotonic()
+    begun, path = time.monotonic(), given.out / f"{name}.json"
+    if not part.goes_on:
+        path.unlink(missing_ok=True)  # what an earlier command found is not this one's
     # Small tensors on a CPU: more threads only get in each other's way.
     environment = os.environ | ({"OMP_NUM_THREADS": "1"} if given.device == "cpu" else {})
     process = subprocess.Popen(
@@ -125,7 +119,6 @@ def _run(name: str, part: Part, given: argparse.Namespace, seconds: float, end: 
         _kill(process)  # and whatever it has started
     reader.join(5)
     taken = round(time.monotonic() - begun, 1)
-    path = given.out / f"{name}.json"
     found = read_json(path) or {"part": name, "device": given.device, "small": given.small, "results": {}}
     write_json(path, found | {"status": status, "seconds": taken, "tail": [] if status == "done" else list(tail)})
     if status != "done":

@@ -38,6 +38,13 @@ def run(record: Record) -> None:
     record.say(f"{found['cores']} cores, {found['memory_gib']} GiB, commit {found['commit']}")
 
 
+def stamp(device: str) -> dict[str, str]:
+    """What every table says it was measured on."""
+    card = torch.cuda.get_device_name(0) if device == "cuda" else "CPU"
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    return {"card": card, "torch": torch.__version__, "date": date, "commit": commit()}
+
+
 def commit() -> str:
     """The commit of the checkout: $BENCH_COMMIT, else by git, else read from .git; "unknown" where there is none."""
     if os.environ.get("BENCH_COMMIT"):

@@ -7,6 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
+from bench.gpu.machine import stamp
 from bench.gpu.record import Record
 from tune.run import tie_to
 
@@ -21,7 +22,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--small", action="store_true")
     given = parser.parse_args(arguments)
-    record = Record(given.name, given.out, given.work, given.device, given.small, given.seconds)
+    record = Record(given.name, given.out, given.work, given.device, given.small, given.seconds, stamp(given.device))
     importlib.import_module(given.module).run(record)
     record.write()
     return 0

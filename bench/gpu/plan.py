@@ -17,6 +17,7 @@ class Part:
     weight: float  # share of the time, beside the other parts'
     least: float  # seconds below which it is not begun
     most: float = float("inf")  # seconds after which it has nothing left to do
+    goes_on: bool = False  # with what an earlier command has found
 
 
 PARTS: dict[str, Part] = {
@@ -25,7 +26,7 @@ PARTS: dict[str, Part] = {
     "correctness": Part("bench.gpu.correctness", weight=10, least=20, most=240),
     "speed": Part("bench.gpu.speed", weight=8, least=15, most=200),
     "training": Part("bench.gpu.training", weight=14, least=150, most=1200),
-    "claim": Part("bench.gpu.claim", weight=12, least=120),
+    "claim": Part("bench.gpu.claim", weight=12, least=120, goes_on=True),
 }
 
 

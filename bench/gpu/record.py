@@ -26,6 +26,7 @@ class Record:
     device: str
     small: bool
     seconds: float
+    on: dict[str, str] = field(default_factory=dict)  # card, torch, date, commit
     results: dict[str, Any] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)  # what there was no time for, or no reason to
 
@@ -78,7 +79,7 @@ class Record:
 
     def write(self) -> None:
         """The file as it stands."""
-        found = {"part": self.part, "device": self.device, "small": self.small, "status": "running"}
+        found = {"part": self.part, "device": self.device, "small": self.small, "status": "running", "on": self.on}
         write_json(self.out / f"{self.part}.json", found | {"results": self.results, "not_run": self.not_run})
 
     def earlier(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ FEATURES = {"backbone.size": "224,336"}  # of blocks: every pixel of pictures of
 SMALL = {
     "model.d_model": 32, "model.heads": 2, "model.d_ff": 48, "model.cell_size": 16, "model.cross_modal_blocks": 1,
     "backbone.size": "48,64", "regions.global_batch_size": 8, "pretrain.global_batch_size": 16,
-    "finetune.global_batch_size": 8, "regions.batch_sizes": "{}", "pretrain.batch_sizes": "{}", "evaluate.limit": 8,
+    "finetune.global_batch_size": 8, "regions.batch_sizes": "", "pretrain.batch_sizes": "", "evaluate.limit": 8,
     "data.pack_workers": 1,
 }  # fmt: skip
 
