@@ -169,9 +169,9 @@ def masked_words(model: Trunk, batch: Mapping[str, Tensor], options: ObjectiveOp
 def masked_cells(model: Trunk, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """MVCL: what its contrast compares, in G groups of hidden cells (P of each, padded) and candidates (M of each).
 
-    predicted (G, P, F): the feature head at each hidden cell; true (G, P, F): its features; wrong (G, M, F): the feature
-    head at every cell; all of length 1. known (G, P), visible (G, M): False where a row only fills the room, or is
-    hidden.
+    predicted (G, P, F): the feature head at each hidden cell; true (G, P, F): its features; wrong (G, M, F): the
+    feature head at every cell; all of length 1. known (G, P), visible (G, M): False where a row only fills the room,
+    or is hidden.
     """
     hidden, places = batch["visual_mask"], batch["hidden_places"]
     groups = len(places)
@@ -274,10 +274,8 @@ def class_contrast(compared: Mapping[str, Tensor], options: ObjectiveOptions) ->
     max(cos - 0.4, 0)) / (2g)^2. Returns the sum over groups, each times g.
     """
     size = 2 * options.contrastive_group or compared["photos"].shape[1]
-    photos, classes = (
-        compared["photos"].view(-1, size, compared["photos"].shape[-1]),
-        compared["classes"].view(-1, size),
-    )
+    photos = compared["photos"].view(-1, size, compared["photos"].shape[-1])
+    classes = compared["classes"].view(-1, size)
     others, other_classes = photos, classes
     if not options.contrastive_group:
         others, other_classes = options.gather(photos[0])[None], options.gather(classes[0])[None]

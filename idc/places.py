@@ -4,8 +4,8 @@ Found once, on the CPU, where the batch is made. On a GPU each of these question
 the host wait for the device in the middle of a step; with the places at hand a step is indexing and masks alone, and
 its shapes do not depend on values.
 
-Batches of uneven size are evened out by rows that repeat a sample; `real` (B,) bool is False for them. They pass through
-the network and count for nothing: their words, cells and classes are marked as not scored here.
+Batches of uneven size are evened out by rows that repeat a sample; `real` (B,) bool is False for them. They pass
+through the network and count for nothing: their words, cells and classes are marked as not scored here.
 """
 
 from __future__ import annotations

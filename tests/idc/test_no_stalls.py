@@ -1,7 +1,7 @@
 """A training step never asks the device for a value, and the published network compiles without a break.
 
-Tensors of the meta device have shapes and no values. Whatever would make a host wait for a GPU fails on them: `.item()`,
-`.tolist()`, `float()` and `bool()` of a tensor, boolean indexing, `nonzero`, copies to the CPU.
+Tensors of the meta device have shapes and no values. Whatever would make a host wait for a GPU fails on them:
+`.item()`, `.tolist()`, `float()` and `bool()` of a tensor, boolean indexing, `nonzero`, copies to the CPU.
 """
 
 from __future__ import annotations
