@@ -33,18 +33,24 @@ class BadSamples:
     ) -> None:
         """`sizes`: samples of each stream; `share`: data.bad_samples. All workers make one, after RunLog.rewind."""
         self._stage, self._sizes, self._share, self._ranks, self._log = stage, sizes, share, ranks, log
+        self._noted: list[tuple[int, str, str, str]] = []
         read = [Bad(**record["bad_sample"]) for record in read_metrics(run) if "bad_sample" in record]
         self._known = {bad[:2]: bad for bad in ranks.share(read)}
 
-    def meet(self, step: int, found: list[Bad]) -> None:
-        """Takes what this worker found bad in a step; all workers call it. DataError, on all of them, past the limit.
+    def note(self, step: int, found: list[Bad]) -> None:
+        """What this worker found bad in a step; told to the others by `meet`."""
+        self._noted += [(step, *bad) for bad in found]
+
+    def meet(self) -> None:
+        """Takes what all workers have noted; all call it after the same step. DataError, on all, past the limit.
 
         A stream may have `share` of its samples bad, and at least one unless the share is 0.
         """
-        if not self._ranks.total([len(found)])[0]:
+        if not self._ranks.total([len(self._noted)])[0]:
             return
-        for bad in sorted(set(map(tuple, self._ranks.gather(found)))):
-            bad = Bad(*bad)
+        noted, self._noted = self._ranks.gather(self._noted), []
+        for step, *named in sorted(set(noted)):
+            bad = Bad(*named)
             if bad[:2] in self._known:
                 continue
             self._known[bad[:2]] = bad
@@ -55,6 +61,6 @@ class BadSamples:
             allowed = max(1, int(self._share * size)) if self._share else 0
             if len(mine) > allowed:
                 raise DataError(
-                    f"{self._stage} step {step}: {len(mine)} of {size} {stream} are bad and --data.bad_samples "
+                    f"{self._stage} step {noted[-1][0]}: {len(mine)} of {size} {stream} are bad and --data.bad_samples "
                     f"{self._share:g} allows {allowed}: " + "; ".join(f"{bad.key} ({bad.why})" for bad in mine[:NAMED])
                 )

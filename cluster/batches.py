@@ -19,17 +19,20 @@ from torch import Tensor
 
 from cluster.bad_samples import Bad
 from cluster.config import (
+    GROUPED_TASKS,
     FinetuneConfig,
     NegativesConfig,
     StageConfig,
     task_batch_size,
     task_group,
-    task_micro_batch_size,
+    task_micro_batches,
 )
+from cluster.resident import Resident
 from cluster.samples import ClassIndex, Mixed, Samples, stack
 from cluster.schedule import STREAM_OF_TASK, TaskSchedule
 from idc.config import NOT_SCORED, ModelConfig
 from idc.masking import mask_cells, mask_words
+from idc.places import loss_names, prepare
 from idc.tokenizer import Tokenizer
 from shards.errors import DataError, Unreachable
 from shards.mixture import Mixture
@@ -44,7 +47,7 @@ PROBED_SAMPLES = 64  # samples looked at when a stage starts, to find data that 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """One rank's part of a step: its micro-batches in order, ready for `model(task, batch, options)`."""
+    """One rank's part of a step: its micro-batches in order, prepared for `model(task, batch, options)`."""
 
     task: str  # as the configuration names it: photo_mlm is mlm on photos
     micro_batches: list[dict[str, Tensor]]
@@ -55,6 +58,11 @@ class StepBatch:
     def model_task(self) -> str:
         """The task as the model names it."""
         return re.sub("^(photo|class|pair)_", "", self.task)
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The losses of the step, in the order of each micro-batch's counts."""
+        return loss_names(self.model_task, self.micro_batches[0])
 
 
 class Batches:
@@ -75,16 +83,19 @@ class Batches:
         photos: Mixed | None = None,
         classes: Mixed | None = None,
         names: Sequence[str] = (),
+        resident: Resident | None = None,
+        multiple: int = 1,
     ) -> None:
         """`seed` is the stage's own (schedule.stage_seed). Raises DataError for data that lack what the tasks need.
 
         Pairs come from the first folder and all `mixed` in the ratios of their weights; captioned photos from `photos`,
         class-labelled ones from `classes`, where they are given, else from the first folder. names: what the labels
-        tasks look for in images, by class id.
+        tasks look for in images, by class id. resident: where all features are held in memory; batches then name rows
+        of it in place of features. multiple: lengths and numbers are rounded up to it, so that shapes repeat.
         """
         self.schedule = TaskSchedule(stage, seed)
         self._tokenizer, self._model, self._visual_tokens = tokenizer, model, visual_tokens
-        self._stage, self._seed, self._rank, self._world = stage, seed, rank, world
+        self._stage, self._seed, self._rank, self._world, self._multiple = stage, seed, rank, world, multiple
         first = Mixed(shards, features)
         folders = {"pair": [first, *mixed], "photo": [photos or first], "class": [classes or first]}
         self._named, class_names = NameFinder(names), Folder.open(folders["class"][0].shards).manifest["classes"]
@@ -95,7 +106,7 @@ class Batches:
         self._mixtures: dict[str, Mixture] = {}
         for kind in kinds:
             self._samples[kind] = [
-                Samples(Folder.open(folder.shards), Folder.open(folder.features), kind, "train")
+                Samples(Folder.open(folder.shards), Folder.open(folder.features), kind, "train", resident)
                 for folder in folders[kind]
             ]
             sizes = [len(samples) for samples in self._samples[kind]]
@@ -111,14 +122,55 @@ class Batches:
 
     def step(self, step: int) -> StepBatch:
         """The micro-batches of this rank in step 0, 1, ..."""
-        task = self.schedule.task(step)
-        group, batch_size = task_group(self._stage, task), task_batch_size(self._stage, task)
-        positions = rank_positions(self.schedule.start(step), batch_size, self._world, self._rank, group)
-        size = task_micro_batch_size(self._stage, task, self._world)
-        assert len(positions) % size == 0, "micro-batches divide a rank's share"
+        task, start = self.schedule.task(step), self.schedule.start(step)
+        batch_size = task_batch_size(self._stage, task)
+        number, size = task_micro_batches(self._stage, task, self._world)
+        positions, real = self._share(task, start, self._rank)
+        hidden = self._hidden_room(task, start) if "mvcl" in task else 0
+        group = self._stage.contrastive_group if task in GROUPED_TASKS else 0
         bad: list[Bad] = []
-        micro_batches = [self._assemble(task, positions[i : i + size], bad) for i in range(0, len(positions), size)]
+        micro_batches = []
+        for rows in (slice(part * size, (part + 1) * size) for part in range(number)):
+            batch = self._assemble(task, positions[rows], bad)
+            if not real[rows].all():
+                batch["real"] = torch.from_numpy(real[rows])
+            step_batch = StepBatch(task, [batch], batch_size)
+            batch = prepare(step_batch.model_task, batch, self._model.pad, group, hidden, self._multiple)
+            micro_batches.append(batch)
         return StepBatch(task, micro_batches, batch_size, bad)
+
+    def _share(self, task: str, start: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
+        """The positions of a rank in the step that begins at `start`, and which of them are its own, (n,) both.
+
+        Every rank has as many: those that lack some are given ones that they have already, or the step's first.
+        """
+        group, batch_size = task_group(self._stage, task), task_batch_size(self._stage, task)
+        number, size = task_micro_batches(self._stage, task, self._world)
+        own = rank_positions(start, batch_size, self._world, rank, group)
+        filled = np.full(number * size, own[0] if len(own) else start)
+        filled[: len(own)] = own
+        return filled, np.arange(number * size) < len(own)
+
+    def _hidden_room(self, task: str, start: int) -> int:
+        """The most cells that a micro-batch of any rank hides in a step, where the whole batch is compared.
+
+        Ranks bring their hidden cells together in arrays of one shape. What a sample hides is a function of its
+        position, so no rank has to ask the others.
+        """
+        if self._stage.contrastive_group or self._world == 1:
+            return 0
+        most, (_, size) = 0, task_micro_batches(self._stage, task, self._world)
+        kind = STREAM_OF_TASK[task]
+        images = 1 if kind == "photo" else 2
+        for rank in range(self._world):
+            positions, real = self._share(task, start, rank)
+            epochs = self._mixtures[kind].locate(positions, self._seed)[1]
+            hidden = [
+                int(mask_cells(self._visual_tokens, generator(self._seed, epoch, position, task), images).sum())
+                for position, epoch in zip(positions.tolist(), epochs.tolist(), strict=True)
+            ]
+            most = max(most, *(np.array(hidden) * real).reshape(-1, size).sum(axis=1).tolist())
+        return most
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -138,7 +190,7 @@ class Batches:
             draws.append(generator(self._seed, epoch, position, task))
         batch = stack(arrays)
         if task == "classify":
-            return self._classify(self._samples[kind][0], indices, batch["photo"], draws, bad)
+            return self._classify(self._samples[kind][0], indices, batch, draws, bad)
         if task in ("class_labels", "photo_labels", "pair_labels"):
             return batch | {"present": self._present(records)}
         images = 1 if kind == "photo" else 2
@@ -186,7 +238,12 @@ class Batches:
         return batch
 
     def _classify(
-        self, samples: Samples, indices: list[int], photos: Tensor, draws: list[np.random.Generator], bad: list[Bad]
+        self,
+        samples: Samples,
+        indices: list[int],
+        photos: dict[str, Tensor],
+        draws: list[np.random.Generator],
+        bad: list[Bad],
     ) -> dict[str, Tensor]:
         share = self._stage.same_class_share
         partners, arrays = [], []
@@ -196,9 +253,10 @@ class Batches:
             partners.append(partner)
             arrays.append(partner_arrays)
         before, after = self._classes.ids[indices], self._classes.ids[partners]
+        others = stack(arrays)
         return {
-            "before": photos,
-            "after": stack(arrays)["photo"],
+            **{name.replace("photo", "before"): value for name, value in photos.items()},
+            **{name.replace("photo", "after"): value for name, value in others.items()},
             "class_before": torch.from_numpy(before),
             "class_after": torch.from_numpy(after),
             "same_class": torch.from_numpy((before == after).astype(np.int64)),
@@ -215,7 +273,8 @@ class Batches:
         ids = torch.as_tensor(ids, dtype=torch.int64)
         ids[[number for number, text in enumerate(texts) if not text]] = self._model.pad
         if self._model.mask_padding:
-            ids = ids[:, : int((ids != self._model.pad).sum(dim=1).max())]
+            longest = int((ids != self._model.pad).sum(dim=1).max())
+            ids = ids[:, : -(-longest // self._multiple) * self._multiple]
         return ids
 
     def _masked(self, captions: Tensor, draws: list[np.random.Generator]) -> dict[str, Tensor]:

@@ -27,8 +27,8 @@ RESERVED = ("all", "train", "evaluate", "stage", "help")  # words of the command
 GROUPED_TASKS = frozenset({"mvcl", "photo_mvcl", "classify"})
 # Fields that cannot change what is learned: a run folder may be resumed with other values of these.
 HARMLESS = (
-    "root", "data.pack_workers", "data.read_threads", "data.prefetch", "data.bad_samples", "evaluate.", "log.",
-    "cluster.threads", "cluster.cpus_per_worker", "cluster.timeout_s",
+    "root", "data.pack_workers", "data.read_threads", "data.prefetch", "data.features_on", "data.bad_samples",
+    "evaluate.", "log.", "cluster.threads", "cluster.cpus_per_worker", "cluster.timeout_s",
 )  # fmt: skip
 HARMLESS_OF_STAGE = ("log_every", "checkpoint_every", "keep")
 # Model fields that the data decide; they are filled in when the data are opened.
@@ -66,6 +66,9 @@ class DataConfig:
     pack_workers: int = 0  # processes that pack and cache features; 0: one a core
     read_threads: int = 2  # threads of a worker that read and assemble batches ahead of the model
     prefetch: int = 4  # steps that are held ready
+    # Where cached features are read from in training: the GPU's memory, the worker's, or the disk at every step; auto:
+    # the GPU's where they fit into half of what is free, else the disk.
+    features_on: Literal["auto", "gpu", "cpu", "disk"] = "auto"
     bad_samples: float = 0.001  # share of a stream's samples that may be unreadable and replaced; 0: none, else 1 may
 
 
@@ -93,7 +96,7 @@ class StageConfig:
     negatives: NegativesConfig = field(default_factory=NegativesConfig)
     mvcl_temperature: float = 1.0  # of the masked visual contrastive loss
     fda_temperature: float = 1.0  # of the fine-grained difference aligning loss
-    contrastive_group: int = 16  # samples that contrastive losses compare with each other; independent of the workers
+    contrastive_group: int = 16  # samples that contrastive losses compare with each other; 0: the whole global batch
     label_smoothing: float = 0.0  # of the losses over words
     same_class_share: float = 0.5  # classify: share of the photo pairs that are of one class
     lr: float = 1e-3  # peak learning rate
@@ -115,6 +118,7 @@ class StageConfig:
 @dataclass(frozen=True)
 class FinetuneConfig(StageConfig):
     references: int = 1  # captions of a pair that one step teaches, for one pass over its images
+    per_word: bool = False  # every loss is divided by the scored words, as sums are alike; false: each by its own count
     validate_every: int = 0  # steps between captioning the validation split; 0: never
     validate_limit: int = 0  # most pairs captioned at a validation; 0: all
     # The metric of the best checkpoint, or "last": the newest is the best.
@@ -140,6 +144,8 @@ class ClusterConfig:
     threads: int = 1  # torch threads of a worker
     zero_stage: Literal[0, 1, 2, 3] = 1  # DeepSpeed ZeRO: what is sharded (1 optimiser, 2 gradients, 3 parameters)
     precision: Literal["fp32", "bf16"] = "fp32"  # of matrix products; weights and optimiser stay fp32
+    # torch.compile of the model; reduce-overhead also records CUDA graphs.
+    compile: Literal["off", "default", "reduce-overhead"] = "off"
     timeout_s: int = 600  # longest wait for another worker, seconds
 
 
@@ -147,6 +153,7 @@ class ClusterConfig:
 class LogConfig:
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"  # auto: online where a key is set, else offline
     project: str = "image-difference-captioning"  # W&B project
+    profile_steps: int = 0  # steps of each stage, after 20 others, that PyTorch's profiler records into traces/
 
 
 @dataclass(frozen=True)
@@ -188,15 +195,19 @@ def task_batch_size(stage: StageConfig, task: str) -> int:
 
 def task_group(stage: StageConfig, task: str) -> int:
     """Consecutive samples that must stay on one worker and in one micro-batch."""
-    return stage.contrastive_group if task in GROUPED_TASKS else 1
+    return (stage.contrastive_group or 1) if task in GROUPED_TASKS else 1
 
 
-def task_micro_batch_size(stage: StageConfig, task: str, world: int) -> int:
-    """Samples a worker puts through the model at once: the largest that divides its share and keeps groups whole."""
+def task_micro_batches(stage: StageConfig, task: str, world: int) -> tuple[int, int]:
+    """(micro-batches of a worker in a step, samples in each): the same on every worker, groups whole.
+
+    As few as hold the largest share, and as small as these then can be. What does not divide is evened out with rows
+    that count for nothing, so a worker whose share is smaller, or empty, takes part in every collective.
+    """
     group = task_group(stage, task)
-    groups = task_batch_size(stage, task) // world // group
-    most = max(stage.micro_batch_size // group, 1)
-    return group * max(count for count in range(1, min(groups, most) + 1) if groups % count == 0)
+    share = -(-task_batch_size(stage, task) // group // world)  # groups
+    number = -(-share // max(stage.micro_batch_size // group, 1))
+    return number, group * -(-share // number)
 
 
 def validate(config: Config) -> None:
@@ -206,7 +217,7 @@ def validate(config: Config) -> None:
     _at_least(
         config, 0, "seed", "data.pack_workers", "data.bad_samples", "data.words", "data.blocks.seed",
         "data.blocks.class_photos", "data.blocks.relational", "data.blocks.camera", "finetune.validate_every",
-        "finetune.validate_limit", "evaluate.limit",
+        "finetune.validate_limit", "evaluate.limit", "log.profile_steps",
     )  # fmt: skip
     _at_least(
         config, 1, "data.blocks.supersample", "data.read_threads", "data.prefetch", "finetune.references",
@@ -264,11 +275,11 @@ def _validate_stage(config: Config, name: str) -> None:
     stage, prefix = config.stage(name), f"--{name}."
     _at_least(
         stage, 0, "steps", "warmup_steps", "weight_decay", "clip", "label_smoothing", "lr_floor",
-        "same_class_share", prefix=f"{name}.",
+        "same_class_share", "contrastive_group", prefix=f"{name}.",
     )  # fmt: skip
     _at_least(
-        stage, 1, "global_batch_size", "micro_batch_size", "contrastive_group", "checkpoint_every", "keep", "log_every",
-        "skip_limit", "negatives.count", prefix=f"{name}.",
+        stage, 1, "global_batch_size", "micro_batch_size", "checkpoint_every", "keep", "log_every", "skip_limit",
+        "negatives.count", prefix=f"{name}.",
     )  # fmt: skip
     if stage.steps == 0:
         return
@@ -313,14 +324,16 @@ def _validate_stage(config: Config, name: str) -> None:
 
 
 def _validate_batch(config: Config, name: str, task: str) -> None:
-    stage, world = config.stage(name), config.cluster.workers
+    stage = config.stage(name)
     batch, group = task_batch_size(stage, task), task_group(stage, task)
     option = f"--{name}.batch_sizes.{task}" if task in stage.batch_sizes else f"--{name}.global_batch_size"
-    if batch < 1 or batch % (group * world):
-        what = f"--cluster.workers {world}" + (f" x --{name}.contrastive_group {group}" if group > 1 else "")
-        raise ConfigError(f"{option} {batch} must be a multiple of {group * world} ({what}) for the task {task}")
+    if batch < 1 or batch % group:
+        raise ConfigError(
+            f"{option} {batch} must be a multiple of --{name}.contrastive_group {group} for the task {task}; a group "
+            f"of 0 compares the whole batch"
+        )
     if group > stage.micro_batch_size:
         raise ConfigError(
             f"--{name}.micro_batch_size {stage.micro_batch_size} is smaller than --{name}.contrastive_group {group}: "
-            f"a group must fit into one micro-batch"
+            f"a group must fit into one micro-batch; a group of 0 compares the whole batch, however it is cut"
         )

@@ -6,12 +6,12 @@ Measured with DeepSpeed 0.19.8: stages 0 to 3 give the same loss curve to 1e-5 i
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
 import tempfile
 import warnings
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -26,10 +26,10 @@ TAG = "engine"  # name of DeepSpeed's own folder inside a checkpoint
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimiser step did."""
+    """What one optimiser step did; scalars on the device."""
 
-    grad_norm: float  # before clipping, over all workers
-    applied: bool  # False: the gradient was not finite and the weights stayed as they were
+    grad_norm: Tensor  # before clipping, over all workers
+    applied: Tensor  # bool; False: the gradient was not finite and the weights stayed as they were
 
 
 def prepare_environment(device: torch.device) -> None:
@@ -58,9 +58,15 @@ def _import_deepspeed():
         warnings.simplefilter("ignore")
         import deepspeed
         import deepspeed.ops
+        from deepspeed.runtime.zero import partitioned_param_coordinator, stage3
     for name in ("DeepSpeed", "deepspeed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # ZeRO 3 waits for the device in two places that no setting stops. Whether the norm is finite our optimiser decides
+    # on the device (`Engine.step`). That all ranks use the same modules is so by construction, and because tasks take
+    # turns DeepSpeed would compare their order anew in every forward pass.
+    stage3.is_invalid_grad_norm = lambda norm: False
+    partitioned_param_coordinator.assert_ints_same_as_other_ranks = lambda ints: None
     return deepspeed
 
 
@@ -69,21 +75,29 @@ class Engine:
 
     Losses given to `backward` are this rank's part of the true global mean, so gradients are summed over ranks and
     micro-batches; DeepSpeed averages them over ranks, which `backward` makes good.
+
+    Nothing here waits for the device. The norm of the gradient, whether it is finite and by how much it is clipped are
+    tensors, which torch's fused AdamW takes as they are: it divides gradients by `grad_scale`, and leaves weights and
+    moments alone where `found_inf` is 1. DeepSpeed's own norm, clipping and overflow check, which ask the device for a
+    value at every step, are turned off.
     """
 
     def __init__(self, model: nn.Module, stage: StageConfig, cluster: ClusterConfig, device: torch.device) -> None:
         prepare_environment(device)
         self._deepspeed = _import_deepspeed()
-        self._world = dist.get_world_size()
+        self.device, self.world = device, dist.get_world_size()
         self._zero_stage = cluster.zero_stage
         self._clip = stage.clip
         model.to(device)
-        optimizer = torch.optim.AdamW(
-            _parameter_groups(model, stage.weight_decay), lr=stage.lr, betas=stage.betas, eps=1e-8
+        self._adam = torch.optim.AdamW(
+            _parameter_groups(model, stage.weight_decay), lr=stage.lr, betas=stage.betas, eps=1e-8, fused=True
         )
+        if cluster.compile != "off":
+            model.compile(mode=cluster.compile, dynamic=False)
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
-            model=model, optimizer=optimizer, config=_settings(stage, cluster), dist_init_required=False
+            model=model, optimizer=self._adam, config=_settings(cluster), dist_init_required=False
         )
+        _limit_waits(cluster.timeout_s)
 
     @property
     def model(self) -> nn.Module:
@@ -97,25 +111,40 @@ class Engine:
     def backward(self, loss: Tensor, last: bool) -> None:
         """Adds the gradient of this rank's part of the global loss; `last`: no micro-batch follows in this step."""
         self._engine.set_gradient_accumulation_boundary(last)
-        self._engine.backward(loss * self._world)
+        self._engine.backward(loss * self.world)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Element by element, the sum over all ranks, on the device and without waiting for it."""
+        if self.world == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
 
     def step(self, lr: float) -> StepResult:
         """One optimiser step at this learning rate; skipped, on all ranks alike, where the gradient is not finite."""
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        if self._zero_stage == 0:  # DeepSpeed neither reports the norm nor looks for overflow here in fp32
-            norm = float(nn.utils.clip_grad_norm_(self._engine.module.parameters(), self._clip or math.inf))
-            if not math.isfinite(norm):
-                self._engine.zero_grad()
-                return StepResult(norm, applied=False)
-            self._engine.step()
-            return StepResult(norm, applied=True)
+        norm = self._gradient_norm()
+        finite = norm.isfinite()
+        self._adam.found_inf = (~finite).float()
+        self._adam.grad_scale = (norm / self._clip).clamp_min(1.0).nan_to_num(1.0, 1.0) if self._clip else None
         self._engine.step()
         if self._zero_stage == 3:
             # DeepSpeed 0.19.8 overwrites a parameter's gradient when the next one arrives, and not before: parameters
             # that the next task does not use would be updated again with the gradient of this one.
             self._optimizer.grad_partitions_flat_buffer.zero_()
-        return StepResult(float(self._engine.get_global_grad_norm()), self._engine.was_step_applied())
+        return StepResult(norm, finite)
+
+    def _gradient_norm(self) -> Tensor:
+        """Of the whole gradient, over all ranks; a scalar on the device. Gradients have been reduced by `backward`."""
+        if self._zero_stage == 0:  # every rank has all of it
+            return nn.utils.get_total_norm([p.grad for p in self._engine.module.parameters() if p.grad is not None])
+        if self._zero_stage == 3:
+            mine = [self._optimizer.grad_partitions_flat_buffer]
+        else:
+            mine = [gradient for group in self._optimizer.averaged_gradients.values() for gradient in group]
+        return self.total(nn.utils.get_total_norm(mine).square()).sqrt()
 
     def weights(self) -> dict[str, Tensor]:
         """The whole model's state as fp32 copies on the CPU, on every rank; gathered one by one under ZeRO 3."""
@@ -157,7 +186,16 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-def _settings(stage: StageConfig, cluster: ClusterConfig) -> dict:
+def _limit_waits(seconds: float) -> None:
+    """Gives every process group this limit: DeepSpeed makes groups of its own and leaves them torch's 10 or 30 minutes.
+
+    Without it a rank whose peer has gone would wait in a gradient collective far past `--cluster.timeout_s`.
+    """
+    for group in list(dist.distributed_c10d._world.pg_map):
+        dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
+
+
+def _settings(cluster: ClusterConfig) -> dict:
     """DeepSpeed's configuration.
 
     Batch sizes are 1: the worker cuts batches itself (their number differs from task to task) and names the last
@@ -170,7 +208,7 @@ def _settings(stage: StageConfig, cluster: ClusterConfig) -> dict:
         # Torch's optimiser: no op to compile.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "gradient_clipping": stage.clip if cluster.zero_stage else 0.0,
+        "gradient_clipping": 0.0,
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
         "zero_optimization": {
@@ -181,9 +219,12 @@ def _settings(stage: StageConfig, cluster: ClusterConfig) -> dict:
             "allgather_bucket_size": 50_000_000,
         },
     }
+    if cluster.zero_stage in (1, 2):
+        settings["zero_optimization"]["compute_grad_norm"] = False
     if cluster.zero_stage == 3:
         # Nothing stays gathered between uses because it is small: the tables above are about memory, not speed.
         settings["zero_optimization"] |= {"stage3_param_persistence_threshold": 0, "stage3_prefetch_bucket_size": 0}
     if cluster.precision == "bf16":
-        settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+        # No module is "safe" to communicate in bf16: gradients are reduced in fp32 at every stage, as at stage 0.
+        settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
     return settings

@@ -21,7 +21,7 @@ from typing import Any
 from cluster.checkpoint import write_whole
 from cluster.config import ClusterConfig
 from cluster.errors import ConfigError, NotFiniteError, TrainingError
-from cluster.worker import Job
+from cluster.job import Job
 from idc.backbone_weights import BackboneError
 from idc.export import ExportError
 from idc.tokenizer import TokenizerError

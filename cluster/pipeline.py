@@ -14,13 +14,13 @@ from cluster.config import Config
 from cluster.errors import ConfigError
 from cluster.evaluate import read_predictions
 from cluster.handover import best_checkpoint
+from cluster.job import Evaluation, Job
 from cluster.pointing import where_scores
 from cluster.prepare import Data, Training, prepare_evaluation, prepare_training, with_sizes
 from cluster.report import write_report
 from cluster.runlog import Progress
 from cluster.scores import score, write_scores
 from cluster.vocabulary import training_captions
-from cluster.worker import Evaluation, Job
 from idc.canvas import Canvas
 from idc.export import FOLDER as MODEL_FOLDER
 from shards.reader import Folder

@@ -1,9 +1,9 @@
 """Recipes for published data sets, the network as published. The paper (AAAI 2022) has numbers for two of them.
 
 Its settings are kept where it has any: ratios of the tasks, steps, batches, warm-up, learning rates, blocks, lengths,
-the metric that chooses the checkpoint, FDA on a seventh of the batch, contrast over the whole batch. Hence one worker,
-as there was one GPU: add --cluster.gpus_per_worker 1. For more workers give each stage a contrastive_group and a
-batch_sizes.fda that they divide. The features are not the paper's: the backbone is the installed one, not ResNet-101.
+the metric that chooses the checkpoint, FDA on a seventh of the batch, contrast over the whole batch, losses of
+fine-tuning as sums over the batch. They train alike on any number of workers. The features are not the paper's: the
+backbone is the installed one, not ResNet-101.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import dataclasses
 
 from cluster.config import (
     BackboneConfig,
-    ClusterConfig,
     Config,
     DataConfig,
     EvaluateConfig,
@@ -30,14 +29,14 @@ def _pretraining(batch: int, steps: int, warmup: int, ratios: dict) -> StageConf
     return StageConfig(
         steps=steps, global_batch_size=batch, micro_batch_size=batch, batch_sizes={fda: batch // (1 + NEGATIVES)},
         ratios=ratios, negatives=NegativesConfig(count=NEGATIVES), mvcl_temperature=1.0, fda_temperature=1.0,
-        contrastive_group=batch, lr=1e-4, schedule="noam", warmup_steps=warmup, weight_decay=0.0, clip=0.0,
+        contrastive_group=0, lr=1e-4, schedule="noam", warmup_steps=warmup, weight_decay=0.0, clip=0.0,
         checkpoint_every=5000, log_every=50,
     )  # fmt: skip
 
 
 def _finetuning(batch: int, steps: int, validate_every: int, **changes) -> FinetuneConfig:
     return FinetuneConfig(
-        steps=steps, global_batch_size=batch, micro_batch_size=batch, ratios={"finetune": 1}, lr=3e-5,
+        steps=steps, global_batch_size=batch, micro_batch_size=batch, ratios={"finetune": 1}, per_word=True, lr=3e-5,
         schedule="halving", halve_at=(10_000, 20_000), warmup_steps=0, weight_decay=0.0, clip=0.0,
         validate_every=validate_every, checkpoint_every=5000, log_every=50, **changes,
     )  # fmt: skip
@@ -53,7 +52,6 @@ def _recipe(name: str, size: tuple[int, int], blocks: int, max_length: int, **pa
         model=ModelConfig(vocab_size=6, cross_modal_blocks=blocks, max_length=max_length, caption_loss="masked"),
         # Greedy, and scored on the words as they stand, as the published numbers are.
         evaluate=EvaluateConfig(beam=1, tokenizer="split"),
-        cluster=ClusterConfig(workers=1),
         **parts,
     )
 

@@ -87,7 +87,7 @@ def pairs() -> Config:
 def blocks_paper() -> Config:
     """The published architecture, losses, ratios and schedules (AAAI 2022, CLEVR-Change), on the embedded data.
 
-    Its 250,000 steps are meant for GPUs: add --cluster.gpus_per_worker 1.
+    Its 250,000 steps are meant for GPUs.
     """
     paper = {"mvcl_temperature": 1.0, "fda_temperature": 1.0, "weight_decay": 0.0, "clip": 0.0, "log_every": 50}
     return Config(
@@ -97,11 +97,11 @@ def blocks_paper() -> Config:
         model=ModelConfig(**OPEN, caption_loss="masked"),
         pretraining={"pretrain": StageConfig(
             steps=250_000, global_batch_size=200, micro_batch_size=100, batch_sizes={"fda": 28},
-            ratios={"mlm": 8, "mvcl": 1, "fda": 2}, negatives=NegativesConfig(count=6), contrastive_group=20,
+            ratios={"mlm": 8, "mvcl": 1, "fda": 2}, negatives=NegativesConfig(count=6), contrastive_group=0,
             lr=1e-4, schedule="noam", warmup_steps=8000, checkpoint_every=5000, **paper,
         )},
         finetune=FinetuneConfig(
-            steps=40_000, global_batch_size=200, micro_batch_size=100, ratios={"finetune": 1}, contrastive_group=20,
+            steps=40_000, global_batch_size=200, micro_batch_size=100, ratios={"finetune": 1}, per_word=True,
             lr=3e-5, schedule="halving", halve_at=(10_000, 20_000), warmup_steps=0,
             validate_every=2000, checkpoint_every=2000, **paper,
         ),
@@ -112,8 +112,8 @@ def blocks_paper() -> Config:
 def blocks_full() -> Config:
     """The main job at the paper's size: 79,606 pairs of 480x320 pixels (67,660, 3,976, 7,970), a larger network.
 
-    For GPUs: add --cluster.gpus_per_worker 1. Losses and the order of the stages are those of `blocks`, 24 times as
-    many samples; its schedule has not been measured.
+    For GPUs. Losses and the order of the stages are those of `blocks`, 24 times as many samples; its schedule has not
+    been measured.
     """
     small = blocks()
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cluster.bad_samples import Bad
+from cluster.resident import Resident
 from shards.errors import DataError, Unreachable
 from shards.reader import Folder, Stream
 from shards.schema import faults
@@ -30,7 +31,10 @@ class Mixed:
 class Samples:
     """One kind and split of a shard folder joined with its cached features."""
 
-    def __init__(self, shards: Folder, features: Folder, kind: str, split: str) -> None:
+    def __init__(
+        self, shards: Folder, features: Folder, kind: str, split: str, resident: Resident | None = None
+    ) -> None:
+        """resident: features come from memory, as rows of it; those not there yet are read into it now."""
         self.records: Stream = shards.stream(kind, split)
         self._features: Stream = features.stream(kind, split)
         self.kind, self.split = kind, split
@@ -45,6 +49,11 @@ class Samples:
             )
         if not len(self.records):
             raise DataError(f"{shards.path} has no {kind} samples in the split {split}")
+        self._rows = (
+            None
+            if resident is None
+            else resident.rows(f"{self.name}, {features.path}", len(self), self._from_disk, self.condemn)
+        )
 
     def __len__(self) -> int:
         return len(self.records)
@@ -57,10 +66,14 @@ class Samples:
         return record
 
     def arrays(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Grid features by role ("before" and "after", or "photo"): float32 (n, N, F)."""
-        return stack([self._arrays(int(i)) for i in indices])
+        """Grid features by role ("before" and "after", or "photo"): (n, N, F) as they are stored, float16."""
+        return stack([self._from_disk(int(i)) for i in indices])
 
     def _arrays(self, i: int) -> dict[str, np.ndarray]:
+        """Grid features (N, F) of sample i by role, or their rows in memory (`Resident`)."""
+        return self._from_disk(i) if self._rows is None else self._rows[i]
+
+    def _from_disk(self, i: int) -> dict[str, np.ndarray]:
         """Grid features (N, F) of sample i by role; DataError naming it where they cannot be used."""
         arrays = self._features.arrays(i)
         roles = ("before", "after") if self.kind == "pair" else ("photo",)
@@ -96,8 +109,8 @@ class Samples:
 
 
 def stack(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
-    """Arrays (N, F) of several samples by role as float32 tensors (n, N, F)."""
-    return {role: torch.from_numpy(np.stack([row[role] for row in rows]).astype(np.float32)) for role in rows[0]}
+    """Arrays of several samples by role as tensors with one dimension more, of the same type."""
+    return {role: torch.from_numpy(np.stack([row[role] for row in rows])) for role in rows[0]}
 
 
 class ClassIndex:

@@ -5,6 +5,8 @@ Shapes: B samples, T tokens, K keys, H heads, d = d_model.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,6 +17,12 @@ from idc.config import ModelConfig
 def upcast(x: Tensor) -> Tensor:
     """float32 for half precision, unchanged otherwise (float64 stays float64)."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """Products inside are made in their operands' own precision; for devices that know autocast at all."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 class UnbiasedLayerNorm(nn.Module):
@@ -112,7 +120,7 @@ class Attention(nn.Module):
             # For these lengths torch's fused CPU kernel takes several times as long in bf16 as in float32 (torch 2.13).
             query, key, value = upcast(query), upcast(key), upcast(value)
         # Rows of the mask that are False throughout come out as zeros, not NaN ("safe softmax", torch >= 2.5).
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query):
             mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         return self.output(mixed.to(x.dtype).transpose(1, 2).reshape(batch, tokens, size))
 

@@ -1,11 +1,11 @@
 """What is trained: MLM, MVCL, FDA, classification, captioning, changed/unchanged.
 
-Every loss comes as a sum and the count it is to be divided by. Counts follow from the batch alone (`counts`), so a
+Every loss comes as a sum and the count it is to be divided by. Counts follow from the batch alone (`idc.places`), so a
 caller adds them up over micro-batches and ranks before the first backward pass, divides each sum by the total, and gets
 the same loss and gradient however the global batch was cut.
 
 Tasks and their batches (B samples, N cells, F channels, L words, K negatives, T = model.visual_tokens). Images are
-`before` and `after` (B, N, F), or one `photo` (B, N, F) for mlm, mvcl and fda:
+`before` and `after` (B, N, F), or one `photo` (B, N, F) for mlm, mvcl and fda; any floating type:
 
 mlm       caption_masked, caption_labels (B, L), label -1 = not scored
 mvcl      caption (B, L), visual_mask (B, 2T) bool (photo: (B, T))
@@ -15,11 +15,19 @@ labels    present (B, classes) 0 or 1: the classes that a photo (B, N, F) shows,
           row of -1 is not scored; for models that localise them ("idc")
 finetune  caption (B, L) or (B, R, L), R references of a pair; masked form: caption_masked, caption_labels instead;
           optional changed (B,), -1 = unknown; optional caption_with_negatives: FDA beside the caption loss
+any       optional real (B,) bool: False for rows that only even out a batch
+
+`idc.places.prepare` adds what the losses need to know beforehand. Nothing here asks the device for a value, so a GPU
+never waits for the host; a batch that is not prepared is prepared on the spot, which does ask.
+
+MVCL and the class contrast compare samples with one another: inside groups of `contrastive_group` samples, or over the
+whole global batch. What they compare comes from `parts`, so that a caller can bring together what several micro-batches
+and ranks have and then call `contrast`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,15 +35,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from idc.config import NOT_SCORED, PAD
-from idc.layers import upcast
+from idc.config import NOT_SCORED
+from idc.layers import upcast, without_autocast
+from idc.places import COUNTS, TASKS, counts, loss_names, prepare
 
 if TYPE_CHECKING:
     from idc.trunk import Fused, PairEncoding, Trunk
 
-TASKS = ("mlm", "mvcl", "fda", "classify", "labels", "finetune")
+__all__ = ["LOSSES", "TASKS", "LossSum", "ObjectiveOptions", "contrast", "counts", "losses", "parts"]
+
 LOSSES = ("mlm", "mvcl", "fda", "class", "match", "class_contrastive", "labels", "caption", "changed")
+COMPARED = {"mvcl": "mvcl", "classify": "class_contrastive"}  # the loss of a task that compares samples
 MARGIN = 0.4  # cosine below which photos of different classes are far enough apart
+NEVER = -1e4  # a score that no softmax sees; finite, so that a row of nothing else has a gradient of zeros, not NaN
+
+
+def alone(rows: Tensor) -> Tensor:
+    """The rows of all ranks, where there is one."""
+    return rows
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,9 @@ class ObjectiveOptions:
     fda_temperature: float = 1.0
     contrastive_group: int = 0  # samples among which MVCL and the class contrastive loss contrast; 0 = the whole batch
     label_smoothing: float = 0.0  # of the word losses (mlm, caption)
+    # (n, ...) of this rank -> (ranks * n, ...) of all, with gradient; used where the whole batch is compared.
+    gather: Callable[[Tensor], Tensor] = alone
+    rank: int = 0
 
     def __post_init__(self) -> None:
         for field in ("mvcl_temperature", "fda_temperature"):
@@ -58,118 +78,138 @@ class ObjectiveOptions:
 
 
 class LossSum(NamedTuple):
-    """A scalar sum (float32 or better, differentiable) and what to divide it by."""
+    """A scalar sum (float32 or better, differentiable) and what to divide it by, a scalar on the same device."""
 
     sum: Tensor
-    count: float
+    count: Tensor
 
     @property
     def mean(self) -> Tensor:
         """sum / count; 0 where there was nothing to score."""
-        return self.sum / max(self.count, 1.0)
-
-
-def counts(task: str, batch: Mapping[str, Tensor], pad: int = PAD) -> dict[str, float]:
-    """The denominators of the losses that `losses` will return for this batch, without a forward pass.
-
-    class_contrastive counts samples: its sum is, over groups, group size x the group's mean over pairs.
-    """
-    if task == "mlm":
-        return {"mlm": float((batch["caption_labels"] != NOT_SCORED).sum())}
-    if task == "mvcl":
-        return {"mvcl": float(batch["visual_mask"].sum())}
-    if task == "fda":
-        return {"fda": float(len(batch["caption_with_negatives"]))}
-    if task == "classify":
-        samples = float(len(batch["same_class"]))
-        return {"class": 2 * samples, "match": samples, "class_contrastive": samples}
-    if task == "labels":
-        return {"labels": float((batch["present"][:, 0] != NOT_SCORED).sum())}
-    if task == "finetune":
-        if "caption_masked" in batch:
-            found = {"caption": float((batch["caption_labels"] != NOT_SCORED).sum())}
-        else:
-            found = {"caption": float((batch["caption"][..., 1:] != pad).sum())}
-        if "changed" in batch:
-            found["changed"] = float((batch["changed"] != NOT_SCORED).sum())
-        if "caption_with_negatives" in batch:
-            found["fda"] = float(len(batch["caption_with_negatives"]))
-        return found
-    raise ValueError(f"no task {task!r}; the tasks are {', '.join(TASKS)}")
+        return self.sum / self.count.clamp_min(1.0)
 
 
 def losses(model: Trunk, task: str, batch: Mapping[str, Tensor], options: ObjectiveOptions) -> dict[str, LossSum]:
     """Loss name -> sum and count. Weights between losses are the caller's."""
-    count = counts(task, batch, model.config.pad)
+    batch = prepared(model, task, batch, options)
+    sums, compared = parts(model, task, batch, options)
+    if compared is not None:
+        sums[COMPARED[task]] = contrast(task, compared, options)
+    names, count = loss_names(task, batch), batch[COUNTS]
+    assert set(sums) == set(names), f"{sorted(sums)} computed, {sorted(names)} counted"
+    return {name: LossSum(sums[name], count[place]) for place, name in enumerate(names)}
+
+
+def prepared(model: Trunk, task: str, batch: Mapping[str, Tensor], options: ObjectiveOptions) -> Mapping[str, Tensor]:
+    """The batch with places and counts, made here where they are missing."""
+    if COUNTS in batch:
+        return batch
+    some = next(iter(batch.values()))
+    host = {name: tensor.cpu() for name, tensor in batch.items() if name not in ("before", "after", "photo")}
+    added = prepare(task, host, model.config.pad, options.contrastive_group)
+    return {**batch, **{name: tensor.to(some.device) for name, tensor in added.items()}}
+
+
+def parts(
+    model: Trunk, task: str, batch: Mapping[str, Tensor], options: ObjectiveOptions
+) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+    """(sums of the losses that look at one sample at a time, what the loss compares that looks at several).
+
+    The second is what `contrast` takes, None for the tasks without such a loss. The batch is a prepared one.
+    """
     if task == "mlm":
-        sums = {"mlm": masked_words(model, batch, options)}
-    elif task == "mvcl":
-        sums = {"mvcl": masked_cells(model, batch, options).sum()}
-    elif task == "fda":
+        return {"mlm": masked_words(model, batch, options)}, None
+    if task == "mvcl":
+        return {}, masked_cells(model, batch)
+    if task == "fda":
         pair = model.encode_pair(model.embed_images(batch))
-        similarity = caption_similarities(model, pair, batch["caption_with_negatives"])
-        sums = {"fda": alignment(similarity, options.fda_temperature).sum()}
-    elif task == "classify":
-        sums = classification(model, batch, options)
-    elif task == "labels":
-        known = batch["present"][:, 0] != NOT_SCORED
-        images = [batch[role][known] for role in ("photo", "before", "after") if role in batch]
-        sums = {"labels": model.image_labels(images, batch["present"][known]).sum()}
-    else:
-        sums = captioning(model, batch, options)
-    assert sums.keys() == count.keys(), f"{sorted(sums)} computed, {sorted(count)} counted"
-    return {name: LossSum(value, count[name]) for name, value in sums.items()}
+        return {"fda": aligned(model, pair, batch, options)}, None
+    if task == "classify":
+        return classification(model, batch)
+    if task == "labels":
+        rows = batch["label_rows"]
+        images = [batch[role][rows] for role in ("photo", "before", "after") if role in batch]
+        return {"labels": model.image_labels(images, batch["present"][rows]).sum()}, None
+    return captioning(model, batch, options), None
 
 
-def word_logits(model: Trunk, pair: PairEncoding, fused: Fused, labels: Tensor) -> Tensor:
-    """Logits (n, V) at the n words whose label (B, ..., L) is scored, in row order; float32 or better."""
-    return upcast(model.word_logits(fused.text, pair, fused.images, labels != NOT_SCORED))
+def contrast(task: str, compared: Mapping[str, Tensor], options: ObjectiveOptions) -> Tensor:
+    """The sum of the loss that compares samples, from what `parts` gave (of several micro-batches: `joined`)."""
+    if task == "mvcl":
+        return cell_contrast(compared, options).sum()
+    return class_contrast(compared, options)
 
 
-def word_loss(model: Trunk, pair: PairEncoding, fused: Fused, labels: Tensor, options: ObjectiveOptions) -> Tensor:
+def joined(compared: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What several micro-batches compare, as one group: for contrast over the whole batch."""
+    return {name: torch.cat([part[name] for part in compared], dim=1) for name in compared[0]}
+
+
+def word_logits(model: Trunk, pair: PairEncoding, fused: Fused, places: Tensor | None) -> Tensor:
+    """Logits (n, V) at n words, places (n,) in the words of all captions, flattened, None = all; float32 or better."""
+    return upcast(model.word_logits(fused.text, pair, fused.images, places))
+
+
+def word_loss(
+    model: Trunk, pair: PairEncoding, fused: Fused, batch: Mapping[str, Tensor], options: ObjectiveOptions
+) -> Tensor:
     """Cross-entropy summed over the scored words."""
-    logits, targets = word_logits(model, pair, fused, labels), labels[labels != NOT_SCORED]
-    return functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=options.label_smoothing)
+    logits = word_logits(model, pair, fused, batch["word_places"])
+    return functional.cross_entropy(
+        logits, batch["word_labels"], reduction="sum", ignore_index=NOT_SCORED, label_smoothing=options.label_smoothing
+    )
 
 
 def masked_words(model: Trunk, batch: Mapping[str, Tensor], options: ObjectiveOptions) -> Tensor:
     """MLM: the hidden words from the images and the other words; summed over them."""
     pair = model.encode_pair(model.embed_images(batch))
-    return word_loss(model, pair, model.cross_modal(pair, batch["caption_masked"]), batch["caption_labels"], options)
+    return word_loss(model, pair, model.cross_modal(pair, batch["caption_masked"]), batch, options)
 
 
-def group_size(batch_size: int, group: int) -> int:
-    """The samples of one contrastive group. Raises ValueError where the batch is not made of whole groups."""
-    if group and batch_size % group:
-        raise ValueError(f"a batch of {batch_size} cannot be cut into groups of contrastive_group = {group} samples")
-    return group or batch_size
+def masked_cells(model: Trunk, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """MVCL: what its contrast compares, in G groups of hidden cells (P of each, padded) and candidates (M of each).
 
-
-def masked_cells(model: Trunk, batch: Mapping[str, Tensor], options: ObjectiveOptions) -> Tensor:
-    """MVCL: the loss (n,) of every hidden visual token, in row order.
-
-    For hidden token i: u_i the feature head there, v_i its true features; w_k the feature head at every visible token
-    of the group. -log of exp(u_i.v_i / t) over the sum of exp(u_i.v_j / t) and exp(u_i.w_k / t), all normalised.
+    predicted (G, P, F): the feature head at each hidden cell; true (G, P, F): its features; wrong (G, M, F): the
+    feature head at every cell; all of length 1. known (G, P), visible (G, M): False where a row only fills the room,
+    or is hidden.
     """
-    hidden_tokens = batch["visual_mask"].bool()
-    size = group_size(len(hidden_tokens), options.contrastive_group)
-    pair = model.encode_pair(model.embed_images(batch, hidden_tokens))
+    hidden, places = batch["visual_mask"], batch["hidden_places"]
+    groups = len(places)
+    truth = model.visual_features(batch)
+    pair = model.encode_pair(model.embed_images(batch, hidden))
     visual = pair.visual(model.cross_modal(pair, batch["caption"]).images)  # (B, 2T, d)
-    visible = ~hidden_tokens
+    visible = ~hidden
     if pair.valid is not None:
         visible = visible & pair.visual(pair.valid)
-    truth = model.visual_features(batch)
-    found = []
-    for start in range(0, len(hidden_tokens), size):
-        rows = slice(start, start + size)
-        hidden, others = hidden_tokens[rows], visible[rows]
-        predicted = unit(model.feature_head(visual[rows][hidden]))  # u (n, F)
-        true = unit(truth[rows][hidden])  # v (n, F)
-        wrong = unit(model.feature_head(visual[rows][others]))  # w (m, F)
-        scores = dot(predicted, torch.cat([true, wrong])) / options.mvcl_temperature
-        targets = torch.arange(len(predicted), device=scores.device)
-        found.append(functional.cross_entropy(scores, targets, reduction="none"))
-    return torch.cat(found)
+    if "real" in batch:
+        visible = visible & batch["real"][:, None]
+    head = unit(model.feature_head(visual))
+    return {
+        "predicted": head.flatten(0, 1)[places],
+        "true": unit(truth.flatten(0, 1)[places]),
+        "wrong": head.reshape(groups, -1, head.shape[-1]),
+        "known": batch["hidden_known"],
+        "visible": visible.reshape(groups, -1),
+    }
+
+
+def cell_contrast(compared: Mapping[str, Tensor], options: ObjectiveOptions) -> Tensor:
+    """MVCL: the loss (G, P) of every hidden cell, 0 where a place only fills the room.
+
+    For hidden cell i: u_i the feature head there, v_i its true features; w_k the feature head at every visible cell of
+    the group. -log of exp(u_i.v_i / t) over the sum of exp(u_i.v_j / t) and exp(u_i.w_k / t).
+    """
+    predicted = compared["predicted"]
+    true, wrong, known, visible = (compared[name] for name in ("true", "wrong", "known", "visible"))
+    right = torch.arange(predicted.shape[1], device=predicted.device)
+    if not options.contrastive_group:  # one group: everybody's cells are candidates
+        true, wrong, known, visible = (options.gather(rows[0])[None] for rows in (true, wrong, known, visible))
+        right = right + options.rank * len(right)
+    candidates, counted = torch.cat([true, wrong], dim=1), torch.cat([known, visible], dim=1)
+    scores = dot(predicted, candidates) / options.mvcl_temperature
+    scores = scores.masked_fill(~counted[:, None], NEVER).flatten(0, 1)
+    loss = functional.cross_entropy(scores, right.expand(predicted.shape[:2]).flatten(), reduction="none")
+    return loss.view(predicted.shape[:2]).masked_fill(~compared["known"], 0.0)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -179,7 +219,7 @@ def unit(x: Tensor) -> Tensor:
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
     """Dot products of rows, (..., n, F) with (..., m, F) -> (..., n, m), in their own precision even under autocast."""
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         return x @ y.transpose(-1, -2)
 
 
@@ -201,34 +241,50 @@ def alignment(similarity: Tensor, temperature: float) -> Tensor:
     return functional.cross_entropy(similarity / temperature, targets, reduction="none")
 
 
-def classification(model: Trunk, batch: Mapping[str, Tensor], options: ObjectiveOptions) -> dict[str, Tensor]:
-    """Pairs of class-labelled photos; trains the image difference encoder alone."""
+def aligned(model: Trunk, pair: PairEncoding, batch: Mapping[str, Tensor], options: ObjectiveOptions) -> Tensor:
+    """FDA summed over the pairs."""
+    similarity = caption_similarities(model, pair, batch["caption_with_negatives"])
+    loss = alignment(similarity, options.fda_temperature)
+    return (loss.masked_fill(~batch["real"], 0.0) if "real" in batch else loss).sum()
+
+
+def classification(model: Trunk, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Pairs of class-labelled photos; trains the image difference encoder alone.
+
+    Returns the sums of the class and the match loss, and what the class contrast compares: photos (1, 2B, d) of length
+    1 and their classes (1, 2B), -1 for those that are not real.
+    """
     if not model.config.classes:
         raise ValueError("the classify task needs a model with classes; set classes to their number")
     pair = model.encode_pair(model.embed_images(batch))
-    labels = torch.stack([batch["class_before"].flatten(), batch["class_after"].flatten()], dim=1)  # (B, 2)
-    class_logits = upcast(model.class_head(pair.single_cls))  # (B, 2, classes)
+    labels = torch.stack([batch["class_before"], batch["class_after"]], dim=1).flatten()  # (2B,)
+    class_logits = upcast(model.class_head(pair.single_cls)).flatten(0, 1)  # (2B, classes)
     match_logits = upcast(model.match_head(torch.cat(pair.both_cls(pair.tokens), dim=-1)))
-    return {
-        "class": functional.cross_entropy(class_logits.flatten(0, 1), labels.flatten(), reduction="sum"),
-        "match": functional.cross_entropy(match_logits, batch["same_class"].flatten(), reduction="sum"),
-        "class_contrastive": class_contrast(pair.single_cls, labels, options.contrastive_group),
+    sums = {
+        "class": functional.cross_entropy(class_logits, labels, reduction="sum", ignore_index=NOT_SCORED),
+        "match": functional.cross_entropy(match_logits, batch["same_class"], reduction="sum", ignore_index=NOT_SCORED),
     }
+    return sums, {"photos": unit(pair.single_cls).flatten(0, 1)[None], "classes": labels[None]}
 
 
-def class_contrast(cls: Tensor, labels: Tensor, group: int) -> Tensor:
-    """Photos of a class together, others at least a margin apart; cls (B, 2, d), labels (B, 2).
+def class_contrast(compared: Mapping[str, Tensor], options: ObjectiveOptions) -> Tensor:
+    """Photos of a class together, others at least a margin apart; photos (1, 2B, d), classes (1, 2B).
 
     In each group of g samples (2g photos): (sum over ordered same-class pairs of 1 - cos, over others of
     max(cos - 0.4, 0)) / (2g)^2. Returns the sum over groups, each times g.
     """
-    size = group_size(len(cls), group)
-    photos = unit(cls).view(-1, 2 * size, cls.shape[-1])
-    classes = labels.view(-1, 2 * size)
-    cosine = dot(photos, photos)
-    same = classes[:, :, None] == classes[:, None, :]
+    size = 2 * options.contrastive_group or compared["photos"].shape[1]
+    photos = compared["photos"].view(-1, size, compared["photos"].shape[-1])
+    classes = compared["classes"].view(-1, size)
+    others, other_classes = photos, classes
+    if not options.contrastive_group:
+        others, other_classes = options.gather(photos[0])[None], options.gather(classes[0])[None]
+    cosine = dot(photos, others.to(photos.dtype))
+    same = classes[:, :, None] == other_classes[:, None, :]
     cost = torch.where(same, 1 - cosine, (cosine - MARGIN).clamp_min(0))
-    return size * cost.mean(dim=(1, 2)).sum()
+    real = (classes != NOT_SCORED)[:, :, None] & (other_classes != NOT_SCORED)[:, None, :]
+    number = (other_classes != NOT_SCORED).sum(dim=1).clamp_min(1)  # 2g photos of each group
+    return (cost.masked_fill(~real, 0.0).sum(dim=(1, 2)) / (2 * number)).sum()
 
 
 def captioning(model: Trunk, batch: Mapping[str, Tensor], options: ObjectiveOptions) -> dict[str, Tensor]:
@@ -236,18 +292,12 @@ def captioning(model: Trunk, batch: Mapping[str, Tensor], options: ObjectiveOpti
     masked = model.config.caption_loss == "masked"
     assert masked == ("caption_masked" in batch), "caption_masked belongs to caption_loss 'masked', and to it alone"
     pair = model.encode_pair(model.embed_images(batch))
-    if masked:
-        words, labels = batch["caption_masked"], batch["caption_labels"]
-    else:
-        words, following = batch["caption"][..., :-1], batch["caption"][..., 1:]
-        labels = following.masked_fill(following == model.config.pad, NOT_SCORED)
+    words = batch["caption_masked"] if masked else batch["caption"][..., :-1]
     fused = model.cross_modal_causal(pair, words)
-    sums = {"caption": word_loss(model, pair, fused, labels, options)}
+    sums = {"caption": word_loss(model, pair, fused, batch, options)}
     if "changed" in batch:
         logits = upcast(model.changed_logits(pair, fused.images))
-        changed = batch["changed"].flatten()
-        sums["changed"] = functional.cross_entropy(logits, changed, reduction="sum", ignore_index=NOT_SCORED)
+        sums["changed"] = functional.cross_entropy(logits, batch["changed"], reduction="sum", ignore_index=NOT_SCORED)
     if "caption_with_negatives" in batch:
-        similarity = caption_similarities(model, pair, batch["caption_with_negatives"])
-        sums["fda"] = alignment(similarity, options.fda_temperature).sum()
+        sums["fda"] = aligned(model, pair, batch, options)
     return sums

@@ -26,11 +26,13 @@ import torch
 from torch import Tensor
 
 from idc import objectives
-from idc.config import ModelConfig
+from idc.config import NOT_SCORED, ModelConfig
 from idc.generate import generate
 from idc.layers import sinusoid
 from idc.objectives import ObjectiveOptions
 from idc.paper import PaperModel
+from idc.places import prepare
+from idc.trunk import Fused, PairEncoding
 
 LOSS_BOUND = 1e-5  # relative, losses and logits
 GRADIENT_BOUND = 1e-4  # relative, gradient norms
@@ -266,13 +268,17 @@ def full_precision() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = chosen
 
 
+def _scored_logits(model: PaperModel, pair: PairEncoding, fused: Fused, labels: Tensor) -> Tensor:
+    return objectives.word_logits(model, pair, fused, (labels.flatten() != NOT_SCORED).nonzero().flatten())
+
+
 def _pretraining(checked: Check) -> None:
     file, model = checked.file, checked.file.model("pretrain")
 
     batch = file.inputs("caption_masked", "caption_labels")
     pair = model.encode_pair(model.embed_images(batch))
     fused = model.cross_modal(pair, batch["caption_masked"])
-    checked.values("pretrain/mlm/logits", objectives.word_logits(model, pair, fused, batch["caption_labels"]))
+    checked.values("pretrain/mlm/logits", _scored_logits(model, pair, fused, batch["caption_labels"]))
     loss = model("mlm", batch)["mlm"].mean
     checked.values("pretrain/mlm/loss", loss)
     checked.gradients("pretrain/mlm", model, loss)
@@ -280,7 +286,9 @@ def _pretraining(checked: Check) -> None:
     batch = file.inputs("caption", "visual_mask")
     for temperature in checked.temperatures("mvcl"):
         name, options = f"pretrain/mvcl_t{temperature}", ObjectiveOptions(mvcl_temperature=temperature)
-        checked.values(f"{name}/per_cell_loss", objectives.masked_cells(model, batch, options))
+        prepared = prepare("mvcl", batch)
+        per_cell = objectives.cell_contrast(objectives.masked_cells(model, prepared), options)
+        checked.values(f"{name}/per_cell_loss", per_cell[prepared["hidden_known"]])
         loss = model("mvcl", batch, options)["mvcl"].mean
         checked.values(f"{name}/loss", loss)
         checked.gradients(name, model, loss)
@@ -303,7 +311,7 @@ def _finetuning(checked: Check) -> None:
     batch = file.inputs("caption_masked", "caption_labels", "changed")
     pair = model.encode_pair(model.embed_images(batch))
     fused = model.cross_modal_causal(pair, batch["caption_masked"])
-    checked.values("finetune/caption/logits", objectives.word_logits(model, pair, fused, batch["caption_labels"]))
+    checked.values("finetune/caption/logits", _scored_logits(model, pair, fused, batch["caption_labels"]))
     checked.values("finetune/changed/logits", model.changed_logits(pair, fused.images))
     for name in ("caption", "changed"):
         loss = model("finetune", batch)[name].sum

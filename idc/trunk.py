@@ -162,10 +162,18 @@ class Trunk(nn.Module, ABC):
     # ---- training
 
     def forward(
-        self, task: str, batch: Mapping[str, Tensor], options: objectives.ObjectiveOptions | None = None
-    ) -> dict[str, objectives.LossSum]:
-        """The loss sums and counts of one task on one batch; see `idc.objectives` for tasks and batches."""
-        return objectives.losses(self, task, batch, options or objectives.ObjectiveOptions())
+        self,
+        task: str,
+        batch: Mapping[str, Tensor],
+        options: objectives.ObjectiveOptions | None = None,
+        apart: bool = False,
+    ) -> dict[str, objectives.LossSum] | tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """The loss sums and counts of one task on one batch; see `idc.objectives` for tasks and batches.
+
+        apart: `objectives.parts` instead, for a caller that compares the samples of several micro-batches.
+        """
+        options = options or objectives.ObjectiveOptions()
+        return (objectives.parts if apart else objectives.losses)(self, task, batch, options)
 
     # ---- encoding
 
@@ -230,12 +238,13 @@ class Trunk(nn.Module, ABC):
         """(B, 2): unchanged, changed; from the image rows (B, S, d) of the captioning form."""
         return self.changed_head(torch.cat(pair.both_cls(images), dim=-1))
 
-    def word_logits(self, text: Tensor, pair: PairEncoding, images: Tensor, where: Tensor) -> Tensor:
-        """Logits (n, V) at the n words that `where` (B, ...) bool names of text (B, ..., d), in row order.
+    def word_logits(self, text: Tensor, pair: PairEncoding, images: Tensor, places: Tensor | None) -> Tensor:
+        """Logits (n, V) at words of text (B, ..., d): places (n,) int64 into its words, flattened; None = all of them.
 
         images: the image rows (B, S, d) of the transformer's output; of use to architectures that point at them.
         """
-        return self.word_head(text[where])
+        words = text.flatten(0, -2)
+        return self.word_head(words if places is None else words[places])
 
     def pointed_at(self, images: Mapping[str, Tensor], captions: Tensor) -> Tensor | None:
         """(B, 2T): how much the words of captions (B, L) point at each visual token; None: this network does not."""
@@ -278,7 +287,7 @@ class Trunk(nn.Module, ABC):
             cache.keep(1)
         state.words += 1
         last = hidden[:, -1]
-        return self.word_logits(last, state.pair, state.hidden, torch.ones_like(words, dtype=torch.bool))
+        return self.word_logits(last, state.pair, state.hidden, None)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from idc.config import ModelConfig
-from idc.layers import upcast
+from idc.layers import upcast, without_autocast
 from idc.regions import RegionFinder, Regions, image_labels_loss
 from idc.trunk import AFTER, BEFORE, ImageTokens, PairEncoding, Trunk
 
@@ -49,7 +49,7 @@ def camera_motion(position: Tensor, target: Tensor, trust: Tensor, scale: float,
         weighted = (basis * weight[..., None]).transpose(1, 2)
         system = torch.kron(torch.eye(2, dtype=basis.dtype, device=basis.device), weighted @ basis) + prior
         evidence = (weighted @ moved).transpose(1, 2).flatten(1)  # (B, 6)
-        return basis @ torch.linalg.solve(system, evidence).unflatten(1, (2, 3)).transpose(1, 2)
+        return basis @ torch.linalg.solve_ex(system, evidence)[0].unflatten(1, (2, 3)).transpose(1, 2)
 
     with torch.no_grad():
         weight = trust
@@ -76,7 +76,7 @@ class Matching(nn.Module):
     def forward(self, looks: Tensor, regions: Regions, other_looks: Tensor, other: Regions) -> Tensor:
         """looks, other_looks (B, T, d) -> (B, T, d)."""
         # Distances of a fraction of a cell count: not in half precision.
-        with torch.autocast(looks.device.type, enabled=False):
+        with without_autocast(looks):
             found = self._compare(looks.float(), regions, other_looks.float(), other)
         return self.contract(functional.gelu(self.expand(found.to(self.expand.weight.dtype))))
 
@@ -216,13 +216,13 @@ class RegionModel(Trunk):
             classes=torch.cat(classes.chunk(2), dim=1),
         )
 
-    def word_logits(self, text: Tensor, pair: PairEncoding, images: Tensor, where: Tensor) -> Tensor:
+    def word_logits(self, text: Tensor, pair: PairEncoding, images: Tensor, places: Tensor | None) -> Tensor:
         """The word head's, and what the pointer adds to the words of what it points at."""
-        logits = upcast(super().word_logits(text, pair, images, where))
+        logits = upcast(super().word_logits(text, pair, images, places))
         words = text.reshape(len(text), -1, text.shape[-1])
         assert pair.classes is not None, "regions have classes"
         pointed = self.pointer(words, pair.visual(images)).to(pair.classes.dtype) @ pair.classes
-        pointed = pointed.reshape(*text.shape[:-1], -1)[where]
+        pointed = pointed.flatten(0, 1) if places is None else pointed.flatten(0, 1)[places]
         return logits + Pointer.GAIN * (pointed @ self.pointer.table.to(pointed.dtype))
 
     def pointed_at(self, images: Mapping[str, Tensor], captions: Tensor) -> Tensor:

@@ -48,8 +48,10 @@ def by_gradient(model: Trunk, images: Mapping[str, Tensor], captions: Tensor) ->
             words = captions.masked_fill(labels != NOT_SCORED, model.config.mask)
         else:
             words, labels = captions[:, :-1], captions[:, 1:].masked_fill(padding[:, 1:], NOT_SCORED)
-        logits = word_logits(model, pair, model.cross_modal_causal(pair, words), labels)
-        said = logits.log_softmax(-1).gather(1, labels[labels != NOT_SCORED][:, None]).sum()
+        logits = word_logits(model, pair, model.cross_modal_causal(pair, words), None)
+        spoken = labels.flatten()
+        said = logits.log_softmax(-1).gather(1, spoken.clamp_min(0)[:, None])[:, 0]
+        said = said.masked_fill(spoken == NOT_SCORED, 0.0).sum()
         gradients = torch.autograd.grad(said, leaves)
     found = [(gradient * leaf).sum(-1).abs() for gradient, leaf in zip(gradients, leaves, strict=True)]
     return torch.cat(found, dim=1).detach()

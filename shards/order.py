@@ -121,7 +121,8 @@ def rank_positions(step_start: int, global_batch: int, world: int, rank: int, gr
 
     The batch is cut into groups of `group` consecutive positions and rank r takes the groups r, r + world, ...: a group
     (the unit inside which contrastive losses look for negatives) holds the same samples whatever the number of ranks.
-    Raises ValueError where the batch does not divide into groups or the groups not over the ranks.
+    Ranks have one group less than others where the groups do not divide over them; with more ranks than groups, some
+    have none. Raises ValueError where the batch does not divide into groups.
     """
     if group < 1 or world < 1 or global_batch < 1:
         raise ValueError(f"global batch ({global_batch}), world ({world}) and group ({group}) must each be at least 1")
@@ -130,11 +131,6 @@ def rank_positions(step_start: int, global_batch: int, world: int, rank: int, gr
     if global_batch % group:
         raise ValueError(
             f"global batch {global_batch} is not a multiple of the group size {group}: change one of the two"
-        )
-    if (global_batch // group) % world:
-        raise ValueError(
-            f"global batch {global_batch} makes {global_batch // group} groups of {group}, which do not divide over "
-            f"{world} ranks: the global batch must be a multiple of {group * world}"
         )
     groups = np.arange(rank, global_batch // group, world, dtype=np.int64)
     return (step_start + groups[:, None] * group + np.arange(group, dtype=np.int64)[None, :]).reshape(-1)

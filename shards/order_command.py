@@ -64,7 +64,7 @@ def global_batches(
     steps: range,
 ) -> Iterator[list[str]]:
     """The ids of each step's global batch in order, put together from what each worker of each rank has read."""
-    busy = range(min(workers, global_batch // world))  # other workers have nothing to read
+    busy = range(min(workers, -(-global_batch // world)))  # other workers have nothing to read
     readers = [
         [Reader(streams, names, mixture, seed, global_batch, world, rank, workers, worker) for worker in busy]
         for rank in range(world)
@@ -72,7 +72,7 @@ def global_batches(
     for step in steps:
         batch = [""] * global_batch
         for rank, its_readers in enumerate(readers):
-            share = [""] * (global_batch // world)
+            share = [""] * len(range(rank, global_batch, world))
             for reader in its_readers:
                 share[reader.worker :: workers] = reader.step(step)
             batch[rank::world] = share
@@ -147,8 +147,6 @@ def _check_counts(batch: int, world: int, workers: int, start: int, steps: int) 
             raise DataError(f"--{option} is {value} and must be {least} or more")
     if batch > LARGEST_BATCH or steps * batch > LARGEST_SIZE:
         raise DataError(f"--global-batch is at most {LARGEST_BATCH}, and --steps times it at most 2^62")
-    if batch % world:
-        raise DataError(f"--global-batch {batch} does not divide over --world {world}: make it a multiple of {world}")
     if start > steps:
         raise DataError(f"--start {start} lies behind --steps {steps}, the step at which the lines end")
 

@@ -109,9 +109,8 @@ def main_job(record: Record, folder: Path) -> None:
 def two_workers(record: Record, folder: Path) -> None:
     """The same with two workers; on a GPU they share it, over gloo."""
     gpus = 0.5 if record.device == "cuda" else 0
-    _job(
-        record, "main job, two workers", {"name": "two", "cluster.gpus_per_worker": gpus, "cluster.workers": 2}, folder
-    )
+    options = {"name": "two", "cluster.gpus_per_worker": gpus, "cluster.workers": 2}
+    _job(record, "main job, two workers", options, folder)
 
 
 def _job(record: Record, name: str, options: dict, folder: Path) -> bool:
@@ -171,6 +170,7 @@ def marked_tests(record: Record, folder: Path) -> None:
     if record.device != "cuda":
         record.skip("tests marked gpu", "no GPU")
         return
+    words = ["-q", "-m", "gpu", "tests", "-p", "no:cacheprovider"]
     done = jobs.command("pytest", words, min(record.left, HANGS_S), folder / "pytest.log")
     if not done.passed:
         _ended_badly(record, "tests marked gpu", done)

@@ -13,7 +13,7 @@ import warnings
 import torch
 
 from bench.gpu import synthetic
-from bench.gpu.ours import Ours, one_rank
+from bench.gpu.ours import Ours, one_rank, prepared
 from idc.reference import full_precision
 
 NETWORKS = {"paper": synthetic.paper, "idc": synthetic.full}
@@ -36,15 +36,18 @@ def losses_of(run: str, device: str) -> list[float]:
     name, tasks, zero, steps = run.split("/")
     network = NETWORKS[name](small=True).comparable()
     table = synthetic.feature_table(network, "cpu").to(device)
-    batches = {task: synthetic.batches(network, task, 2) for task in tasks.split(",")}
+    batches = {
+        task: [prepared(network, batch, device) for batch in synthetic.batches(network, task, 2)]
+        for task in tasks.split(",")
+    }
     order = list(batches)
     ours = Ours(network, device, "fp32", zero_stage=int(zero))
     try:
         found = []
         for step in range(int(steps)):
             of_task = batches[order[step % len(order)]]
-            losses, _ = ours.step(of_task[step // len(order) % len(of_task)], table)
-            found.append(sum(map(float, losses.values())))
+            measured = ours.step(of_task[step // len(order) % len(of_task)], table)
+            found.append(sum(ours.losses(measured).values()))
         return found
     finally:
         ours.close()

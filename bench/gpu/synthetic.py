@@ -100,9 +100,7 @@ def _shrunk(network: Network, **sizes: object) -> Network:
     """For trying the command itself: everything there, and small."""
     model = dataclasses.replace(network.model, d_model=32, heads=2, d_ff=48, cross_modal_blocks=1, **sizes)
     stages = {
-        task: dataclasses.replace(
-            stage, global_batch_size=8, micro_batch_size=8, batch_sizes={}, contrastive_group=8 if task != "fda" else 1
-        )
+        task: dataclasses.replace(stage, global_batch_size=8, micro_batch_size=8, batch_sizes={}, contrastive_group=0)
         for task, stage in network.stages.items()
     }
     return dataclasses.replace(network, model=model, stages=stages, pairs=32)
@@ -168,11 +166,12 @@ def _captions(model: ModelConfig, rng: np.random.Generator, count: int) -> np.nd
     return ids
 
 
-def cut(text: dict[str, Tensor], pad: int) -> dict[str, Tensor]:
-    """Captions without the columns that all rows pad, as the pipeline cuts them for a model that masks padding."""
+def cut(text: dict[str, Tensor], pad: int, multiple: int) -> dict[str, Tensor]:
+    """Captions without the columns that all rows pad, but for a multiple, as the pipeline cuts them."""
     ids = [value for name, value in text.items() if name in ("caption", "caption_masked", "caption_with_negatives")]
     if not ids:
         return text
     longest = max(int((value != pad).sum(-1).max()) for value in ids)
+    longest = -(-longest // multiple) * multiple
     words = {"caption", "caption_masked", "caption_labels", "caption_with_negatives"}
     return {name: value[..., :longest] if name in words else value for name, value in text.items()}

@@ -17,12 +17,11 @@ sys.path.insert(0, str(ROOT))
 from bench.gpu import claim, runs, synthetic, training  # noqa: E402
 from bench.gpu.__main__ import main  # noqa: E402
 from bench.gpu.jobs import Done  # noqa: E402
-from bench.gpu.ours import on_device  # noqa: E402
+from bench.gpu.ours import on_device, prepared  # noqa: E402
 from bench.gpu.page import fill, write  # noqa: E402
 from bench.gpu.plain import PlainLoop, PlainModel  # noqa: E402
 from bench.gpu.plan import PARTS, Part, share  # noqa: E402
 from bench.gpu.record import Record, read_json, write_json  # noqa: E402
-from cluster.batches import StepBatch  # noqa: E402
 from idc.objectives import ObjectiveOptions  # noqa: E402
 from idc.reference import to_reference  # noqa: E402
 from shards.errors import DataError  # noqa: E402
@@ -52,7 +51,8 @@ def test_plain_is_the_same_computation_as_ours(task: str, mask_padding: bool) ->
     table = synthetic.feature_table(network, "cpu")
     batch = synthetic.batches(network, task, 1)[0]
     images = {"before": table[batch.rows[:, 0]].float(), "after": table[batch.rows[:, 1]].float()}
-    losses = ours(StepBatch(task, [], 0).model_task, on_device(network, batch, table), ObjectiveOptions())
+    ready = on_device(prepared(network, batch, "cpu"), table)
+    losses = ours(ready.model_task, ready.micro_batches[0], ObjectiveOptions())
     found = plain(task, images | batch.text)
     assert found.keys() == losses.keys()
     for name, loss in losses.items():

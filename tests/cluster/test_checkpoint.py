@@ -68,11 +68,9 @@ def test_weights_files_are_whole_or_an_error(tmp_path: Path) -> None:
 
 def save_and_restore(folder: Path, zero_stages: tuple[int, ...]) -> list[dict[str, Any]]:
     """Trains 3 steps, saves, trains 3 more; loads into a fresh engine and trains the same 3: losses must be equal."""
-    from test_engine import BATCH, GROUP, make_batch, make_engine
+    from test_engine import BATCH, GROUP, make_batch, make_engine, take_step
 
-    from cluster.batches import StepBatch
     from cluster.ranks import Ranks
-    from cluster.worker import train_step
     from shards.order import rank_positions
 
     ranks, report = Ranks(60), []
@@ -84,8 +82,7 @@ def save_and_restore(folder: Path, zero_stages: tuple[int, ...]) -> list[dict[st
             task = ("mlm", "classify", "finetune")[seed % 3]
             batch = make_batch(task, torch.Generator().manual_seed(seed))
             part = {name: tensor[mine] for name, tensor in batch.items()}
-            losses, result = train_step(engine, StepBatch(task, [part], BATCH), stage, 1e-3, torch.device("cpu"), ranks)
-            found.append((losses, result.grad_norm))
+            found.append(take_step(engine, stage, task, [part]))
         return found
 
     for zero_stage in zero_stages:

@@ -32,7 +32,7 @@ def make_batch(task: str, generator: Any) -> dict[str, Any]:
     return batch | {"caption": caption, "changed": torch.randint(0, 2, (BATCH,), generator=generator)}
 
 
-def make_engine(zero_stage: int, precision: str = "fp32", clip: float = 0.5) -> Any:
+def make_engine(zero_stage: int, precision: str = "fp32", clip: float = 0.5, timeout_s: int = 600) -> Any:
     import torch
 
     from cluster.config import ClusterConfig, StageConfig
@@ -48,16 +48,26 @@ def make_engine(zero_stage: int, precision: str = "fp32", clip: float = 0.5) -> 
         )
     )  # fmt: skip
     stage = StageConfig(clip=clip, contrastive_group=GROUP)
-    return Engine(model, stage, ClusterConfig(zero_stage=zero_stage, precision=precision), torch.device("cpu")), stage
+    cluster = ClusterConfig(zero_stage=zero_stage, precision=precision, timeout_s=timeout_s)
+    return Engine(model, stage, cluster, torch.device("cpu")), stage
+
+
+def take_step(engine: Any, stage: Any, task: str, parts: list[dict[str, Any]]) -> tuple[dict[str, float], float]:
+    """Losses over all ranks and the gradient norm of one step on this rank's micro-batches."""
+    from cluster.batches import StepBatch
+    from cluster.step import read, train_step
+    from idc.places import prepare
+
+    group = GROUP if task in ("mvcl", "classify") else 0
+    batch = StepBatch(task, [prepare(task, part, group=group) for part in parts], BATCH)
+    return read(engine, [train_step(engine, batch, stage, 1e-3)])[0]
 
 
 def curve(zero_stage: int, micro_batches: int, precision: str = "fp32") -> tuple[list, dict[str, Any]]:
     """(losses and gradient norm of each step, last weights): tasks change from step to step, as in a run."""
     import torch
 
-    from cluster.batches import StepBatch
     from cluster.ranks import Ranks
-    from cluster.worker import train_step
     from shards.order import rank_positions
 
     engine, stage = make_engine(zero_stage, precision)
@@ -67,9 +77,9 @@ def curve(zero_stage: int, micro_batches: int, precision: str = "fp32") -> tuple
         batch = make_batch(task, generator)
         mine = rank_positions(0, BATCH, ranks.world, ranks.rank, GROUP).reshape(micro_batches, -1)
         parts = [{name: tensor[rows] for name, tensor in batch.items()} for rows in mine]
-        losses, result = train_step(engine, StepBatch(task, parts, BATCH), stage, 1e-3, torch.device("cpu"), ranks)
-        assert result.applied
-        steps.append((task, losses, result.grad_norm))
+        losses, norm = take_step(engine, stage, task, parts)
+        assert math.isfinite(norm)
+        steps.append((task, losses, norm))
     weights = {name: tensor.numpy() for name, tensor in engine.weights().items()}
     engine.close()
     return steps, weights
@@ -135,9 +145,7 @@ def poisoned(zero_stage: int) -> tuple:
     """A step whose batch is not finite on rank 0 alone, between two good ones."""
     import torch
 
-    from cluster.batches import StepBatch
     from cluster.ranks import Ranks
-    from cluster.worker import train_step
 
     engine, stage = make_engine(zero_stage)
     ranks, generator = Ranks(60), torch.Generator().manual_seed(1)
@@ -146,8 +154,8 @@ def poisoned(zero_stage: int) -> tuple:
         batch = make_batch("mlm", generator)
         if step == 1 and ranks.rank == 0:
             batch["before"][0, 0, 0] = math.nan
-        found, result = train_step(engine, StepBatch("mlm", [batch], BATCH), stage, 1e-3, torch.device("cpu"), ranks)
-        applied.append(result.applied)
+        found, norm = take_step(engine, stage, "mlm", [batch])
+        applied.append(math.isfinite(norm))
         losses.append(found["mlm"])
         weights.append(engine.weights())
     moved = [any(not torch.equal(a[name], b[name]) for name in a) for a, b in zip(weights, weights[1:], strict=False)]

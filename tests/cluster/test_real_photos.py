@@ -13,12 +13,12 @@ from multirank import run_ranks
 
 from cluster import checkpoint
 from cluster.config import Config
+from cluster.job import Job
 from cluster.options import override
 from cluster.prepare import prepare_training, with_sizes
 from cluster.recipes import RECIPES
 from cluster.runlog import read_metrics
 from cluster.samples import ClassIndex, Samples
-from cluster.worker import Job
 from idc.model import build
 from shards.pack import pack
 from shards.reader import Folder

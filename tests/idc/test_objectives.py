@@ -10,6 +10,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from idc import objectives
 from idc.objectives import ObjectiveOptions, counts
+from idc.places import prepare
 
 # task, keys that its batch has besides the images
 KEYS = {
@@ -71,7 +72,7 @@ def test_loss_and_gradient_do_not_depend_on_how_the_batch_is_cut(make_model, mak
 def test_counts_are_known_before_the_forward_pass(make_model, make_batch, task):
     batch = batch_of(task, make_batch())
     found = make_model()(task, batch)
-    assert {name: term.count for name, term in found.items()} == counts(task, batch)
+    assert {name: float(term.count) for name, term in found.items()} == counts(task, batch)
     assert set(found) <= set(objectives.LOSSES)
     for term in found.values():
         assert term.sum.dim() == 0 and term.count > 0
@@ -92,9 +93,11 @@ def test_counts_by_hand(make_batch):
 
 def test_masked_cells_by_the_formula(make_model, make_batch):
     model, batch, temperature = make_model(), make_batch(), 0.4
-    found = objectives.masked_cells(
-        model, batch, ObjectiveOptions(mvcl_temperature=temperature, contrastive_group=2)
-    ).tolist()
+    prepared = prepare("mvcl", batch, group=2)
+    options = ObjectiveOptions(mvcl_temperature=temperature, contrastive_group=2)
+    per_cell = objectives.cell_contrast(objectives.masked_cells(model, prepared), options)
+    assert not per_cell[~prepared["hidden_known"]].any()
+    found = per_cell[prepared["hidden_known"]].tolist()
     pair = model.encode_pair(model.embed_images(batch, batch["visual_mask"]))
     hidden = model.cross_modal(pair, batch["caption"]).images.detach()
     visual = torch.cat([hidden[:, 1:7], hidden[:, 8:14]], dim=1)
@@ -162,7 +165,9 @@ def test_class_contrast_by_the_formula():
                     cosine = float(cosine_similarity(a, b, dim=0))
                     part += 1 - cosine if classes[i] == classes[j] else max(cosine - 0.4, 0.0)
             expected += size * part / len(photos) ** 2
-        assert float(objectives.class_contrast(cls, labels, group)) == pytest.approx(expected, rel=1e-5)
+        compared = {"photos": normalize(cls, dim=-1).view(1, 8, 6), "classes": labels.view(1, 8)}
+        found = objectives.class_contrast(compared, ObjectiveOptions(contrastive_group=group))
+        assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("task", ["mlm", "mvcl", "fda"])
@@ -227,7 +232,7 @@ def test_several_references_in_one_pass(make_model, make_batch, caption_loss):
         for rows in (list(range(4)), others)
     ]
     assert found.sum.item() == pytest.approx(sum(term.sum.item() for term in apart), rel=1e-5)
-    assert found.count == sum(term.count for term in apart)
+    assert float(found.count) == sum(float(term.count) for term in apart)
 
 
 def test_alignment_beside_the_caption_is_the_pretraining_one(make_model, make_batch):
@@ -273,7 +278,7 @@ def test_bfloat16(make_model, make_batch, task):
     for found in (half(task, batch), under_autocast):
         for name, term in found.items():
             assert term.sum.dtype == torch.float32
-            assert term.sum.item() == pytest.approx(expected[name].sum.item(), rel=0.05, abs=0.05 * term.count)
+            assert term.sum.item() == pytest.approx(expected[name].sum.item(), rel=0.05, abs=0.05 * float(term.count))
 
 
 def test_mistakes_are_named(make_model, make_batch):
