@@ -5,6 +5,7 @@ Shapes: B samples, T tokens, K keys, H heads, d = d_model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -17,6 +18,12 @@ from idc.config import ModelConfig
 def upcast(x: Tensor) -> Tensor:
     """float32 for half precision, unchanged otherwise (float64 stays float64)."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def as_they_are(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """torch.cat, under autocast too, which to bfloat16 would refuse parts of float16: features are cached as that."""
+    with without_autocast(parts[0]):
+        return torch.cat(list(parts), dim=dim)
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from idc.config import ModelConfig
-from idc.layers import layer_norm, sinusoid
+from idc.layers import as_they_are, layer_norm, sinusoid
 from idc.trunk import AFTER, BEFORE, ImageTokens, Trunk
 
 
@@ -74,7 +74,7 @@ class PaperModel(Trunk):
 
     def visual_features(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The cells' own features."""
-        return batch["photo"] if "photo" in batch else torch.cat([batch["before"], batch["after"]], dim=1)
+        return batch["photo"] if "photo" in batch else as_they_are([batch["before"], batch["after"]], dim=1)
 
     def feature_head(self, hidden: Tensor) -> Tensor:
         """(n, d) -> (n, F)."""

@@ -282,3 +282,14 @@ def test_results_come_into_the_page_and_the_repository(tmp_path: Path) -> None:
     assert read_json(place / "bench" / "results" / "gpu" / "claim.json")["results"]["plan"]["steps"] == 400
     write(place / "bench" / "results" / "gpu", place)
     assert (place / "docs" / "gpu.md").read_text() == page, "made again from what is kept"
+
+
+@pytest.mark.parametrize("network", [synthetic.paper(small=True), synthetic.full(small=True)], ids=lambda one: one.name)
+def test_features_as_they_are_cached_serve_every_task_in_bf16(network) -> None:
+    """float16 under autocast to bfloat16, which is how a GPU that holds the features trains."""
+    model, table = network.build(), synthetic.feature_table(network, "cpu")
+    for task in network.tasks:
+        batch = on_device(prepared(network, synthetic.batches(network, task, 1)[0], "cpu"), table)
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = model(batch.model_task, batch.micro_batches[0], ObjectiveOptions())
+        assert all(torch.isfinite(loss.sum) for loss in losses.values()), task
