@@ -66,19 +66,25 @@ def options_of(record: Record) -> runs.Options:
     given = runs.common(record) | {
         "pretrain.micro_batch_size": 200, "finetune.micro_batch_size": 200,
         "pretrain.batch_sizes": "fda=28,photo_fda=28", "pretrain.lr": PRETRAINING_RATE, "evaluate.batch_size": 256,
-        "data.blocks.camera": 2,
     }  # fmt: skip
     return given | (SMALL if record.small else {})
 
 
 def compare(record: Record) -> None:
     plan, options = record.results.get("plan"), options_of(record)
-    data, made = runs.prepared(record, RECIPE, options, DATA_SHARE * record.left)
+    counts = plan["counts"] if plan else None  # arms on other data could not stand beside each other
+    data, made = runs.prepared(record, RECIPE, options, DATA_SHARE * record.left, counts)
     record.say(f"data: {made['scenes']} scenes in {made['seconds']:.0f} s")
     options |= data
-    if plan is None or plan["scenes"] != made["scenes"]:  # arms on other data cannot stand beside each other
+    if plan is None:
         steps, around = runs.step_seconds(record, RECIPE, options | {"pretrain.ratios": BASE})
-        plan = {"scenes": made["scenes"], "step_s": steps, "around_s": around, "rates": list(RATES)}
+        plan = {
+            "scenes": made["scenes"],
+            "counts": made["counts"],
+            "step_s": steps,
+            "around_s": around,
+            "rates": list(RATES),
+        }
         plan["steps"] = 8 if record.small else affordable(steps, around, record.left)
         record.results["runs"] = {}
         record.put("plan", plan, f"{plan['steps']} steps an arm, {around:.0f} s a run beside its steps")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,11 @@ Options = dict[str, object]
 # Scenes a second that a core renders and packs, a processor of the year 2023; features of them on the GPU come on top.
 SCENES_A_CORE_S = 15.0
 FEWEST, MOST = 500, 40_000  # training scenes
+# All that decides what is packed, whatever the recipe: its parts share one folder.
+PICTURES = {
+    "data.blocks.seed": 6, "data.blocks.size": "336,224", "data.blocks.supersample": 1, "data.blocks.relational": "0.0",
+    "data.blocks.class_photos": 40, "data.blocks.camera": "2.0", "data.tokenizer": "sentencepiece",
+}  # fmt: skip
 RATE_STEPS, RATE_EVERY = 24, 4  # of a short run that learns what a step takes
 
 
@@ -33,15 +38,17 @@ class OutOfTimeError(RuntimeError):
 def common(record: Record) -> Options:
     """Options of every run: one process, the GPU where there is one."""
     found: Options = {"cluster.workers": 1, "cluster.gpus_per_worker": 1 if record.device == "cuda" else 0}
-    return found | {"cluster.precision": "bf16", "data.blocks.size": "336,224", "data.blocks.supersample": 1}
+    return found | {"cluster.precision": "bf16"} | PICTURES
 
 
-def prepared(record: Record, recipe: str, options: Options, seconds: float) -> tuple[Options, dict[str, Any]]:
+def prepared(
+    record: Record, recipe: str, options: Options, seconds: float, counts: Sequence[int] | None = None
+) -> tuple[Options, dict[str, Any]]:
     """Renders as many scenes as fit into the seconds, or takes those an earlier part has left, and caches features.
 
-    Returns the options that name them, and what was done. RunFailedError where it does not work.
+    counts: scenes of train, val and test, where they are fixed already. Returns the options that name them, and what was done. RunFailedError where it does not work.
     """
-    found = _largest(record.work)
+    found = counts or _largest(record.work)
     cores = len(os.sched_getaffinity(0))
     if not found:
         most = int(min(MOST, max(FEWEST, seconds * cores * SCENES_A_CORE_S)) // 100 * 100)
@@ -53,7 +60,7 @@ def prepared(record: Record, recipe: str, options: Options, seconds: float) -> t
     words = jobs.train_words(recipe, options | data | {"name": "data"}, record.work)
     done = jobs.command("cluster.prepare", words, record.left, record.work / f"prepare-{recipe}.log")
     require(done, "preparing the data")
-    return data, {"scenes": found[0], "seconds": done.seconds}
+    return data, {"scenes": found[0], "counts": list(found), "seconds": done.seconds}
 
 
 def _largest(work: Path) -> tuple[int, ...] | None:

@@ -28,7 +28,7 @@ def run(record: Record) -> None:
 
 def options_of(record: Record) -> runs.Options:
     """Of the data and of the run, but for its steps."""
-    given = runs.common(record) | FEATURES | {"data.blocks.camera": 2, "evaluate.batch_size": 256}
+    given = runs.common(record) | FEATURES | {"evaluate.batch_size": 256}
     return given | (SMALL if record.small else {})
 
 

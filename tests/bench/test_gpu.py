@@ -196,7 +196,9 @@ def test_the_claim_is_gone_on_with_where_it_was_stopped(tmp_path: Path, monkeypa
         return Done(0, 2.0, "")
 
     monkeypatch.setattr(runs, "alone", alone)
-    monkeypatch.setattr(runs, "prepared", lambda *_: ({"data.shards": "data/x"}, {"scenes": 6, "seconds": 1.0}))
+    monkeypatch.setattr(
+        runs, "prepared", lambda *_: ({"data.shards": "data/x"}, {"scenes": 6, "counts": [6, 3, 4], "seconds": 1.0})
+    )
     monkeypatch.setattr(runs, "step_seconds", lambda *_: ({"pretrain": 0.01, "finetune": 0.01}, 2.0))
     claim.run(record_of("claim", tmp_path))
     first = read_json(tmp_path / "claim.json")["results"]["runs"]
