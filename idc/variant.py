@@ -189,8 +189,8 @@ class RegionModel(Trunk):
 
     def find(self, batch: Mapping[str, Tensor]) -> Regions:
         """The regions of the photos (B images), or of all before and then all after images (2B)."""
-        features = batch["photo"] if "photo" in batch else torch.cat([batch["before"], batch["after"]])
-        return self.finder(features)
+        images = ("photo",) if "photo" in batch else ("before", "after")
+        return self.finder(torch.cat([batch[role].to(self.dtype) for role in images]))
 
     def embed_images(self, batch: Mapping[str, Tensor], visual_mask: Tensor | None = None) -> ImageTokens:
         """A hidden region keeps its place and loses its looks, for its counterparts too."""

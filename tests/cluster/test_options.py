@@ -18,7 +18,7 @@ from cluster.config import (
     is_harmless,
     task_batch_size,
     task_group,
-    task_micro_batch_size,
+    task_micro_batches,
     validate,
 )
 from cluster.errors import ConfigError
@@ -70,8 +70,8 @@ def test_refused_option_names_itself_and_the_fix(option: str, value: str, said: 
     ("changes", "said"),
     [
         ({"pretrain.global_batch_size": "9"}, "--pretrain.global_batch_size 9 must be a multiple of"),
-        ({"pretrain.batch_sizes.fda": "3"}, "--pretrain.batch_sizes.fda 3"),
-        ({"cluster.workers": "3"}, "--cluster.workers 3"),
+        ({"pretrain.batch_sizes.mvcl": "3"}, "--pretrain.batch_sizes.mvcl 3"),
+        ({"pretrain.batch_sizes.fda": "0"}, "--pretrain.batch_sizes.fda 0"),
         ({"pretrain.micro_batch_size": "1"}, "must fit into one micro-batch"),
         ({"pretrain.ratios": "mlm=0"}, "draws no task"),
         ({"pretrain.ratios.finetune": "1"}, "belongs to --finetune.ratios"),
@@ -151,13 +151,14 @@ def test_comments_are_found_wherever_they_stand() -> None:
     assert field_comments(Fields) == {"behind": "says one", "above": "says two", "under": "says three"}
 
 
-def test_micro_batches_keep_groups_whole_and_divide_the_share() -> None:
+def test_micro_batches_keep_groups_whole_and_even_out_the_share() -> None:
     stage = StageConfig(global_batch_size=48, micro_batch_size=20, contrastive_group=4, batch_sizes={"fda": 14})
     assert task_batch_size(stage, "fda") == 14
-    assert task_micro_batch_size(stage, "fda", 2) == 7
-    assert task_micro_batch_size(stage, "mlm", 2) == 12  # of 24; 20 does not divide it
-    assert task_micro_batch_size(stage, "mvcl", 2) == 12
-    assert task_micro_batch_size(stage, "mvcl", 1) == 16
+    assert task_micro_batches(stage, "fda", 2) == (1, 7)
+    assert task_micro_batches(stage, "mlm", 2) == (2, 12)  # of 24; 20 is the most at once
+    assert task_micro_batches(stage, "mvcl", 2) == (2, 12)
+    assert task_micro_batches(stage, "mvcl", 1) == (3, 16)
+    assert task_micro_batches(stage, "mvcl", 5) == (1, 12)  # 3 groups for some, 2 for others
     assert task_group(stage, "mvcl") == 4 and task_group(stage, "mlm") == 1
 
 
