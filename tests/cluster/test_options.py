@@ -70,7 +70,7 @@ def test_refused_option_names_itself_and_the_fix(option: str, value: str, said: 
     ("changes", "said"),
     [
         ({"pretrain.global_batch_size": "9"}, "--pretrain.global_batch_size 9 must be a multiple of"),
-        ({"pretrain.batch_sizes.fda": "3"}, "--pretrain.batch_sizes.fda 3"),
+        ({"pretrain.batch_sizes.fda": "3", "cluster.workers": "2"}, "--pretrain.batch_sizes.fda 3"),
         ({"cluster.workers": "3"}, "--cluster.workers 3"),
         ({"pretrain.micro_batch_size": "1"}, "must fit into one micro-batch"),
         ({"pretrain.ratios": "mlm=0"}, "draws no task"),
