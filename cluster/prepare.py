@@ -174,6 +174,8 @@ def _with_features(config: Config, root: Path, shards: Folder, path: Path | None
     beside = root / "data" if shards.cache else shards.path.parent
     path = path or beside / f"{shards.path.name}-{backbone.name}-{height}x{width}"
     extraction = Extraction(backbone.name, backbone.weights, backbone.size)
+    if config.cluster.gpus_per_worker == 0:
+        extraction = extraction.on("cpu")
     cache_features(shards.location, path, extraction, _workers(config))
     return Data(shards, open_features(path, shards))
 
