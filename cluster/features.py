@@ -163,6 +163,8 @@ def _run(
     global _extractor
     if not groups:
         return
+    if extraction.device.startswith("cuda") and not torch.cuda.is_available():
+        raise DataError(f"--device {extraction.device}: torch finds no GPU on this machine; give --device cpu")
     devices = extraction.devices(workers)[: len(groups)]
     if extraction.device == "cpu" and (workers == 1 or len(groups) == 1):
         _extractor, threads = Extractor(backbone), torch.get_num_threads()

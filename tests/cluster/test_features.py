@@ -10,6 +10,7 @@ from PIL import Image
 
 from cluster.errors import ConfigError
 from cluster.features import Extraction, _run_processes, cache_features, open_features
+from cluster.prepare import prepare
 from cluster.worker import _require_same_backbone
 from idc.backbone import Backbone
 from shards import manifest
@@ -154,6 +155,8 @@ def test_a_gpu_has_one_process_and_all_threads_and_the_driver_runs_nothing_on_it
     # Here is no GPU: were one asked for by this process, it would say so.
     assert cache_features(shards, tmp_path / "cpu", gpu).manifest == cpu.manifest
     assert not torch.cuda.is_initialized()
+    with pytest.raises(DataError, match="--device cuda: torch finds no GPU.*give --device cpu"):
+        cache_features(shards, tmp_path / "gpu", gpu)
 
 
 def test_threads_that_decode_change_no_byte(shards, tmp_path):
@@ -190,3 +193,15 @@ def test_a_damaged_image_is_named(shards, tmp_path):
 def test_images_of_any_size_are_decoded(tmp_path):
     assert decode_image(jpeg(3, (90, 50))).shape == (50, 90, 3)
     assert Extraction(size=(64, 80)).build().features([decode_image(jpeg(3, (90, 50)))]).shape == (1, 20, 272)
+
+
+def test_a_run_that_trains_on_cpus_caches_on_cpus(tiny, monkeypatch):
+    """On a machine with a GPU, as torch says: a process of it would die here, where there is none."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert Extraction().device == "cuda"
+    config = tiny.with_options(cluster__gpus_per_worker="0", data__features="on-cpus")
+    made = prepare(config, tiny.root).features
+    assert made.path == tiny.root / "on-cpus" and made.sha256() == Folder.open(tiny.features).sha256()
+    with pytest.raises(DataError, match="a worker process died"):
+        prepare(tiny.with_options(data__features="on-gpus"), tiny.root)
