@@ -44,7 +44,6 @@ _WORKER_VARIABLES = (
 # What a rank says when another one has gone: never the cause.
 _ECHOES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "not all workers came within")
 
-
 CPU = torch.device("cpu")
 
 
@@ -103,6 +102,7 @@ def start_ray(cluster: ClusterConfig) -> Placement:
         ray.init(
             address="local",
             num_cpus=max(os.cpu_count() or 1, math.ceil(workers * cluster.cpus_per_worker)),
+            num_gpus=local_gpus(),  # as torch sees them: Ray counts those, too, that a torch for CPUs cannot use
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             **quiet,
