@@ -207,6 +207,32 @@ def test_stages_of_a_command() -> None:
             commandline.parse(["tiny", "--name", name])
 
 
+@pytest.mark.parametrize("stage", ["finetune", "evaluate"])
+def test_stages_that_a_command_does_not_run_are_not_looked_at(stage: str) -> None:
+    """Another stage's batch that its workers do not divide, and what is impossible of it at any number."""
+    words = ["tiny", "--cluster.workers", "4", "--pretrain.global_batch_size", "9", "--pretrain.clip", "-1"]
+    assert commandline.parse([*words, "--stage", stage]).stage == stage
+    for refused in ("pretrain", "train", "all"):
+        with pytest.raises(ConfigError, match="--pretrain.clip"):
+            commandline.parse([*words, "--stage", refused])
+    finetune = ["tiny", "--finetune.references", "0", "--finetune.global_batch_size", "9", "--cluster.workers", "2"]
+    assert commandline.parse([*finetune, "--stage", "pretrain"]).asked_stages == ("pretrain",)
+    with pytest.raises(ConfigError, match="--finetune.global_batch_size 9"):
+        commandline.parse([*finetune, "--stage", "finetune"])
+    with pytest.raises(ConfigError, match="--cluster.threads"):  # of the whole configuration
+        commandline.parse([*words, "--stage", stage, "--cluster.threads", "0"])
+
+
+def test_workers_may_be_left_open_and_halves_of_gpus_are_typed() -> None:
+    cluster = commandline.parse(["tiny"]).config.cluster
+    assert (cluster.workers, cluster.gpus_per_worker, cluster.precision) == (0, "auto", "auto")
+    for text, value in (("auto", "auto"), ("0", 0), ("0.5", 0.5), ("1", 1)):
+        assert commandline.parse(["tiny", "--cluster.gpus_per_worker", text]).config.cluster.gpus_per_worker == value
+    for option, value in (("gpus_per_worker", "2"), ("gpus_per_worker", "0.3"), ("workers", "-1")):
+        with pytest.raises(ConfigError, match=f"--cluster.{option}"):
+            commandline.parse(["tiny", f"--cluster.{option}", value])
+
+
 def test_a_misspelt_option_ends_with_exit_code_2_and_one_line() -> None:
     command = [sys.executable, "cluster/train.py", "tiny", "--pretrain.stepz", "3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
