@@ -59,8 +59,8 @@ class KeyValueCache:
         """Writes (B, H, T, d/H) after the tokens that stay; returns all of them. `keep` says how many of the T stay."""
         if self.keys is None or self.values is None:
             batch, heads, _, width = keys.shape
-            self.keys = keys.new_zeros(batch, heads, self.room, width)
-            self.values = values.new_zeros(batch, heads, self.room, width)
+            self.keys = keys.new_empty(batch, heads, self.room, width)
+            self.values = values.new_empty(batch, heads, self.room, width)
         end = self.length + keys.shape[2]
         self.keys[:, :, self.length : end] = keys
         self.values[:, :, self.length : end] = values
@@ -69,18 +69,6 @@ class KeyValueCache:
     def keep(self, tokens: int) -> None:
         """The first `tokens` of those appended last stay; the others will be written over."""
         self.length += tokens
-
-    def repeat(self, times: int) -> None:
-        """Each sample becomes `times` neighbouring samples."""
-        assert self.keys is not None and self.values is not None
-        self.keys = self.keys.repeat_interleave(times, dim=0)
-        self.values = self.values.repeat_interleave(times, dim=0)
-
-    def reorder(self, rows: Tensor, start: int) -> None:
-        """Sample i takes the tokens of sample rows[i] from position `start` on (those before are the same already)."""
-        assert self.keys is not None and self.values is not None
-        for buffer in (self.keys, self.values):
-            buffer[:, :, start : self.length] = buffer[rows, :, start : self.length]
 
 
 class Attention(nn.Module):
@@ -99,18 +87,19 @@ class Attention(nn.Module):
         """(B, T, d) -> (B, T, d).
 
         mask: bool, broadcastable to (B, 1, T, K), True where a query may look; None = everywhere. A query that may
-        look nowhere gets zeros. With a cache the K keys are the cached tokens and then the T new ones.
+        look nowhere gets zeros. Or what is added to the scores, in the dtype of the keys: 0 and -inf.
+        With a cache the K keys are the cached tokens and then the T new ones.
         """
         batch, tokens, size = x.shape
         query, key, value = (
             layer(x).view(batch, tokens, self.heads, -1).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
-        if cache is not None:
-            key, value = cache.append(key, value)
-        dropout = self.dropout if self.training else 0.0
         if query.device.type == "cpu":
             # For these lengths torch's fused CPU kernel takes several times as long in bf16 as in float32 (torch 2.13).
             query, key, value = upcast(query), upcast(key), upcast(value)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        dropout = self.dropout if self.training else 0.0
         # Rows of the mask that are False throughout come out as zeros, not NaN ("safe softmax", torch >= 2.5).
         with torch.autocast(query.device.type, enabled=False):
             mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)

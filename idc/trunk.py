@@ -247,60 +247,98 @@ class Trunk(nn.Module, ABC):
 
     # ---- decoding
 
-    def start_captions(self, images: Mapping[str, Tensor], max_length: int) -> tuple[Decoding, Tensor]:
-        """Encodes the images once. Returns the state that `next_word` goes on from, and the changed logits (B, 2)."""
+    def start_captions(self, images: Mapping[str, Tensor], max_length: int, beam: int = 1) -> tuple[Decoding, Tensor]:
+        """Encodes the images once, for `beam` captions of each pair.
+
+        Returns the state that `next_word` goes on from, and the changed logits (B, 2).
+        """
         pair = self.encode_pair(self.embed_images(images))
         size = pair.tokens.shape[1]
-        caches = [KeyValueCache(size + max_length + 1) for _ in self.cross_modal_stack.blocks]
+        masks = self.config.caption_loss == "masked"
+        caches = [KeyValueCache(size + beam * (max_length + masks)) for _ in self.cross_modal_stack.blocks]
         hidden = self.cross_modal_stack(pair.tokens, key_mask(pair.valid), caches)
         for cache in caches:
             cache.keep(size)
-        return Decoding(caches, pair, hidden, max_length), self.changed_logits(pair, hidden)
+        sight = None
+        if masks or beam > 1 or pair.valid is not None:
+            assert caches[0].keys is not None
+            sight = Sight(pair, beam, caches[0].room, masks, caches[0].keys.dtype)
+        return Decoding(caches, pair, hidden, beam, sight), self.changed_logits(pair, hidden)
 
     def next_word(self, state: Decoding, words: Tensor) -> Tensor:
-        """Appends words (n,) to the n captions and returns the logits (n, V) of the word after each.
+        """Appends words (B, beam) to the captions and returns the logits (B, beam, V) of the word after each.
 
         Words see nothing that comes later, so the cache is exact. With the masked caption loss <mask> is fed after
-        the word, read out, and forgotten; with the causal loss the word itself is read out.
+        the words, read out, and forgotten; with the causal loss the words themselves are read out.
         """
-        tokens = words[:, None]
+        tokens = words[..., None]
         if self.config.caption_loss == "masked":
             tokens = functional.pad(tokens, (0, 1), value=self.config.mask)
-        fed = tokens.shape[1]
-        seen = state.hidden.shape[1] + state.words
-        mask = None
-        if fed == 2 or state.pair.valid is not None:
-            mask = torch.ones(fed, seen + fed, dtype=torch.bool, device=words.device).tril(seen)[None, None]
-        if state.pair.valid is not None:
-            mask = mask & key_mask(functional.pad(state.pair.valid, (0, state.words + fed), value=True))
-        hidden = self.cross_modal_stack(self.embedding.text(tokens, start=state.words), mask, state.caches)
+        # The words of all captions first, then the masks: what stays in the caches is what comes first.
+        fed = self.embedding.text(tokens, start=state.words).transpose(1, 2).flatten(1, 2)
+        mask = None if state.sight is None else state.sight.onward()
+        last = self.cross_modal_stack(fed, mask, state.caches)[:, -state.beam :]
         for cache in state.caches:
-            cache.keep(1)
+            cache.keep(state.beam)
         state.words += 1
-        last = hidden[:, -1]
-        return self.word_logits(last, state.pair, state.hidden, torch.ones_like(words, dtype=torch.bool))
+        every = torch.ones_like(words, dtype=torch.bool)
+        return self.word_logits(last, state.pair, state.hidden, every).view(*words.shape, -1)
+
+
+class Sight:
+    """Which keys each caption under way sees, as attention adds it to its scores: 0, or -inf.
+
+    Keys lie in the caches in the order in which they came: the images, then the words of all captions of the pair at
+    one position after another. Captions that go on from another's words share that one's keys: what changes hands is
+    the sight of them, so nothing in the caches ever moves.
+    """
+
+    def __init__(self, pair: PairEncoding, beam: int, room: int, masks: bool, dtype: torch.dtype) -> None:
+        """room: keys in all. masks: a <mask> follows each word, which the word does not see."""
+        batch, size = pair.tokens.shape[:2]
+        self._images = self._end = size  # keys of the images; keys so far
+        self._beam, self._masks = beam, masks
+        rows = batch if beam > 1 or pair.valid is not None else 1
+        # Rows of a multiple of 16 numbers: the kernels of GPUs would copy others to such.
+        width = -(-room // 16) * 16
+        hidden = torch.full((rows, 1 + masks, beam, width), float("-inf"), dtype=dtype, device=pair.tokens.device)
+        self._of_itself = hidden[0, 0, :, :beam].clone().fill_diagonal_(0.0)  # each caption, its own word alone
+        hidden[..., :size] = 0.0
+        if pair.valid is not None:
+            hidden[..., :size].masked_fill_(~pair.valid[:, None, None], float("-inf"))
+        self._added = hidden  # (B or 1, words and masks, beam, width)
+
+    def onward(self) -> Tensor:
+        """One word a caption is appended: the mask (B or 1, 1, queries, keys) for it, and for its <mask>."""
+        start, self._end = self._end, self._end + self._beam
+        self._added[..., start : self._end] = self._of_itself
+        keys = self._end
+        if self._masks:
+            keys += self._beam
+            self._added[:, 1, :, self._end : keys] = self._of_itself
+        return self._added.flatten(1, 2)[:, None, :, :keys]
+
+    def reorder(self, origin: Tensor) -> None:
+        """Caption i of a pair goes on from its caption origin[i], (B, beam)."""
+        words = self._added[..., self._images : self._end]
+        words.copy_(words.gather(2, origin[:, None, :, None].expand_as(words)))
 
 
 @dataclass
 class Decoding:
-    """What has been seen of n captions under way: the caches, and how many tokens of each kind are in them."""
+    """What has been seen of `beam` captions of each pair under way."""
 
     caches: list[KeyValueCache]
-    pair: PairEncoding  # of each caption
-    hidden: Tensor  # (n, S, d): the image rows of the transformer's output
-    max_length: int
-    words: int = 0
+    pair: PairEncoding
+    hidden: Tensor  # (B, S, d): the image rows of the transformer's output
+    beam: int
+    sight: Sight | None  # None: one caption a pair, which sees all there is
+    words: int = 0  # of each caption
 
-    def repeat(self, times: int) -> None:
-        """Each caption becomes `times` neighbouring ones."""
-        for cache in self.caches:
-            cache.repeat(times)
-        self.pair, self.hidden = self.pair.repeat(times), self.hidden.repeat_interleave(times, dim=0)
-
-    def reorder(self, rows: Tensor) -> None:
-        """Caption i goes on from caption rows[i], which has to be of the same pair."""
-        for cache in self.caches:
-            cache.reorder(rows, start=self.hidden.shape[1])
+    def reorder(self, origin: Tensor) -> None:
+        """Caption i of a pair goes on from its caption origin[i], (B, beam)."""
+        if self.sight is not None:
+            self.sight.reorder(origin)
 
 
 def key_mask(valid: Tensor | None) -> Tensor | None:

@@ -36,7 +36,7 @@ def test_the_cache_changes_nothing(make_model, make_batch, form, final_norm, pho
     state, _ = model.start_captions(images(batch), 9)
     prefix = torch.full((3, 1), BOS)
     for _ in range(8):
-        found, expected = model.next_word(state, prefix[:, -1]), logits_without_cache(model, batch, prefix)
+        found, expected = model.next_word(state, prefix[:, -1:])[:, 0], logits_without_cache(model, batch, prefix)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         prefix = torch.cat([prefix, expected.argmax(dim=-1, keepdim=True)], dim=1)
     assert torch.equal(generate(model, images(batch), stop_at_eos=False).tokens, prefix)
