@@ -11,9 +11,7 @@ from torch import Tensor
 from idc.layers import upcast
 from idc.trunk import Trunk
 
-# Tokens from one look at whether all sentences have ended to the next. To look, the host waits until the device has
-# caught up, which costs a GPU more than a few words too many, all padding. A CPU is never behind: it looks each time.
-ASK_EVERY = 8
+ASK_EVERY = 8  # tokens; see `_asked_every`
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def _search(
     state, changed_logits = model.start_captions(images, max_length, beam)
     changed = upcast(changed_logits).softmax(dim=-1)[:, 1]
     batch, device = len(changed), changed.device
-    asked_every = 1 if device.type == "cpu" else ASK_EVERY
+    asked_every = _asked_every(device)
 
     tokens = torch.full((batch, beam, max_length), config.pad, device=device)
     tokens[:, :, 0] = config.bos
@@ -111,3 +109,12 @@ def _search(
         score.gather(1, order).float(),
         changed.float(),
     )
+
+
+def _asked_every(device: torch.device) -> int:
+    """Tokens from one question whether all sentences have ended to the next.
+
+    To answer, the host waits until the device has caught up, which costs a GPU more than a few words too many; they are
+    padding. A CPU is never behind.
+    """
+    return 1 if device.type == "cpu" else ASK_EVERY

@@ -71,6 +71,46 @@ class KeyValueCache:
         self.length += tokens
 
 
+class Sight:
+    """Which keys each of the captions of a pair under way sees, as attention adds it to its scores: 0, or -inf.
+
+    Keys lie in a cache in the order in which they came: those of the images, then, position by position, one word of
+    each caption. A caption that goes on from another's words shares their keys: what changes is who sees them, the same
+    for all layers, and nothing in the caches moves.
+    """
+
+    def __init__(self, keys: Tensor, images: int, valid: Tensor | None, captions: int, masks: bool) -> None:
+        """keys: a cache's (B, H, room, d/H), the first `images` of them of the images, valid where (B, images) says so.
+
+        masks: after each word a <mask> is fed, which the word does not see and which does not stay.
+        """
+        self._images = self._end = images  # keys of the images; keys that stay
+        self._captions, self._masks = captions, masks
+        batch, room = (len(keys) if captions > 1 or valid is not None else 1), keys.shape[2]
+        # Rows of a multiple of 16 numbers: torch pads others before it calls the fused kernels of GPUs.
+        added = keys.new_full((batch, 1 + masks, captions, -(-room // 16) * 16), float("-inf"))
+        self._own = added[0, 0, :, :captions].clone().fill_diagonal_(0.0)  # of the words fed last, one's own
+        added[..., :images] = 0.0
+        if valid is not None:
+            added[..., :images].masked_fill_(~valid[:, None, None], float("-inf"))
+        self._added = added  # (B or 1, word and mask, captions, room)
+
+    def step(self) -> Tensor:
+        """For one word more of each caption, then a <mask> of each: the mask (B or 1, 1, queries, keys)."""
+        start, self._end = self._end, self._end + self._captions
+        self._added[..., start : self._end] = self._own
+        keys = self._end
+        if self._masks:
+            keys += self._captions
+            self._added[:, 1, :, self._end : keys] = self._own
+        return self._added.flatten(1, 2)[:, None, :, :keys]
+
+    def reorder(self, origin: Tensor) -> None:
+        """Caption i of a pair goes on from its caption origin[i], (B, captions)."""
+        words = self._added[..., self._images : self._end]
+        words.copy_(words.gather(2, origin[:, None, :, None].expand_as(words)))
+
+
 class Attention(nn.Module):
     """Multi-head self-attention."""
 

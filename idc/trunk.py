@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from idc import objectives
 from idc.config import ModelConfig
-from idc.layers import KeyValueCache, Stack, layer_norm, sinusoid
+from idc.layers import KeyValueCache, Sight, Stack, layer_norm, sinusoid
 
 # Rows of the token type table; row 0 is never used.
 CLS_BEFORE, BEFORE, CLS_AFTER, AFTER, CLS_TEXT, TEXT = range(1, 7)
@@ -262,7 +262,7 @@ class Trunk(nn.Module, ABC):
         sight = None
         if masks or beam > 1 or pair.valid is not None:
             assert caches[0].keys is not None
-            sight = Sight(pair, beam, caches[0].room, masks, caches[0].keys.dtype)
+            sight = Sight(caches[0].keys, size, pair.valid, beam, masks)
         return Decoding(caches, pair, hidden, beam, sight), self.changed_logits(pair, hidden)
 
     def next_word(self, state: Decoding, words: Tensor) -> Tensor:
@@ -276,52 +276,13 @@ class Trunk(nn.Module, ABC):
             tokens = functional.pad(tokens, (0, 1), value=self.config.mask)
         # The words of all captions first, then the masks: what stays in the caches is what comes first.
         fed = self.embedding.text(tokens, start=state.words).transpose(1, 2).flatten(1, 2)
-        mask = None if state.sight is None else state.sight.onward()
+        mask = None if state.sight is None else state.sight.step()
         last = self.cross_modal_stack(fed, mask, state.caches)[:, -state.beam :]
         for cache in state.caches:
             cache.keep(state.beam)
         state.words += 1
         every = torch.ones_like(words, dtype=torch.bool)
         return self.word_logits(last, state.pair, state.hidden, every).view(*words.shape, -1)
-
-
-class Sight:
-    """Which keys each caption under way sees, as attention adds it to its scores: 0, or -inf.
-
-    Keys lie in the caches in the order in which they came: the images, then the words of all captions of the pair at
-    one position after another. Captions that go on from another's words share that one's keys: what changes hands is
-    the sight of them, so nothing in the caches ever moves.
-    """
-
-    def __init__(self, pair: PairEncoding, beam: int, room: int, masks: bool, dtype: torch.dtype) -> None:
-        """room: keys in all. masks: a <mask> follows each word, which the word does not see."""
-        batch, size = pair.tokens.shape[:2]
-        self._images = self._end = size  # keys of the images; keys so far
-        self._beam, self._masks = beam, masks
-        rows = batch if beam > 1 or pair.valid is not None else 1
-        # Rows of a multiple of 16 numbers: the kernels of GPUs would copy others to such.
-        width = -(-room // 16) * 16
-        hidden = torch.full((rows, 1 + masks, beam, width), float("-inf"), dtype=dtype, device=pair.tokens.device)
-        self._of_itself = hidden[0, 0, :, :beam].clone().fill_diagonal_(0.0)  # each caption, its own word alone
-        hidden[..., :size] = 0.0
-        if pair.valid is not None:
-            hidden[..., :size].masked_fill_(~pair.valid[:, None, None], float("-inf"))
-        self._added = hidden  # (B or 1, words and masks, beam, width)
-
-    def onward(self) -> Tensor:
-        """One word a caption is appended: the mask (B or 1, 1, queries, keys) for it, and for its <mask>."""
-        start, self._end = self._end, self._end + self._beam
-        self._added[..., start : self._end] = self._of_itself
-        keys = self._end
-        if self._masks:
-            keys += self._beam
-            self._added[:, 1, :, self._end : keys] = self._of_itself
-        return self._added.flatten(1, 2)[:, None, :, :keys]
-
-    def reorder(self, origin: Tensor) -> None:
-        """Caption i of a pair goes on from its caption origin[i], (B, beam)."""
-        words = self._added[..., self._images : self._end]
-        words.copy_(words.gather(2, origin[:, None, :, None].expand_as(words)))
 
 
 @dataclass
