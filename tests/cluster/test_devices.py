@@ -88,14 +88,14 @@ def test_room_of_a_fraction_is_not_lost_to_rounding() -> None:
 
 
 def test_what_is_expected_of_this_machine_is_looked_at_before_data_are_made() -> None:
-    """The command ends before it packs: --pretrain.batch_sizes.fda 3 cannot be cut for the two workers to come."""
+    """The command ends before it packs: there is no GPU to train on."""
     assert expected_here(ClusterConfig(gpus_per_worker=0)).workers == 2
-    command = [sys.executable, "cluster/train.py", "tiny", "--root", "/nowhere", "--pretrain.batch_sizes.fda", "3"]
+    command = [sys.executable, "cluster/train.py", "tiny", "--root", "/nowhere", "--cluster.gpus_per_worker", "1"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment["CUDA_VISIBLE_DEVICES"] = ""
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "--pretrain.batch_sizes.fda 3 must be a multiple of 2 (--cluster.workers 2)" in done.stderr
+    assert "--cluster.gpus_per_worker 1 and the Ray cluster has no GPU" in done.stderr
 
 
 WORKER = """
