@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 
@@ -219,13 +218,11 @@ class OnDevice(TorchDispatchMode):
         return result
 
 
-@pytest.mark.xfail(strict=True, reason="word_logits looks for the words it is asked for")
 @pytest.mark.parametrize("architecture", [{}, OURS])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("beam", [1, 3])
-def test_the_host_does_not_wait_for_the_device(make_model, make_batch, monkeypatch, beam, form, architecture):
+def test_the_host_does_not_wait_for_the_device(make_model, make_batch, beam, form, architecture):
     """On the device without data whatever depends on a tensor's content cannot be had: a number, a truth, a shape."""
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # has no notion of it
     model = make_model(caption_loss=form, max_length=ASK_EVERY + 1, **architecture).to("meta")
     batch = {name: value.to("meta") for name, value in images(make_batch(samples=3)).items()}
     with OnDevice("meta"):
