@@ -5,6 +5,7 @@ It ends when the process PARENT does. Everything else is the ordinary command's:
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import warnings
@@ -19,6 +20,7 @@ import torch.distributed as dist  # noqa: E402
 
 from cluster import pipeline, worker  # noqa: E402
 from cluster.commandline import parse  # noqa: E402
+from cluster.devices import place, resolved  # noqa: E402
 from cluster.errors import ConfigError, TrainingError  # noqa: E402
 from shards.errors import run_main  # noqa: E402
 from tune.run import tie_to  # noqa: E402
@@ -31,6 +33,7 @@ def fit(job: worker.Job) -> None:
     warnings.simplefilter("ignore", FutureWarning)
     limit = timedelta(seconds=job.config.cluster.timeout_s)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
+    job = dataclasses.replace(job, config=resolved(job.config, place(job.config.cluster, [])))
     try:
         worker.run(job, torch.device("cpu"))
     finally:
@@ -41,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     """Exit codes as of cluster/train.py."""
     command = parse(arguments)
     cluster = command.config.cluster
-    if cluster.workers != 1 or cluster.gpus_per_worker:
+    if cluster.workers != 1 or cluster.gpus_per_worker not in ("auto", 0):
         raise ConfigError(
             "an ablation trains in one process of the CPU: leave out --cluster.workers and --cluster.gpus_per_worker"
         )

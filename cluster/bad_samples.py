@@ -49,6 +49,7 @@ class BadSamples:
         if not self._ranks.total([len(self._noted)])[0]:
             return
         noted, self._noted = self._ranks.gather(self._noted), []
+        last = max(step for step, *_ in noted)
         for step, *named in sorted(set(noted)):
             bad = Bad(*named)
             if bad[:2] in self._known:
@@ -61,6 +62,6 @@ class BadSamples:
             allowed = max(1, int(self._share * size)) if self._share else 0
             if len(mine) > allowed:
                 raise DataError(
-                    f"{self._stage} step {noted[-1][0]}: {len(mine)} of {size} {stream} are bad and --data.bad_samples "
+                    f"{self._stage} step {last}: {len(mine)} of {size} {stream} are bad and --data.bad_samples "
                     f"{self._share:g} allows {allowed}: " + "; ".join(f"{bad.key} ({bad.why})" for bad in mine[:NAMED])
                 )

@@ -30,11 +30,15 @@ class Command:
     help: bool = False
 
     @property
+    def asked_stages(self) -> tuple[str, ...]:
+        """The training stages that the command names, those without steps too."""
+        asked = {"pretrain": tuple(self.config.pretraining), "finetune": ("finetune",), "evaluate": ()}
+        return asked.get(self.stage, self.config.stages)
+
+    @property
     def training_stages(self) -> tuple[str, ...]:
         """The training stages to run; those without steps are left out."""
-        config = self.config
-        asked = {"pretrain": tuple(config.pretraining), "finetune": ("finetune",), "evaluate": ()}
-        return tuple(name for name in asked.get(self.stage, config.stages) if config.stage(name).steps)
+        return tuple(name for name in self.asked_stages if self.config.stage(name).steps)
 
     @property
     def evaluates(self) -> bool:
@@ -85,8 +89,8 @@ def parse(arguments: Sequence[str]) -> Command:
         raise ConfigError(f"--stage {stage!r} is not a stage{nearest(stage, STAGE_CHOICES)}")
     changes = [(name, value) for name, value in words.options if name != "stage"]
     config = override(load_recipe(words.recipe or DEFAULT_RECIPE), changes, refuse=DERIVED)
-    validate(config)
     command = Command(config, stage, "help" in words.flags)
+    validate(config, command.asked_stages)
     if stage in ("pretrain", "finetune") and not command.training_stages:
         names = config.pretraining if stage == "pretrain" else (stage,)
         steps = " and ".join(f"--{name}.steps" for name in names)

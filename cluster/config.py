@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
@@ -31,6 +32,8 @@ HARMLESS = (
     "evaluate.", "log.", "cluster.threads", "cluster.cpus_per_worker", "cluster.timeout_s",
 )  # fmt: skip
 HARMLESS_OF_STAGE = ("log_every", "checkpoint_every", "keep")
+# Values that leave something to the machine: a run begun with one may be resumed with the number that it came to.
+LEFT_OPEN = {"cluster.workers": 0, "cluster.gpus_per_worker": "auto", "cluster.precision": "auto"}
 # Model fields that the data decide; they are filled in when the data are opened.
 DERIVED = (
     "model.vocab_size", "model.feature_dim", "model.grid", "model.classes", "model.fine_channels", "model.attributes",
@@ -138,12 +141,14 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    workers: int = 2  # training processes
-    gpus_per_worker: Literal[0, 1] = 0  # 0 trains on CPUs with gloo, 1 on GPUs with NCCL
+    workers: int = 0  # training processes; 0: as many as the GPUs have room for, two where CPUs train
+    # auto: 1 where Ray's cluster has GPUs, else 0. 0: CPUs, gloo; 1: a GPU each, NCCL; 0.5: two share a GPU, gloo.
+    gpus_per_worker: Literal["auto", 0, 0.5, 1] = "auto"
     cpus_per_worker: float = 1.0  # CPUs that Ray sets aside for a worker
     threads: int = 1  # torch threads of a worker
     zero_stage: Literal[0, 1, 2, 3] = 1  # DeepSpeed ZeRO: what is sharded (1 optimiser, 2 gradients, 3 parameters)
-    precision: Literal["fp32", "bf16"] = "fp32"  # of matrix products; weights and optimiser stay fp32
+    # Of matrix products; weights and optimiser stay fp32. auto: bf16 on GPUs, fp32 on CPUs.
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     # torch.compile of the model; reduce-overhead also records CUDA graphs.
     compile: Literal["off", "default", "reduce-overhead"] = "off"
     timeout_s: int = 600  # longest wait for another worker, seconds
@@ -210,18 +215,22 @@ def task_micro_batches(stage: StageConfig, task: str, world: int) -> tuple[int, 
     return number, group * -(-share // number)
 
 
-def validate(config: Config) -> None:
-    """Raises ConfigError for values that are impossible, alone or together, naming the option and the fix."""
+def validate(config: Config, stages: Sequence[str] | None = None) -> None:
+    """Raises ConfigError for values that are impossible, alone or together, naming the option and the fix.
+
+    `stages`: the training stages that a command runs, None: all; values of the others are not looked at.
+    """
+    stages = config.stages if stages is None else tuple(stages)
     if not all(re.fullmatch(r"[\w-][\w.-]*", part) for part in config.name.split("/")):
         raise ConfigError(f"--name {config.name!r} must be letters, digits, '-', '_' and '.', for it names a folder")
     _at_least(
         config, 0, "seed", "data.pack_workers", "data.bad_samples", "data.words", "data.blocks.seed",
-        "data.blocks.class_photos", "data.blocks.relational", "data.blocks.camera", "finetune.validate_every",
-        "finetune.validate_limit", "evaluate.limit", "log.profile_steps",
+        "data.blocks.class_photos", "data.blocks.relational", "data.blocks.camera", "evaluate.limit",
+        "cluster.workers", "log.profile_steps",
     )  # fmt: skip
     _at_least(
-        config, 1, "data.blocks.supersample", "data.read_threads", "data.prefetch", "finetune.references",
-        "evaluate.beam", "evaluate.batch_size", "cluster.workers", "cluster.threads", "cluster.timeout_s",
+        config, 1, "data.blocks.supersample", "data.read_threads", "data.prefetch", "evaluate.beam",
+        "evaluate.batch_size", "cluster.threads", "cluster.timeout_s",
     )  # fmt: skip
     if config.cluster.cpus_per_worker <= 0:
         raise ConfigError("--cluster.cpus_per_worker must be more than 0")
@@ -238,10 +247,13 @@ def validate(config: Config) -> None:
             raise ConfigError(
                 f"pretraining stage {name!r}: choose a name of a-z, 0-9 and '_' that no option begins with"
             )
-    for name in config.stages:
+    for name in stages:
         _validate_stage(config, name)
-    if config.model.caption_loss == "masked" and config.finetune.references > 1:
-        raise ConfigError("--finetune.references above 1 needs --model.caption_loss causal")
+    if "finetune" in stages:
+        _at_least(config, 0, "finetune.validate_every", "finetune.validate_limit")
+        _at_least(config, 1, "finetune.references")
+        if config.model.caption_loss == "masked" and config.finetune.references > 1:
+            raise ConfigError("--finetune.references above 1 needs --model.caption_loss causal")
 
 
 def _validate_mix(data: DataConfig) -> None:

@@ -3,21 +3,26 @@
     python -m cluster.features data/blocks --out data/blocks-features
 
 Resumable: finished tars are kept when the same command is run again. manifest.json is written last.
+
+On CPUs a process a core, each of one thread. On GPUs a process a GPU, in which threads decode for it; it ends with the
+work, and this process itself opens no CUDA context, which would take half a gigabyte of the GPU from the training.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import multiprocessing
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import lru_cache
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +38,11 @@ from shards.images import decode_image
 from shards.reader import Folder, Stream
 from shards.tars import PARTIAL, file_sha256, write_shard
 
-BATCH = 64  # images decoded before the backbone runs on them
+BATCH = 64  # images decoded before the backbone runs on them, or as many as a GPU takes at once
 STALL_S = 3600.0  # a group of tars takes seconds to minutes
 MARK = "features.json" + PARTIAL  # says what an unfinished folder is being made of
 
-_backbone: Backbone | None = None  # of a worker process, built once in it
+_extractor: Extractor | None = None  # of a worker process, built once in it
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,16 @@ class Extraction:
         """The backbone, made once for several folders. DataError with the fix where it cannot be had."""
         return _build(self)
 
+    def on(self, device: str) -> Extraction:
+        """The same on another device."""
+        return dataclasses.replace(self, device=device)
+
+    def devices(self, workers: int) -> list[str]:
+        """The device of each process: this one for each of the workers, or every GPU once."""
+        if self.device != "cuda":
+            return [self.device] * (workers if self.device == "cpu" else 1)
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cuda"]
+
 
 @lru_cache(maxsize=1)
 def _build(extraction: Extraction) -> Backbone:
@@ -60,6 +75,27 @@ def _build(extraction: Extraction) -> Backbone:
         return Backbone(extraction.backbone, extraction.weights, extraction.size, device=extraction.device)
     except BackboneError as error:
         raise DataError(str(error)) from None
+
+
+class Extractor:
+    """A backbone on one device, and the threads that decode and fit images for it; 1: the caller's own."""
+
+    def __init__(self, backbone: Backbone, threads: int = 1) -> None:
+        self._backbone, self.precision = backbone, backbone.precision
+        self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
+        self.batch = max(BATCH, backbone.chunk)
+
+    def features(self, images: Sequence[tuple[str, bytes]]) -> np.ndarray:
+        """B images as (name, bytes of JPEG or PNG) -> float16 (B, N, F). DataError where one cannot be decoded."""
+        each = self._threads.map(self._canvas, images) if self._threads else map(self._canvas, images)
+        return self._backbone.features_of_canvases(list(each)).numpy()
+
+    def _canvas(self, image: tuple[str, bytes]) -> np.ndarray:
+        name, data = image
+        try:
+            return self._backbone.prepare(decode_image(data))  # neither holds the interpreter's lock for long
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from None
 
 
 def cache_features(shards: str | Path, out: str | Path, extraction: Extraction, workers: int = 1) -> Folder:
@@ -73,7 +109,7 @@ def cache_features(shards: str | Path, out: str | Path, extraction: Extraction, 
         raise DataError(f"{source.location} holds features already; name the folder of images that they were made from")
     if workers < 1:
         raise DataError(f"--workers is {workers}; it must be at least 1")
-    backbone = extraction.build()
+    backbone = extraction.on("cpu").build()  # also where a GPU computes: it is described here, not run
     description = backbone.describe() | {"of": source.sha256()}
     if (out / manifest.FILE).exists():
         finished = Folder.open(out)
@@ -93,7 +129,8 @@ def cache_features(shards: str | Path, out: str | Path, extraction: Extraction, 
             del groups[key]
     images = sum(_images(shard) for group in groups.values() for shard in group)
     with tqdm(total=images, desc=f"features {out.name}", unit="image", disable=None) as bar:
-        for group_entries in _run(source, out, extraction, backbone, list(groups.values()), workers):
+        for precision, group_entries in _run(source, out, extraction, backbone, list(groups.values()), workers):
+            description["precision"] = precision
             for entry in group_entries:
                 entries[entry["name"]] = entry
                 bar.update(_images(entry))
@@ -121,26 +158,41 @@ def open_features(path: str | Path, shards: Folder) -> Folder:
 
 def _run(
     source: Folder, out: Path, extraction: Extraction, backbone: Backbone, groups: list[list[dict]], workers: int
-) -> Iterator[list[dict]]:
-    """The manifest entries of each group of tars, as they are finished."""
-    global _backbone
+) -> Iterator[tuple[str, list[dict]]]:
+    """The precision and the manifest entries of each group of tars, as they are finished."""
+    global _extractor
     if not groups:
         return
-    if workers == 1 or len(groups) == 1:
-        _backbone, threads = backbone, torch.get_num_threads()
+    if extraction.device.startswith("cuda") and not torch.cuda.is_available():
+        raise DataError(f"--device {extraction.device}: torch finds no GPU on this machine; give --device cpu")
+    devices = extraction.devices(workers)[: len(groups)]
+    if extraction.device == "cpu" and (workers == 1 or len(groups) == 1):
+        _extractor, threads = Extractor(backbone), torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             for group in groups:
                 yield _write_group(source, out, group)
         finally:
             torch.set_num_threads(threads)
-            _backbone = None
+            _extractor = None
         return
-    pool = ProcessPoolExecutor(
-        min(workers, len(groups)), multiprocessing.get_context("spawn"), _start_worker, (extraction,)
-    )
+    threads = 1 if extraction.device == "cpu" else max(workers // len(devices), 1)
+    yield from _run_processes(source, out, extraction, groups, devices, threads)
+
+
+def _run_processes(
+    source: Folder, out: Path, extraction: Extraction, groups: list[list[dict]], devices: list[str], threads: int
+) -> Iterator[tuple[str, list[dict]]]:
+    """The same with a process for each of the devices, in which `threads` decode."""
+    context = multiprocessing.get_context("spawn")
+    free = context.SimpleQueue()  # each process takes one
+    for device in devices:
+        free.put(device)
+    pool = ProcessPoolExecutor(len(devices), context, _start_worker, (extraction, free, threads))
     try:
-        pending: set[Future[list[dict]]] = {pool.submit(_write_group, source, out, group) for group in groups}
+        pending: set[Future[tuple[str, list[dict]]]] = {
+            pool.submit(_write_group, source, out, group) for group in groups
+        }
         while pending:
             done, pending = wait(pending, timeout=STALL_S, return_when=FIRST_COMPLETED)
             if not done:
@@ -153,17 +205,17 @@ def _run(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(extraction: Extraction) -> None:
-    """Two processes of one thread each give 20 % more images a second than one of two threads."""
-    global _backbone
+def _start_worker(extraction: Extraction, free: SimpleQueue, threads: int) -> None:
+    """On CPUs, two processes of one thread each give 20 % more images a second than one of two threads."""
+    global _extractor
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    _backbone = extraction.build()
+    _extractor = Extractor(extraction.on(free.get()).build(), threads)
 
 
-def _write_group(source: Folder, out: Path, group: list[dict]) -> list[dict]:
-    """Writes the feature tars of image tars that share images; returns their manifest entries."""
-    assert _backbone is not None
+def _write_group(source: Folder, out: Path, group: list[dict]) -> tuple[str, list[dict]]:
+    """Writes the feature tars of image tars that share images; returns the precision and their manifest entries."""
+    assert _extractor is not None
     streams = [Stream(source, [shard]) for shard in group]
     uses: Counter[bytes] = Counter()
     for stream in streams:
@@ -172,29 +224,29 @@ def _write_group(source: Folder, out: Path, group: list[dict]) -> list[dict]:
     entries = []
     shared: dict[bytes, bytes] = {}  # .npy bytes of images that are needed again; dropped after their last use
     for shard, stream in zip(group, streams, strict=True):
-        entry = write_shard(out, shard["name"], _samples(_backbone, stream, uses, shared))
+        entry = write_shard(out, shard["name"], _samples(_extractor, stream, uses, shared))
         entries.append({**entry, "kind": shard["kind"], "split": shard["split"]})
-    return entries
+    return _extractor.precision, entries
 
 
 def _samples(
-    backbone: Backbone, stream: Stream, uses: Counter[bytes], shared: dict[bytes, bytes]
+    extractor: Extractor, stream: Stream, uses: Counter[bytes], shared: dict[bytes, bytes]
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, {"before.npy": bytes, ...}) of a stream, each distinct image computed once."""
     waiting: list[tuple[str, dict[str, bytes]]] = []  # key, member -> digest
-    images: dict[bytes, np.ndarray] = {}
+    images: dict[bytes, tuple[str, bytes]] = {}
     for i in range(len(stream)):
         digests = {}
         for suffix, data in _image_members(stream, i).items():
             digest = digests[suffix.partition(".")[0] + ".npy"] = _digest(data)
             if digest not in shared and digest not in images:
-                try:
-                    images[digest] = decode_image(data)
-                except DataError as error:
-                    raise stream.folder.damaged(f"{stream.folder.path}: {stream.keys[i]}.{suffix}: {error}") from None
+                images[digest] = f"{stream.keys[i]}.{suffix}", data
         waiting.append((stream.keys[i], digests))
-        if len(images) >= BATCH or i == len(stream) - 1:
-            features = backbone.features(list(images.values())).numpy()
+        if len(images) >= extractor.batch or i == len(stream) - 1:
+            try:
+                features = extractor.features(list(images.values()))
+            except DataError as error:
+                raise stream.folder.damaged(f"{stream.folder.path}: {error}") from None
             for digest, array in zip(images, features, strict=True):
                 shared[digest] = encode_array(array)
             for key, members in waiting:
@@ -251,7 +303,8 @@ def _claim(out: Path, description: dict) -> None:
 
 
 def _require_same(earlier: dict | None, wanted: dict, out: Path) -> None:
-    differing = sorted(key for key in wanted if (earlier or {}).get(key) != wanted[key])
+    # bf16 where the machine computes with it: a folder begun on one machine is finished and read on any other.
+    differing = sorted(key for key in wanted if key != "precision" and (earlier or {}).get(key) != wanted[key])
     if differing:
         raise DataError(
             f"{out} holds features that differ in {', '.join(differing)}; delete it, or name another folder with --out"
@@ -275,7 +328,10 @@ def main(arguments: Sequence[str]) -> None:
         help="pixels that images are fitted into (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--device", default=defaults.device, help="cpu or cuda (default here: %(default)s)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1,
+        help="processes; on GPUs, of which each has one process, threads that decode (default: one a core)",
+    )  # fmt: skip
     options: argparse.Namespace = parser.parse_args(arguments)
     extraction = Extraction(options.backbone, options.weights, tuple(options.size), options.device)
     folder = cache_features(options.shards, options.out, extraction, options.workers)

@@ -9,19 +9,25 @@ driver of ours is one run, and Ray removes the placement groups of a driver that
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import os
 import secrets
+import sys
 import traceback
 import warnings
-from pathlib import Path
 from typing import Any
 
+import torch
+
+from cluster import credentials
 from cluster.checkpoint import write_whole
 from cluster.config import ClusterConfig
+from cluster.devices import CPU_WORKERS, Placement, choose_accelerator, local_gpus, place, require_room, resolved
 from cluster.errors import ConfigError, NotFiniteError, TrainingError
 from cluster.job import Job
+from cluster.worker_logs import keep_output, log_of
 from idc.backbone_weights import BackboneError
 from idc.export import ExportError
 from idc.tokenizer import TokenizerError
@@ -30,70 +36,84 @@ from shards.errors import DataError
 OBJECT_STORE_BYTES = 128 * 2**20
 FAILURE, WARNINGS = "failure.txt", "warnings.txt"
 RAY_FOLDER = "ray"  # Ray Train wants a folder; nothing of ours is in it
+# What workers of a cluster are told of the driver's environment; secrets go another way (cluster.credentials).
 _WORKER_VARIABLES = (
-    "IDC_HOME", "IDC_CACHE", "IDC_CACHE_GB", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY", "OMP_NUM_THREADS",
-    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_REGION",
-    "AWS_ENDPOINT_URL", "GOOGLE_APPLICATION_CREDENTIALS",
+    "IDC_HOME", "IDC_CACHE", "IDC_CACHE_GB", "WANDB_BASE_URL", "WANDB_ENTITY", "OMP_NUM_THREADS", "AWS_PROFILE",
+    "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "GOOGLE_APPLICATION_CREDENTIALS",
 )  # fmt: skip
 # What a rank says when another one has gone: never the cause.
 _ECHOES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "not all workers came within")
+
+CPU = torch.device("cpu")
 
 
 def _worker(settings: dict[str, Any]) -> None:
     """Runs in every worker process, in a thread of Ray's (so signal handlers do not work here)."""
     import ray.train.torch
 
+    job: Job = settings["job"]
+    placement: Placement = settings["placement"]
+    # Ray would say cuda:0 of any worker that sees a GPU.
+    device = ray.train.torch.get_device() if placement.gpus_per_worker else CPU
+    choose_accelerator(device, placement.precision)
+    rank = ray.train.get_context().get_world_rank()
+    keep_output(job.run, rank, device)
+    os.environ |= credentials.read(settings["credentials"])
     from cluster.worker import run
 
     warnings.simplefilter("ignore", FutureWarning)
-    job: Job = settings["job"]
     handler = logging.FileHandler(job.run / WARNINGS, delay=True)
-    handler.setFormatter(logging.Formatter(f"%(asctime)s worker {os.environ.get('RANK')}: %(message)s"))
+    handler.setFormatter(logging.Formatter(f"%(asctime)s worker {rank}: %(message)s"))
     handler.setLevel(logging.WARNING)
     logging.getLogger().addHandler(handler)
-    run(job, ray.train.torch.get_device())
+    run(job, device)
 
 
-def start_ray(cluster: ClusterConfig) -> None:
+def attaches() -> bool:
+    """True where the run joins the Ray cluster that RAY_ADDRESS names."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def start_ray(cluster: ClusterConfig) -> Placement:
     """Connects to the cluster that RAY_ADDRESS names, as inside `ray job submit`, or starts a private one here.
 
-    Raises ConfigError where a cluster has fewer CPUs or GPUs than the workers need.
+    Returns the workers that the options come to there. Raises ConfigError where its nodes have no room for them.
     """
-    attach = bool(os.environ.get("RAY_ADDRESS"))
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it takes what is printed away from the rank's log
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what CPU workers see is ours to say
     # The variables of a job (`ray job submit --runtime-env-json`) and those below may be the same: else Ray refuses.
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
-    if not attach:
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if not attaches():
         # A token of its own, in the environment of this process and its children alone. Without one the first local
         # Ray of a user writes ~/.ray/auth_token, and their other clusters then ask for it. Read when Ray is imported.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets anything else on the machine go first
     import ray
 
-    need_cpus = cluster.workers * cluster.cpus_per_worker
-    need_gpus = cluster.workers * cluster.gpus_per_worker
-    environment = {"env_vars": {name: os.environ[name] for name in _WORKER_VARIABLES if name in os.environ}}
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "runtime_env": environment}
-    if attach:
-        ray.init(**quiet)
+    if attaches():
+        told = {name: os.environ[name] for name in _WORKER_VARIABLES if name in os.environ}
+        ray.init(**quiet, runtime_env={"env_vars": told})
     else:
+        # Workers have the environment of this process. CPUs are a number here: a machine may have more workers.
+        workers = cluster.workers or max(CPU_WORKERS, 2 * local_gpus())
         ray.init(
             address="local",
-            num_cpus=max(os.cpu_count() or 1, math.ceil(need_cpus)),
+            num_cpus=max(os.cpu_count() or 1, math.ceil(workers * cluster.cpus_per_worker)),
+            num_gpus=local_gpus(),  # as torch sees them: Ray counts those, too, that a torch for CPUs cannot use
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             **quiet,
         )
-    have = ray.cluster_resources()
-    for resource, need, option in (("CPU", need_cpus, "cpus"), ("GPU", need_gpus, "gpus")):
-        if need > have.get(resource, 0):
-            ray.shutdown()
-            raise ConfigError(
-                f"--cluster.workers {cluster.workers} x --cluster.{option}_per_worker needs {need:g} {resource}s and "
-                f"the Ray cluster has {have.get(resource, 0):g}: lower one of the two"
-            )
+    try:
+        placement = place(cluster, ray.nodes())
+        require_room(placement, ray.nodes())
+    except ConfigError:
+        ray.shutdown()
+        raise
+    return placement
 
 
 def fit(job: Job) -> None:
@@ -101,10 +121,21 @@ def fit(job: Job) -> None:
 
     Raises DataError or ConfigError as the workers raised them, TrainingError for anything else.
     """
-    cluster = job.config.cluster
-    start_ray(cluster)
-    # Ray reads its environment when it is imported.
+    # Ray reads its environment when it is imported, and the controller has it from here. By itself it tries for ever.
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(job.config.cluster.timeout_s)
+    placement = start_ray(job.config.cluster)
     import ray
+
+    try:
+        job = dataclasses.replace(job, config=resolved(job.config, placement))
+        print(f"{'training' if job.stages else 'working'} on {placement}", file=sys.stderr, flush=True)
+        with credentials.handed_over(job.run if attaches() else None) as secret:
+            _train(job, placement, {"job": job, "placement": placement, "credentials": secret})
+    finally:
+        ray.shutdown()
+
+
+def _train(job: Job, placement: Placement, settings: dict[str, Any]) -> None:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -118,34 +149,38 @@ def fit(job: Job) -> None:
             return [one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback)]
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if cluster.gpus_per_worker else {})
     trainer = Trainer(
         _worker,
-        train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo", timeout_s=cluster.timeout_s),
+        train_loop_config=settings,
+        torch_config=TorchConfig(backend=placement.backend, timeout_s=job.config.cluster.timeout_s),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=cluster.workers,
-            use_gpu=bool(cluster.gpus_per_worker),
-            resources_per_worker=resources,
+            num_workers=placement.workers,
+            use_gpu=bool(placement.gpus_per_worker),
+            resources_per_worker=placement.resources,
             # GPUs of one machine are joined by the fastest links; CPUs of one share its memory's bandwidth.
-            placement_strategy="PACK" if cluster.gpus_per_worker else "SPREAD",
+            placement_strategy="PACK" if placement.gpus_per_worker else "SPREAD",
         ),
         run_config=ray.train.RunConfig(
             name="train",
             storage_path=str(job.run / RAY_FOLDER),
-            failure_config=ray.train.FailureConfig(max_failures=0),  # the same command again goes on
+            # The same command again goes on. A group that cannot start is waited for once, timeout_s long.
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
+            worker_runtime_env={"env_vars": placement.environment},
         ),
     )
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise _cause(error, job.run) from None
-    finally:
-        ray.shutdown()
+        raise _cause(error, job, placement) from None
 
 
-def _cause(error: Exception, run: Path) -> Exception:
+def _cause(error: Exception, job: Job, placement: Placement) -> Exception:
     """The exception that started it, as the user should see it."""
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    run = job.run
+    if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
+        return TrainingError(_not_started(job, placement))
     failures = dict(getattr(error, "worker_failures", {}))
     causes = {rank: getattr(failure, "_base_exc", failure) for rank, failure in failures.items()}
     for cause in causes.values():
@@ -160,7 +195,22 @@ def _cause(error: Exception, run: Path) -> Exception:
     text = str(failures[ranks[0]]) if ranks else "".join(traceback.format_exception(error))
     write_whole(run / FAILURE, text + "\n")
     what = f"worker {ranks[0]}: {_one_line(causes[ranks[0]])}" if ranks else _one_line(error)
-    return TrainingError(f"training failed, {what} (traceback: {run / FAILURE})")
+    said = f", its output: {log_of(run, ranks[0])}" if ranks else ""
+    return TrainingError(f"training failed, {what} (traceback: {run / FAILURE}{said})")
+
+
+def _not_started(job: Job, placement: Placement) -> str:
+    """Why a group of workers did not start: what it waited for, and what is free on the nodes."""
+    import ray
+
+    free, limit = ray.available_resources(), job.config.cluster.timeout_s
+    wanted = " and ".join(f"{value:g} {name}s" for name, value in placement.resources.items())
+    left = " and ".join(f"{free.get(name, 0):g} {name}s" for name in placement.resources)
+    return (
+        f"no room was free within --cluster.timeout_s {limit} for {placement.workers} workers, each with {wanted}: the "
+        f"nodes of the Ray cluster have {left} free, the rest is in use by others; wait for them, or lower "
+        f"--cluster.workers"
+    )
 
 
 def _one_line(error: BaseException) -> str:

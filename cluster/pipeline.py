@@ -11,6 +11,7 @@ from pathlib import Path
 from cluster import checkpoint, launch, runfolder
 from cluster.commandline import Command, read_config
 from cluster.config import Config
+from cluster.devices import expected_here
 from cluster.errors import ConfigError
 from cluster.evaluate import read_predictions
 from cluster.handover import best_checkpoint
@@ -38,12 +39,14 @@ def run(command: Command, fit: Callable[[Job], None] = launch.fit) -> None:
     root = runfolder.find_root(command.config.root, CODE)
     config = runfolder.with_root(command.config, root)
     folder = runfolder.check_run(root, config)
+    if not launch.attaches():  # before data are made; of a cluster it is known when Ray answers
+        expected_here(config.cluster)
     if command.stage == "evaluate":
         job = _evaluation_alone(folder, config, root)
     else:
         training = prepare_training(config, root)
         data = training.data
-        config = with_sizes(config, training)
+        config = with_sizes(config, training, command.asked_stages)
         runfolder.open_run(folder, config, _fingerprint(training))
         stages = _unfinished(folder, config, command)
         scored = _evaluation(folder, config, prepare_evaluation(config, root, data)) if command.evaluates else None

@@ -174,15 +174,20 @@ def _with_features(config: Config, root: Path, shards: Folder, path: Path | None
     beside = root / "data" if shards.cache else shards.path.parent
     path = path or beside / f"{shards.path.name}-{backbone.name}-{height}x{width}"
     extraction = Extraction(backbone.name, backbone.weights, backbone.size)
+    if config.cluster.gpus_per_worker == 0:
+        extraction = extraction.on("cpu")
     cache_features(shards.location, path, extraction, _workers(config))
     return Data(shards, open_features(path, shards))
 
 
-def with_sizes(config: Config, training: Training) -> Config:
-    """The configuration with the sizes that the data decide; ConfigError where they lack what a task needs."""
-    data = training.data
+def with_sizes(config: Config, training: Training, stages: Sequence[str] | None = None) -> Config:
+    """The configuration with the sizes that the data decide; ConfigError where they lack what a task needs.
+
+    `stages`: the training stages that a command runs, None: all.
+    """
+    data, stages = training.data, config.stages if stages is None else stages
     manifest, features = data.shards.manifest, data.features.manifest["features"]
-    for name in config.stages:
+    for name in stages:
         stage = config.stage(name)
         for task, ratio in stage.ratios.items():
             kind = STREAM_OF_TASK[task]
@@ -193,7 +198,7 @@ def with_sizes(config: Config, training: Training) -> Config:
                     f"--{name}.ratios.{task} needs {kind} samples and {shards.location} has none in train: set it to "
                     f"0, or name a folder that has them with {option}"
                 )
-    validates = config.finetune.steps and config.finetune.validate_every
+    validates = "finetune" in stages and config.finetune.steps and config.finetune.validate_every
     if validates and not manifest["splits"].get("val", {}).get("pair", 0):
         where = data.shards.location
         raise ConfigError(f"--finetune.validate_every: {where} has no pairs in its val split; set it to 0")
@@ -225,7 +230,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     root = find_root(command.config.root, Path(__file__).resolve().parents[1])
     training = prepare_training(command.config, root)
-    with_sizes(command.config, training)
+    with_sizes(command.config, training, command.asked_stages)
     prepare_evaluation(command.config, root, training.data)
     print(f"the data of the recipe {command.config.name} are ready in {root}", file=sys.stderr)
     return 0

@@ -16,7 +16,7 @@ from pathlib import Path
 from cluster import checkpoint
 from cluster.checkpoint import write_whole
 from cluster.commandline import read_config
-from cluster.config import DERIVED, Config, is_harmless
+from cluster.config import DERIVED, LEFT_OPEN, Config, is_harmless
 from cluster.errors import ConfigError
 from cluster.options import differences, show, to_yaml
 
@@ -82,6 +82,8 @@ def _check_same(run: Path, config: Config, saved: Config) -> None:
         return
     for name, new, old in differences(config, saved):
         if is_harmless(name) or name in DERIVED or name.partition(".")[0] in unbegun:
+            continue
+        if name in LEFT_OPEN and old == LEFT_OPEN[name]:
             continue
         raise ConfigError(
             f"{run} was made with --{name} {show(old)} and this command has {show(new)}: "

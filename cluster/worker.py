@@ -46,7 +46,7 @@ def run(job: Job, device: torch.device) -> None:
 
 def _require_same_backbone(trained: dict, features: Folder) -> None:
     found = features.manifest["features"]
-    differing = [name for name in trained if name != "of" and found.get(name) != trained[name]]
+    differing = [name for name in trained if name not in ("of", "precision") and found.get(name) != trained[name]]
     if differing:
         raise ConfigError(
             f"{features.path} differs in {differing[0]} from the features that the model was trained on: give the "

@@ -101,7 +101,10 @@ class Backbone:
         return self.grid[0] * self.grid[1]
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides the features, as plain values: for manifests and exported models."""
+        """Everything that decides the features, as plain values: for manifests and exported models.
+
+        And, to be read by people, the precision that they were computed with, in which machines differ.
+        """
         return {
             "backbone": self.name,
             "weights_sha256": self.weights_sha256,
@@ -122,14 +125,19 @@ class Backbone:
     def from_description(
         cls, description: Mapping[str, Any], weights: str = "", device: str | torch.device = "cpu"
     ) -> Backbone:
-        """The backbone that `describe` described. BackboneError where the weights at hand are other ones."""
+        """The backbone that `describe` described. BackboneError where the weights at hand are other ones.
+
+        It computes in the precision of the description where this machine does, else in fp32: machines differ in it,
+        features hardly.
+        """
+        exact = description.get("precision") != "bf16" or not _computes_bf16(torch.device(device))
         backbone = cls(
             description["backbone"],
             weights,
             tuple(description["size"]),
             tuple(description["strides"]),
             device,
-            description["precision"] if _computes_bf16(torch.device(device)) else "fp32",
+            "fp32" if exact else "bf16",
         )
         for field in ("weights_sha256", "same_padding", "grid", "dim", "mean", "std"):
             if backbone.describe()[field] != description.get(field):
@@ -153,12 +161,21 @@ class Backbone:
 
     def features(self, images: Sequence[np.ndarray] | np.ndarray) -> Tensor:
         """B uint8 RGB images (H, W, 3), each of its own size -> float16 (B, N, F) in main memory."""
-        chunk = CPU_CHUNK if self.device.type == "cpu" else GPU_CHUNK
-        result = torch.empty(len(images), self.cells, self.dim, dtype=torch.float16)
-        for start in range(0, len(images), chunk):
-            pixels = np.stack([self.prepare(np.asarray(image)) for image in images[start : start + chunk]])
+        chunks = [images[start : start + self.chunk] for start in range(0, len(images), self.chunk)] or [images]
+        return torch.cat([self.features_of_canvases([self.prepare(np.asarray(i)) for i in chunk]) for chunk in chunks])
+
+    @property
+    def chunk(self) -> int:
+        """Images put through at once on this device."""
+        return CPU_CHUNK if self.device.type == "cpu" else GPU_CHUNK
+
+    def features_of_canvases(self, canvases: Sequence[np.ndarray]) -> Tensor:
+        """B images that `prepare` has made -> float16 (B, N, F) in main memory."""
+        result = torch.empty(len(canvases), self.cells, self.dim, dtype=torch.float16)
+        for start in range(0, len(canvases), self.chunk):
+            pixels = np.stack(canvases[start : start + self.chunk])
             levels = self._levels_of(self._model, self._normalise(torch.from_numpy(pixels)))
-            result[start : start + chunk] = self._fold(levels)
+            result[start : start + self.chunk] = self._fold(levels)
         if not bool(result.isfinite().all()):
             raise BackboneError(f"the backbone {self.name} gives features that float16 cannot hold")
         return result

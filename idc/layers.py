@@ -5,7 +5,6 @@ Shapes: B samples, T tokens, K keys, H heads, d = d_model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -18,12 +17,6 @@ from idc.config import ModelConfig
 def upcast(x: Tensor) -> Tensor:
     """float32 for half precision, unchanged otherwise (float64 stays float64)."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-
-def as_they_are(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """torch.cat, under autocast too, which to bfloat16 would refuse parts of float16: features are cached as that."""
-    with without_autocast(parts[0]):
-        return torch.cat(list(parts), dim=dim)
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
@@ -74,8 +67,8 @@ class KeyValueCache:
         """Writes (B, H, T, d/H) after the tokens that stay; returns all of them. `keep` says how many of the T stay."""
         if self.keys is None or self.values is None:
             batch, heads, _, width = keys.shape
-            self.keys = keys.new_zeros(batch, heads, self.room, width)
-            self.values = values.new_zeros(batch, heads, self.room, width)
+            self.keys = keys.new_empty(batch, heads, self.room, width)
+            self.values = values.new_empty(batch, heads, self.room, width)
         end = self.length + keys.shape[2]
         self.keys[:, :, self.length : end] = keys
         self.values[:, :, self.length : end] = values
@@ -85,17 +78,45 @@ class KeyValueCache:
         """The first `tokens` of those appended last stay; the others will be written over."""
         self.length += tokens
 
-    def repeat(self, times: int) -> None:
-        """Each sample becomes `times` neighbouring samples."""
-        assert self.keys is not None and self.values is not None
-        self.keys = self.keys.repeat_interleave(times, dim=0)
-        self.values = self.values.repeat_interleave(times, dim=0)
 
-    def reorder(self, rows: Tensor, start: int) -> None:
-        """Sample i takes the tokens of sample rows[i] from position `start` on (those before are the same already)."""
-        assert self.keys is not None and self.values is not None
-        for buffer in (self.keys, self.values):
-            buffer[:, :, start : self.length] = buffer[rows, :, start : self.length]
+class Sight:
+    """Which keys each of the captions of a pair under way sees, as attention adds it to its scores: 0, or -inf.
+
+    Keys lie in a cache in the order in which they came: those of the images, then, position by position, one word of
+    each caption. A caption that goes on from another's words shares their keys: what changes is who sees them, the same
+    for all layers, and nothing in the caches moves.
+    """
+
+    def __init__(self, keys: Tensor, images: int, valid: Tensor | None, captions: int, masks: bool) -> None:
+        """keys: a cache's (B, H, room, d/H), the first `images` of them of the images, valid where (B, images) says so.
+
+        masks: after each word a <mask> is fed, which the word does not see and which does not stay.
+        """
+        self._images = self._end = images  # keys of the images; keys that stay
+        self._captions, self._masks = captions, masks
+        batch, room = (len(keys) if captions > 1 or valid is not None else 1), keys.shape[2]
+        # Rows of a multiple of 16 numbers: torch pads others before it calls the fused kernels of GPUs.
+        added = keys.new_full((batch, 1 + masks, captions, -(-room // 16) * 16), float("-inf"))
+        self._own = added[0, 0, :, :captions].clone().fill_diagonal_(0.0)  # of the words fed last, one's own
+        added[..., :images] = 0.0
+        if valid is not None:
+            added[..., :images].masked_fill_(~valid[:, None, None], float("-inf"))
+        self._added = added  # (B or 1, word and mask, captions, room)
+
+    def step(self) -> Tensor:
+        """For one word more of each caption, then a <mask> of each: the mask (B or 1, 1, queries, keys)."""
+        start, self._end = self._end, self._end + self._captions
+        self._added[..., start : self._end] = self._own
+        keys = self._end
+        if self._masks:
+            keys += self._captions
+            self._added[:, 1, :, self._end : keys] = self._own
+        return self._added.flatten(1, 2)[:, None, :, :keys]
+
+    def reorder(self, origin: Tensor) -> None:
+        """Caption i of a pair goes on from its caption origin[i], (B, captions)."""
+        words = self._added[..., self._images : self._end]
+        words.copy_(words.gather(2, origin[:, None, :, None].expand_as(words)))
 
 
 class Attention(nn.Module):
@@ -114,18 +135,19 @@ class Attention(nn.Module):
         """(B, T, d) -> (B, T, d).
 
         mask: bool, broadcastable to (B, 1, T, K), True where a query may look; None = everywhere. A query that may
-        look nowhere gets zeros. With a cache the K keys are the cached tokens and then the T new ones.
+        look nowhere gets zeros. Or what is added to the scores, in the dtype of the keys: 0 and -inf.
+        With a cache the K keys are the cached tokens and then the T new ones.
         """
         batch, tokens, size = x.shape
         query, key, value = (
             layer(x).view(batch, tokens, self.heads, -1).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
-        if cache is not None:
-            key, value = cache.append(key, value)
-        dropout = self.dropout if self.training else 0.0
         if query.device.type == "cpu":
             # For these lengths torch's fused CPU kernel takes several times as long in bf16 as in float32 (torch 2.13).
             query, key, value = upcast(query), upcast(key), upcast(value)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        dropout = self.dropout if self.training else 0.0
         # Rows of the mask that are False throughout come out as zeros, not NaN ("safe softmax", torch >= 2.5).
         with without_autocast(query):
             mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)

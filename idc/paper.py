@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from idc.config import ModelConfig
-from idc.layers import as_they_are, layer_norm, sinusoid
+from idc.layers import layer_norm, sinusoid, without_autocast
 from idc.trunk import AFTER, BEFORE, ImageTokens, Trunk
 
 
@@ -73,8 +73,11 @@ class PaperModel(Trunk):
         return self.embedding.visual(tokens + self.cell_positions, kind)
 
     def visual_features(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The cells' own features."""
-        return batch["photo"] if "photo" in batch else as_they_are([batch["before"], batch["after"]], dim=1)
+        """The cells' own features, of the type they came in."""
+        if "photo" in batch:
+            return batch["photo"]
+        with without_autocast(batch["before"]):  # which would refuse to join float16
+            return torch.cat([batch["before"], batch["after"]], dim=1)
 
     def feature_head(self, hidden: Tensor) -> Tensor:
         """(n, d) -> (n, F)."""

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from idc import objectives
 from idc.config import ModelConfig
-from idc.layers import KeyValueCache, Stack, layer_norm, sinusoid
+from idc.layers import KeyValueCache, Sight, Stack, layer_norm, sinusoid
 
 # Rows of the token type table; row 0 is never used.
 CLS_BEFORE, BEFORE, CLS_AFTER, AFTER, CLS_TEXT, TEXT = range(1, 7)
@@ -256,60 +256,58 @@ class Trunk(nn.Module, ABC):
 
     # ---- decoding
 
-    def start_captions(self, images: Mapping[str, Tensor], max_length: int) -> tuple[Decoding, Tensor]:
-        """Encodes the images once. Returns the state that `next_word` goes on from, and the changed logits (B, 2)."""
+    def start_captions(self, images: Mapping[str, Tensor], max_length: int, beam: int = 1) -> tuple[Decoding, Tensor]:
+        """Encodes the images once, for `beam` captions of each pair.
+
+        Returns the state that `next_word` goes on from, and the changed logits (B, 2).
+        """
         pair = self.encode_pair(self.embed_images(images))
         size = pair.tokens.shape[1]
-        caches = [KeyValueCache(size + max_length + 1) for _ in self.cross_modal_stack.blocks]
+        masks = self.config.caption_loss == "masked"
+        caches = [KeyValueCache(size + beam * (max_length + masks)) for _ in self.cross_modal_stack.blocks]
         hidden = self.cross_modal_stack(pair.tokens, key_mask(pair.valid), caches)
         for cache in caches:
             cache.keep(size)
-        return Decoding(caches, pair, hidden, max_length), self.changed_logits(pair, hidden)
+        sight = None
+        if masks or beam > 1 or pair.valid is not None:
+            assert caches[0].keys is not None
+            sight = Sight(caches[0].keys, size, pair.valid, beam, masks)
+        return Decoding(caches, pair, hidden, beam, sight), self.changed_logits(pair, hidden)
 
     def next_word(self, state: Decoding, words: Tensor) -> Tensor:
-        """Appends words (n,) to the n captions and returns the logits (n, V) of the word after each.
+        """Appends words (B, beam) to the captions and returns the logits (B, beam, V) of the word after each.
 
         Words see nothing that comes later, so the cache is exact. With the masked caption loss <mask> is fed after
-        the word, read out, and forgotten; with the causal loss the word itself is read out.
+        the words, read out, and forgotten; with the causal loss the words themselves are read out.
         """
-        tokens = words[:, None]
+        tokens = words[..., None]
         if self.config.caption_loss == "masked":
             tokens = functional.pad(tokens, (0, 1), value=self.config.mask)
-        fed = tokens.shape[1]
-        seen = state.hidden.shape[1] + state.words
-        mask = None
-        if fed == 2 or state.pair.valid is not None:
-            mask = torch.ones(fed, seen + fed, dtype=torch.bool, device=words.device).tril(seen)[None, None]
-        if state.pair.valid is not None:
-            mask = mask & key_mask(functional.pad(state.pair.valid, (0, state.words + fed), value=True))
-        hidden = self.cross_modal_stack(self.embedding.text(tokens, start=state.words), mask, state.caches)
+        # The words of all captions first, then the masks: what stays in the caches is what comes first.
+        fed = self.embedding.text(tokens, start=state.words).transpose(1, 2).flatten(1, 2)
+        mask = None if state.sight is None else state.sight.step()
+        last = self.cross_modal_stack(fed, mask, state.caches)[:, -state.beam :]
         for cache in state.caches:
-            cache.keep(1)
+            cache.keep(state.beam)
         state.words += 1
-        last = hidden[:, -1]
-        return self.word_logits(last, state.pair, state.hidden, None)
+        return self.word_logits(last, state.pair, state.hidden, None).view(*words.shape, -1)
 
 
 @dataclass
 class Decoding:
-    """What has been seen of n captions under way: the caches, and how many tokens of each kind are in them."""
+    """What has been seen of `beam` captions of each pair under way."""
 
     caches: list[KeyValueCache]
-    pair: PairEncoding  # of each caption
-    hidden: Tensor  # (n, S, d): the image rows of the transformer's output
-    max_length: int
-    words: int = 0
+    pair: PairEncoding
+    hidden: Tensor  # (B, S, d): the image rows of the transformer's output
+    beam: int
+    sight: Sight | None  # None: one caption a pair, which sees all there is
+    words: int = 0  # of each caption
 
-    def repeat(self, times: int) -> None:
-        """Each caption becomes `times` neighbouring ones."""
-        for cache in self.caches:
-            cache.repeat(times)
-        self.pair, self.hidden = self.pair.repeat(times), self.hidden.repeat_interleave(times, dim=0)
-
-    def reorder(self, rows: Tensor) -> None:
-        """Caption i goes on from caption rows[i], which has to be of the same pair."""
-        for cache in self.caches:
-            cache.reorder(rows, start=self.hidden.shape[1])
+    def reorder(self, origin: Tensor) -> None:
+        """Caption i of a pair goes on from its caption origin[i], (B, beam)."""
+        if self.sight is not None:
+            self.sight.reorder(origin)
 
 
 def key_mask(valid: Tensor | None) -> Tensor | None:

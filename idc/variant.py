@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from idc.config import ModelConfig
-from idc.layers import as_they_are, upcast, without_autocast
+from idc.layers import upcast, without_autocast
 from idc.regions import RegionFinder, Regions, image_labels_loss
 from idc.trunk import AFTER, BEFORE, ImageTokens, PairEncoding, Trunk
 
@@ -189,8 +189,8 @@ class RegionModel(Trunk):
 
     def find(self, batch: Mapping[str, Tensor]) -> Regions:
         """The regions of the photos (B images), or of all before and then all after images (2B)."""
-        features = batch["photo"] if "photo" in batch else as_they_are([batch["before"], batch["after"]])
-        return self.finder(features)
+        images = ("photo",) if "photo" in batch else ("before", "after")
+        return self.finder(torch.cat([batch[role].to(self.dtype) for role in images]))
 
     def embed_images(self, batch: Mapping[str, Tensor], visual_mask: Tensor | None = None) -> ImageTokens:
         """A hidden region keeps its place and loses its looks, for its counterparts too."""

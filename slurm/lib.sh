@@ -49,17 +49,24 @@ read_allocation() { # NODES, and what every node has: CPUS, GPUS, MEMORY (MiB, 0
   FOLDER=${IDC_TMP:-/tmp}/r$UID.$SLURM_JOB_ID # short: socket paths end at 107 bytes
 }
 
+gpus_of_worker() { # ARGUMENTS...: prints 0, 0.5 or 1: what is given, or what `auto` comes to on this allocation
+  local gpus
+  gpus=$(given cluster.gpus_per_worker "$@") || gpus=auto
+  [ "$gpus" != auto ] || gpus=$((GPUS > 0 ? 1 : 0))
+  printf '%s' "$gpus"
+}
+
 derive() { # ARGUMENTS...: DERIVED, the options about workers that follow from the allocation and are not given
   local workers gpus per_node
+  gpus=$(gpus_of_worker "$@")
   DERIVED=()
-  if ! gpus=$(given cluster.gpus_per_worker "$@"); then
-    gpus=$((GPUS > 0 ? 1 : 0))
-    DERIVED+=(--cluster.gpus_per_worker "$gpus")
-  fi
-  if ! workers=$(given cluster.workers "$@"); then
-    # One a GPU; on CPUs one a node, with all its cores as threads.
+  given cluster.gpus_per_worker "$@" >/dev/null || DERIVED+=(--cluster.gpus_per_worker "$gpus")
+  if ! workers=$(given cluster.workers "$@") || [ "$workers" = 0 ]; then
+    # As many as the GPUs have room for; on CPUs one a node, with all its cores as threads.
     workers=$NODES
-    [ "$gpus" = 0 ] || [ "$GPUS" = 0 ] || workers=$((NODES * GPUS))
+    if [ "$GPUS" != 0 ]; then
+      case $gpus in 1) workers=$((NODES * GPUS)) ;; 0.5) workers=$((2 * NODES * GPUS)) ;; esac
+    fi
     DERIVED+=(--cluster.workers "$workers")
   fi
   [[ $workers =~ ^[1-9][0-9]*$ ]] || return 0 # the driver will refuse it
@@ -71,15 +78,14 @@ derive() { # ARGUMENTS...: DERIVED, the options about workers that follow from t
 }
 
 derive_trial() { # ARGUMENTS...: DERIVED of a sweep, whose trials, of one worker each, share the allocation
-  local gpus
+  local gpus per_gpu=1
   DERIVED=()
   case " $* " in *" --resume "*) return 0 ;; esac # the sweep has kept what it was begun with
-  if ! gpus=$(given cluster.gpus_per_worker "$@"); then
-    gpus=$((GPUS > 0 ? 1 : 0))
-    DERIVED+=(--cluster.gpus_per_worker "$gpus")
-  fi
+  gpus=$(gpus_of_worker "$@")
+  given cluster.gpus_per_worker "$@" >/dev/null || DERIVED+=(--cluster.gpus_per_worker "$gpus")
+  [ "$gpus" != 0.5 ] || per_gpu=2
   if [ "$gpus" != 0 ] && [ "$GPUS" != 0 ] && ! given cluster.cpus_per_worker "$@" >/dev/null; then
-    DERIVED+=(--cluster.cpus_per_worker "$((CPUS > GPUS ? CPUS / GPUS : 1))")
+    DERIVED+=(--cluster.cpus_per_worker "$((CPUS > per_gpu * GPUS ? CPUS / (per_gpu * GPUS) : 1))")
   fi
   given data.pack_workers "$@" >/dev/null || DERIVED+=(--data.pack_workers "$CPUS")
 }

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster import credentials
 from cluster.checkpoint import write_whole
 from cluster.config import Config
 from cluster.errors import NotFiniteError, TrainingError
@@ -32,6 +33,7 @@ class Ray:
 
     address: str
     threads: str | None = None  # OMP_NUM_THREADS of the sweep; Ray sets its own for every process
+    secret: Path | None = None  # the file of the sweep's credentials, where Ray's processes have not its environment
 
 
 class Run:
@@ -118,7 +120,7 @@ def _environment(ray: Ray) -> dict[str, str]:
     """The variables of a driver on the sweep's Ray; the code comes along where Ray brought it here."""
     import ray as ray_module
 
-    variables = os.environ | {"RAY_ADDRESS": ray.address}
+    variables = os.environ | credentials.read(ray.secret) | {"RAY_ADDRESS": ray.address}
     variables.pop("OMP_NUM_THREADS", None)
     if ray.threads is not None:
         variables["OMP_NUM_THREADS"] = ray.threads

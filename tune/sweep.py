@@ -21,7 +21,8 @@ if __name__ == "__main__":  # `python tune/sweep.py` puts tune/ on the path, who
 os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1",
                "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_AIR_NEW_OUTPUT": "0"}  # fmt: skip
 
-from cluster import launch, prepare  # noqa: E402
+from cluster import credentials, launch, prepare  # noqa: E402
+from cluster.devices import place, room  # noqa: E402
 from cluster.errors import ConfigError, TrainingError  # noqa: E402
 from cluster.pipeline import say  # noqa: E402
 from shards.errors import run_main  # noqa: E402
@@ -69,7 +70,8 @@ def run(sweep: Sweep) -> int:
         prepare.main([str(plan.folder / CONFIG), "--root", str(plan.root)])
         shutil.rmtree(plan.folder / launch.RAY_FOLDER, ignore_errors=True)  # of a sweep that was killed
         try:
-            _tune(sweep, table, left)
+            with credentials.handed_over(plan.folder if launch.attaches() else None) as secret:
+                _tune(sweep, table, left, secret)
         finally:
             shutil.rmtree(plan.folder / launch.RAY_FOLDER, ignore_errors=True)
     best = write_report(sweep, table)
@@ -81,7 +83,8 @@ def run(sweep: Sweep) -> int:
     return 0
 
 
-def _tune(sweep: Sweep, table: Table, left: int) -> None:
+def _tune(sweep: Sweep, table: Table, left: int, secret: Path | None) -> None:
+    """Runs the trials that are left. `secret`: the file by which they get this process's credentials, if by one."""
     plan = sweep.plan
     threads = os.environ.get("OMP_NUM_THREADS")
     launch.start_ray(plan.config.cluster)
@@ -98,7 +101,7 @@ def _tune(sweep: Sweep, table: Table, left: int) -> None:
         for name in ("ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # a trial's failure is a line of ours
         slots = slots_of(ray.nodes(), plan)
-        address = Ray(ray.get_runtime_context().gcs_address, threads)
+        address = Ray(ray.get_runtime_context().gcs_address, threads, secret)
         say(f"{slots} trial{'s' if slots > 1 else ''} at once")
         table.session(slots)
         shared = shared_stages(plan.config, plan.dimensions)
@@ -140,9 +143,10 @@ def _touched(plan: Plan, shared: Sequence[str]) -> bool:
 def _with_all_cpus(plan: Plan, nodes: Sequence[dict]) -> Plan:
     """The same with as many threads a worker as a machine has for it, while nothing else runs."""
     cluster = plan.config.cluster
-    if cluster.gpus_per_worker:
+    placement = place(cluster, nodes)
+    if placement.gpus_per_worker:
         return plan
-    cpus = int(max(node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]) // cluster.workers)
+    cpus = int(max(node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]) // placement.workers)
     threads = max(min(cpus, PRETRAINING_THREADS), cluster.threads)
     cluster = dataclasses.replace(cluster, threads=threads)
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, cluster=cluster))
@@ -153,18 +157,15 @@ def slots_of(nodes: Sequence[dict], plan: Plan) -> int:
 
     ConfigError where there is none.
     """
-    cluster = plan.config.cluster
+    placement = place(plan.config.cluster, nodes)
     alive = [node["Resources"] for node in nodes if node["Alive"]]
-    workers = 0
-    for resources in alive:
-        room = int(resources.get("CPU", 0) / cluster.cpus_per_worker + 1e-6)
-        workers += min(room, int(resources.get("GPU", 0))) if cluster.gpus_per_worker else room
+    workers = sum(room(resources, placement) for resources in alive)
     head = next(resources for resources in alive if HEAD in resources)
-    slots = min(workers // cluster.workers, int(head.get("memory", 0) // TRIAL_MEMORY), GRAIN)
+    slots = min(workers // placement.workers, int(head.get("memory", 0) // TRIAL_MEMORY), GRAIN)
     if slots < 1:
         raise ConfigError(
             f"the Ray cluster has no room for a trial: {workers} workers of --cluster.cpus_per_worker "
-            f"{cluster.cpus_per_worker:g}, --cluster.workers {cluster.workers} wanted, and "
+            f"{placement.cpus_per_worker:g}, --cluster.workers {placement.workers} wanted, and "
             f"{head.get('memory', 0) / 2**20:.0f} MiB on its first node, {TRIAL_MEMORY // 2**20} wanted"
         )
     return slots

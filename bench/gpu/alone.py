@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def fit(job) -> None:
         warnings.simplefilter("ignore", FutureWarning)
-        with one_rank(device.type):
+        with one_rank(device.type, cluster.precision):
             worker.run(job, device)
 
     try:

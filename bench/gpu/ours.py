@@ -15,6 +15,7 @@ from torch import Tensor
 from bench.gpu.synthetic import Batch, Network, cut
 from cluster.batches import StepBatch
 from cluster.config import GROUPED_TASKS, ClusterConfig, task_micro_batches
+from cluster.devices import choose_accelerator
 from cluster.engine import Engine
 from cluster.resident import ROWS
 from cluster.schedule import learning_rate
@@ -23,10 +24,10 @@ from idc.places import prepare
 
 
 @contextmanager
-def one_rank(device: str) -> Iterator[None]:
+def one_rank(device: str, precision: str) -> Iterator[None]:
     """The process group of this process alone: NCCL on a GPU, gloo on CPUs; no connection is made."""
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    os.environ["DS_ACCELERATOR"] = device  # else DeepSpeed takes a GPU wherever it sees one
+    choose_accelerator(torch.device(device), precision)
     backend, limit = "nccl" if device == "cuda" else "gloo", timedelta(seconds=120)
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
     try:

@@ -46,7 +46,8 @@ def prepared(
 ) -> tuple[Options, dict[str, Any]]:
     """Renders as many scenes as fit into the seconds, or takes those an earlier part has left, and caches features.
 
-    counts: scenes of train, val and test, where they are fixed already. Returns the options that name them, and what was done. RunFailedError where it does not work.
+    counts: scenes of train, val and test, where they are fixed already. Returns the options that name them, and what
+    was done. RunFailedError where it does not work.
     """
     found = counts or _largest(record.work)
     cores = len(os.sched_getaffinity(0))

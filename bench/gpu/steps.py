@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     warnings.simplefilter("ignore", FutureWarning)
     if device == "cpu":
         torch.set_num_threads(min(torch.get_num_threads(), 8))
-    with one_rank(device), full_precision():
+    with one_rank(device, "fp32"), full_precision():
         for run in runs:
             losses = losses_of(run, device)
             print(json.dumps({"run": run, "losses": losses}), flush=True)

@@ -83,7 +83,7 @@ def test_another_sample_stands_in_the_same_on_any_number_of_ranks(
     first, untouched = images(alone.step(0)), images(whole.step(0))
     assert [row == other for row, other in zip(first, untouched, strict=True)] == [n != position for n in range(8)]
     standing = arrays.arrays(stand_in)
-    assert first[position] == b"".join(standing[role].astype("float32").tobytes() for role in ("before", "after"))
+    assert first[position] == b"".join(standing[role].tobytes() for role in ("before", "after"))
     for step in range(20, 30):
         assert images(make(tiny, damaged, stage).step(step)) == images(alone.step(step)), "a resumed run sees the same"
 
@@ -91,7 +91,7 @@ def test_another_sample_stands_in_the_same_on_any_number_of_ranks(
 def test_a_bad_class_photo_is_neither_shown_nor_a_partner(tiny: Any, damaged: Any) -> None:
     key = Folder.open(tiny.shards).stream("class", "train").keys[7]
     flip(damaged[0], f"{key}.json")
-    gone = Folder.open(tiny.features).stream("class", "train").arrays(7)["photo"].astype("float32").tobytes()
+    gone = Folder.open(tiny.features).stream("class", "train").arrays(7)["photo"].tobytes()
     stage = dataclasses.replace(tiny.config.stage("pretrain"), steps=60, ratios={"classify": 1.0})
     batches = make(tiny, damaged, stage)
     steps = [batches.step(step) for step in range(stage.steps)]
@@ -150,7 +150,8 @@ def _meet(run: Path, config: Any, found: list[list[list[Bad]]], share: float) ->
     bad = BadSamples(run, "finetune", {"pair samples": 40, "photos": 4000}, share, ranks, log)
     for step, of_ranks in enumerate(found, start=1):
         try:
-            bad.meet(step, of_ranks[ranks.rank])
+            bad.note(step, of_ranks[ranks.rank])
+            bad.meet()
         except DataError as error:
             return step, str(error)
     return len(found), ""

@@ -33,12 +33,16 @@ def of_task(batches: Batches, task: str) -> StepBatch:
     return batches.step(step)
 
 
+# What is known of a micro-batch as a whole.
+TOGETHER = ("caption_labels", "counts", "word_places", "word_labels", "hidden_places", "hidden_known", "label_rows")
+
+
 def rows(batch: StepBatch) -> list[bytes]:
     """Each sample of a step as bytes, whatever it is cut into."""
     found = []
     for part in batch.micro_batches:
         for row in range(len(next(iter(part.values())))):
-            tensors = {name: tensor[row] for name, tensor in part.items() if name != "caption_labels"}
+            tensors = {name: tensor[row] for name, tensor in part.items() if name not in TOGETHER}
             for name, tensor in tensors.items():
                 if "caption" in name:  # padding depends on what else is in the micro-batch
                     tensors[name] = tensor[..., : int((tensor != PAD).sum(-1).max())]
@@ -76,7 +80,7 @@ def test_shapes_of_each_task(tiny: Any, task: str) -> None:
     assert batch.model_task == task.removeprefix("photo_")
     images = ["photo"] if task.startswith("photo") else ["before", "after"]
     for image in images:
-        assert part[image].shape == (8, 12, 272) and part[image].dtype == torch.float32
+        assert part[image].shape == (8, 12, 272) and part[image].dtype == torch.float16
     if "mlm" in task:
         masked, labels = part["caption_masked"], part["caption_labels"]
         assert (labels != NOT_SCORED).any(dim=1).all() and (masked[labels == NOT_SCORED] != MASK).all()
@@ -107,7 +111,7 @@ def test_captions_belong_to_their_images(tiny: Any) -> None:
         for caption in part["caption"][row].tolist():
             assert tokenizer.decode(caption[1:]) in record["captions"] and EOS in caption
         assert part["changed"][row] == record["changed"]
-        assert torch.equal(part["before"][row], torch.from_numpy(features.arrays(index)["before"].astype(np.float32)))
+        assert torch.equal(part["before"][row], torch.from_numpy(features.arrays(index)["before"]))
 
 
 def test_padding_is_cut_unless_the_model_attends_to_it(tiny: Any) -> None:
@@ -220,7 +224,8 @@ def test_labels_of_a_pair_are_what_its_captions_name(tiny: Any) -> None:
     model = dataclasses.replace(tiny.config.model, classes=3)
     batches = Batches(tiny.shards, tiny.features, tokenizer, model, 12, stage, 5, 0, 1, names=names)
     batch = batches.step(0)
-    assert batch.model_task == "labels" and {"before", "after", "present"} == set(batch.micro_batches[0])
+    assert batch.model_task == "labels"
+    assert {"before", "after", "present", "label_rows", "counts"} == set(batch.micro_batches[0])
     present = torch.cat([part["present"] for part in batch.micro_batches])
     stream = Folder.open(tiny.shards).stream("pair", "train")
     _, indices = locate(np.arange(8), len(stream), 5)

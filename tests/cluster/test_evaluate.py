@@ -1,14 +1,28 @@
 import dataclasses
+import threading
+from collections import Counter
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from cluster.evaluate import merge, predict, read_predictions, write_predictions
+import cluster.evaluate
+from cluster.evaluate import bf16, merge, predict, read_predictions, write_predictions
 from cluster.samples import Samples
 from idc import tokenizer as tokenizers
+from idc.generate import generate
 from idc.model import build
 from shards.errors import DataError
 from shards.reader import Folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small tensors: more threads only get in each other's way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +66,92 @@ def test_predictions_carry_what_scoring_needs(model, samples, tokenizer):
     assert prediction["truth"] == record["truth"] and prediction["changed"] == record["changed"]
     assert prediction["log_probability"] < 0 and 0 <= prediction["changed_probability"] <= 1
     assert len(predict(model, samples, tokenizer, limit=3, rank=1, world=2)) == 1
+
+
+def test_the_next_chunk_is_read_while_one_is_captioned(model, samples, tokenizer, monkeypatch):
+    expected, read, captioned = predict(model, samples, tokenizer, batch_size=3), [], []
+    second = threading.Event()
+    arrays = samples.arrays
+
+    def slow_generate(*arguments):
+        if not captioned:
+            assert second.wait(30), "the second chunk waits for the first"
+        captioned.append(len(read))
+        return generate(*arguments)
+
+    def watched_arrays(places):
+        read.append(list(places))
+        if len(read) == 2:
+            second.set()
+        return arrays(places)
+
+    monkeypatch.setattr(cluster.evaluate, "generate", slow_generate)
+    monkeypatch.setattr(samples, "arrays", watched_arrays)
+    assert predict(model, samples, tokenizer, batch_size=3) == expected
+    assert sum(read, []) == list(range(len(samples)))
+    assert max(ahead - done for done, ahead in enumerate(captioned)) == 2, "one chunk ahead, and no more"
+
+
+def test_what_goes_wrong_in_reading_is_raised(model, samples, tokenizer, monkeypatch):
+    arrays, made = samples.arrays, []
+
+    def broken_arrays(places):
+        if 4 in places:
+            raise DataError("sample 4 is damaged")
+        return arrays(places)
+
+    monkeypatch.setattr(samples, "arrays", broken_arrays)
+    monkeypatch.setattr(cluster.evaluate, "generate", lambda *arguments: made.append(1) or generate(*arguments))
+    with pytest.raises(DataError, match="sample 4 is damaged"):
+        predict(model, samples, tokenizer, batch_size=2)
+    assert len(made) == 2
+    assert not any(thread.name.startswith("prefetch") for thread in threading.enumerate())
+
+
+def test_features_of_half_precision(model, samples, tokenizer, monkeypatch):
+    arrays, dtypes = samples.arrays, set()
+
+    def cast(dtype, places):
+        made = {role: features.half().to(dtype) for role, features in arrays(places).items()}
+        dtypes.update(features.dtype for features in made.values())
+        return made
+
+    found = []
+    for dtype in (torch.float32, torch.float16):
+        monkeypatch.setattr(samples, "arrays", lambda places, dtype=dtype: cast(dtype, places))
+        found.append(predict(model, samples, tokenizer, limit=5, maps=True))
+    assert found[0] == found[1] and dtypes == {torch.float32, torch.float16}
+
+
+def test_on_a_cpu_captions_are_fp32(model, samples, tokenizer):
+    assert predict(model, samples, tokenizer, limit=5, precision="bf16") == predict(model, samples, tokenizer, limit=5)
+
+
+class Rounded(TorchDispatchMode):
+    """Counts how often each of the tensors is given another dtype."""
+
+    def __init__(self, tensors):
+        super().__init__()
+        self._names = {tensor.data_ptr(): name for name, tensor in tensors}
+        self.times = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._to_copy.default and args[0].data_ptr() in self._names:
+            self.times[self._names[args[0].data_ptr()]] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_bf16_rounds_each_weight_once(model, samples):
+    frozen = build(model.config).eval().requires_grad_(False)
+    frozen.load_state_dict(model.state_dict())
+    next(frozen.parameters()).requires_grad_(True)
+    images = samples.arrays(range(3))
+    with Rounded(frozen.named_parameters()) as rounded, bf16(frozen, torch.device("cpu")):
+        found = generate(frozen, images, beam=2)
+    assert rounded.times["word_head.weight"] == 1 and set(rounded.times.values()) == {1}
+    assert [weight.requires_grad for weight in frozen.parameters()].count(True) == 1
+    torch.testing.assert_close(found.changed, generate(frozen, images, beam=2).changed, rtol=0.1, atol=0.1)
+    assert found.alternative_log_probability.dtype == torch.float32
 
 
 def test_file_comes_back_and_damage_is_named(tmp_path, model, samples, tokenizer):

@@ -1,12 +1,17 @@
 import io
 import json
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from cluster.features import Extraction, cache_features, open_features
+from cluster.errors import ConfigError
+from cluster.features import Extraction, _run_processes, cache_features, open_features
+from cluster.prepare import prepare
+from cluster.worker import _require_same_backbone
 from idc.backbone import Backbone
 from shards import manifest
 from shards.errors import DataError
@@ -55,9 +60,9 @@ def tars(folder: Path) -> dict[str, bytes]:
 
 def test_same_keys_with_the_features_of_each_image(shards, tmp_path, monkeypatch):
     computed = []
-    features = Backbone.features
+    of_canvases = Backbone.features_of_canvases
     monkeypatch.setattr(
-        Backbone, "features", lambda self, images: computed.append(len(images)) or features(self, images)
+        Backbone, "features_of_canvases", lambda self, images: computed.append(len(images)) or of_canvases(self, images)
     )
     folder = cache_features(shards, tmp_path / "features", EXTRACTION)
     assert sum(computed) == 6, "an image that several samples share is computed once"
@@ -75,7 +80,7 @@ def test_same_keys_with_the_features_of_each_image(shards, tmp_path, monkeypatch
             assert made.keys() == pictures.keys()
             for role, array in made.items():
                 assert array.dtype == np.float16 and array.shape == (20, 272)
-                alone = features(backbone, [pictures[role]])[0].numpy()
+                alone = backbone.features([pictures[role]])[0].numpy()
                 np.testing.assert_allclose(array.astype(float), alone.astype(float), rtol=0.1, atol=0.3)
 
 
@@ -113,6 +118,66 @@ def test_features_of_other_images_or_sizes_are_refused(shards, tmp_path):
         open_features(out, Folder.open(shards))
 
 
+def other_precision(folder: Path) -> str:
+    """Makes the manifest of features say that they were made on a machine of the other precision; returns which."""
+    made = json.loads((folder / "manifest.json").read_text())
+    made["features"]["precision"] = {"bf16": "fp32", "fp32": "bf16"}[made["features"]["precision"]]
+    manifest.write(folder, made)
+    return made["features"]["precision"]
+
+
+def test_features_of_a_machine_of_the_other_precision_are_the_same_features(shards, tmp_path):
+    out = tmp_path / "features"
+    cache_features(shards, out, EXTRACTION)
+    precision = other_precision(out)
+    again = cache_features(shards, out, EXTRACTION)
+    assert again.manifest["features"]["precision"] == precision
+    assert open_features(out, Folder.open(shards)).manifest == again.manifest
+    trained = cache_features(shards, tmp_path / "here", EXTRACTION).manifest["features"]
+    _require_same_backbone(trained, again)
+    assert Backbone.from_description(again.manifest["features"]).describe()["grid"] == [4, 5]
+    other = cache_features(shards, tmp_path / "larger", Extraction(size=(96, 96)))
+    with pytest.raises(ConfigError, match="differs in grid"):
+        _require_same_backbone(trained, other)
+    # A folder that was begun there is finished here.
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "features.json.partial").write_text(json.dumps(trained | {"precision": precision}))
+    assert cache_features(shards, begun, EXTRACTION).manifest["features"] == trained
+
+
+def test_a_gpu_has_one_process_and_all_threads_and_the_driver_runs_nothing_on_it(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    gpu = EXTRACTION.on("cuda")
+    assert gpu.devices(16) == ["cuda:0", "cuda:1"] and EXTRACTION.on("cuda:1").devices(16) == ["cuda:1"]
+    assert EXTRACTION.on("cpu").devices(3) == ["cpu"] * 3
+    cpu = cache_features(shards, tmp_path / "cpu", EXTRACTION.on("cpu"))
+    # Here is no GPU: were one asked for by this process, it would say so.
+    assert cache_features(shards, tmp_path / "cpu", gpu).manifest == cpu.manifest
+    assert not torch.cuda.is_initialized()
+    with pytest.raises(DataError, match="--device cuda: torch finds no GPU.*give --device cpu"):
+        cache_features(shards, tmp_path / "gpu", gpu)
+
+
+def test_threads_that_decode_change_no_byte(shards, tmp_path):
+    """The path of a GPU, its processes on the CPU: several threads feed one process of one device."""
+    cpu = EXTRACTION.on("cpu")
+    one = cache_features(shards, tmp_path / "one", cpu)
+    source, out = Folder.open(shards), tmp_path / "threads"
+    out.mkdir()
+    groups = [
+        [entry for entry in source.manifest["shards"] if f"-{number:06d}." in entry["name"]] for number in range(2)
+    ]
+    done = list(_run_processes(source, out, cpu, groups, ["cpu"], 3))
+    assert {precision for precision, _ in done} == {one.manifest["features"]["precision"]}
+    assert sorted(entry["name"] for _, entries in done for entry in entries) == sorted(
+        entry["name"] for entry in one.manifest["shards"]
+    )
+    there = tars(tmp_path / "one")
+    assert tars(out) == {name: there[name] for name in there if name != "manifest.json"}
+    assert not multiprocessing.active_children(), "the processes end with the work"
+
+
 def test_a_damaged_image_is_named(shards, tmp_path):
     entries = Folder.open(shards).manifest["shards"]
     broken = jpeg(1)[:400]
@@ -128,3 +193,15 @@ def test_a_damaged_image_is_named(shards, tmp_path):
 def test_images_of_any_size_are_decoded(tmp_path):
     assert decode_image(jpeg(3, (90, 50))).shape == (50, 90, 3)
     assert Extraction(size=(64, 80)).build().features([decode_image(jpeg(3, (90, 50)))]).shape == (1, 20, 272)
+
+
+def test_a_run_that_trains_on_cpus_caches_on_cpus(tiny, monkeypatch):
+    """On a machine with a GPU, as torch says: a process of it would die here, where there is none."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert Extraction().device == "cuda"
+    config = tiny.with_options(cluster__gpus_per_worker="0", data__features="on-cpus")
+    made = prepare(config, tiny.root).features
+    assert made.path == tiny.root / "on-cpus" and made.sha256() == Folder.open(tiny.features).sha256()
+    with pytest.raises(DataError, match="a worker process died"):
+        prepare(tiny.with_options(data__features="on-gpus"), tiny.root)

@@ -47,7 +47,7 @@ def before(batch: StepBatch) -> list[bytes]:
 
 def stored(features: Path) -> list[bytes]:
     stream = Folder.open(features).stream("pair", "train")
-    return [stream.arrays(i)["before"].astype(np.float32).tobytes() for i in range(len(stream))]
+    return [stream.arrays(i)["before"].tobytes() for i in range(len(stream))]
 
 
 def only(tiny: Any, task: str, **changes: Any) -> StageConfig:

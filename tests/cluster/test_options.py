@@ -18,7 +18,7 @@ from cluster.config import (
     is_harmless,
     task_batch_size,
     task_group,
-    task_micro_batch_size,
+    task_micro_batches,
     validate,
 )
 from cluster.errors import ConfigError
@@ -70,8 +70,8 @@ def test_refused_option_names_itself_and_the_fix(option: str, value: str, said: 
     ("changes", "said"),
     [
         ({"pretrain.global_batch_size": "9"}, "--pretrain.global_batch_size 9 must be a multiple of"),
-        ({"pretrain.batch_sizes.fda": "3"}, "--pretrain.batch_sizes.fda 3"),
-        ({"cluster.workers": "3"}, "--cluster.workers 3"),
+        ({"pretrain.batch_sizes.mvcl": "3"}, "--pretrain.batch_sizes.mvcl 3"),
+        ({"pretrain.batch_sizes.fda": "0"}, "--pretrain.batch_sizes.fda 0"),
         ({"pretrain.micro_batch_size": "1"}, "must fit into one micro-batch"),
         ({"pretrain.ratios": "mlm=0"}, "draws no task"),
         ({"pretrain.ratios.finetune": "1"}, "belongs to --finetune.ratios"),
@@ -151,13 +151,14 @@ def test_comments_are_found_wherever_they_stand() -> None:
     assert field_comments(Fields) == {"behind": "says one", "above": "says two", "under": "says three"}
 
 
-def test_micro_batches_keep_groups_whole_and_divide_the_share() -> None:
+def test_micro_batches_keep_groups_whole_and_even_out_the_share() -> None:
     stage = StageConfig(global_batch_size=48, micro_batch_size=20, contrastive_group=4, batch_sizes={"fda": 14})
     assert task_batch_size(stage, "fda") == 14
-    assert task_micro_batch_size(stage, "fda", 2) == 7
-    assert task_micro_batch_size(stage, "mlm", 2) == 12  # of 24; 20 does not divide it
-    assert task_micro_batch_size(stage, "mvcl", 2) == 12
-    assert task_micro_batch_size(stage, "mvcl", 1) == 16
+    assert task_micro_batches(stage, "fda", 2) == (1, 7)
+    assert task_micro_batches(stage, "mlm", 2) == (2, 12)  # of 24; 20 is the most at once
+    assert task_micro_batches(stage, "mvcl", 2) == (2, 12)
+    assert task_micro_batches(stage, "mvcl", 1) == (3, 16)
+    assert task_micro_batches(stage, "mvcl", 5) == (1, 12)  # 3 groups for some, 2 for others
     assert task_group(stage, "mvcl") == 4 and task_group(stage, "mlm") == 1
 
 
@@ -204,6 +205,32 @@ def test_stages_of_a_command() -> None:
     for name in ("a/../b", "/a", "a/", "a//b", "a/.b"):
         with pytest.raises(ConfigError, match="--name"):
             commandline.parse(["tiny", "--name", name])
+
+
+@pytest.mark.parametrize("stage", ["finetune", "evaluate"])
+def test_stages_that_a_command_does_not_run_are_not_looked_at(stage: str) -> None:
+    """Another stage's batch that its workers do not divide, and what is impossible of it at any number."""
+    words = ["tiny", "--cluster.workers", "4", "--pretrain.global_batch_size", "9", "--pretrain.clip", "-1"]
+    assert commandline.parse([*words, "--stage", stage]).stage == stage
+    for refused in ("pretrain", "train", "all"):
+        with pytest.raises(ConfigError, match="--pretrain.clip"):
+            commandline.parse([*words, "--stage", refused])
+    finetune = ["tiny", "--finetune.references", "0", "--finetune.global_batch_size", "9", "--cluster.workers", "2"]
+    assert commandline.parse([*finetune, "--stage", "pretrain"]).asked_stages == ("pretrain",)
+    with pytest.raises(ConfigError, match="--finetune.global_batch_size 9"):
+        commandline.parse([*finetune, "--stage", "finetune"])
+    with pytest.raises(ConfigError, match="--cluster.threads"):  # of the whole configuration
+        commandline.parse([*words, "--stage", stage, "--cluster.threads", "0"])
+
+
+def test_workers_may_be_left_open_and_halves_of_gpus_are_typed() -> None:
+    cluster = commandline.parse(["tiny"]).config.cluster
+    assert (cluster.workers, cluster.gpus_per_worker, cluster.precision) == (0, "auto", "auto")
+    for text, value in (("auto", "auto"), ("0", 0), ("0.5", 0.5), ("1", 1)):
+        assert commandline.parse(["tiny", "--cluster.gpus_per_worker", text]).config.cluster.gpus_per_worker == value
+    for option, value in (("gpus_per_worker", "2"), ("gpus_per_worker", "0.3"), ("workers", "-1")):
+        with pytest.raises(ConfigError, match=f"--cluster.{option}"):
+            commandline.parse(["tiny", f"--cluster.{option}", value])
 
 
 def test_a_misspelt_option_ends_with_exit_code_2_and_one_line() -> None:

@@ -22,7 +22,7 @@ from servers import end, wait_until_it_listens
 
 from cluster import train
 from cluster.commandline import parse
-from cluster.config import task_batch_size, validate
+from cluster.config import task_batch_size
 from cluster.recipes import RECIPES
 from cluster.runlog import read_metrics
 from idc.metrics import METRICS
@@ -151,12 +151,9 @@ def test_the_published_sizes(recipe: str, blocks: int, length: int, batch: int, 
     assert finetune.halve_at == (10_000, 20_000)
 
 
-def test_more_workers_than_divide_a_batch_are_refused_with_the_numbers() -> None:
-    from cluster.errors import ConfigError
-    from cluster.options import override
-
-    config = override(RECIPES["birds_to_words"](), [("cluster.workers", "2")])
-    with pytest.raises(ConfigError, match="--cub.global_batch_size 350 must be a multiple of 700 .*contrastive_group"):
-        validate(config)
-    cut = {"cub.contrastive_group": "35", "birds.contrastive_group": "15", "birds.batch_sizes.fda": "20"}
-    validate(override(config, cut.items()))
+@pytest.mark.parametrize("recipe", ["clevr_change", "birds_to_words", "spot_the_diff", "image_editing_request"])
+def test_losses_weigh_as_the_reference_has_them(recipe: str) -> None:
+    """Contrast over the whole batch; in fine-tuning sums over the batch, so the changed head weighs what it did."""
+    config = RECIPES[recipe]()
+    assert all(config.stage(name).contrastive_group == 0 for name in config.pretraining)
+    assert config.finetune.per_word

@@ -52,6 +52,16 @@ def test_harmless_fields_and_stages_not_begun_may_differ(tmp_path: Path, change:
     assert read_config(run / "config.yaml") == config
 
 
+def test_what_was_left_to_the_machine_may_be_named_on_resuming(tmp_path: Path) -> None:
+    """The folder keeps what the user gave; a machine with other GPUs is told how many workers the checkpoint has."""
+    run = begun_pretrain(tmp_path)
+    assert read_config(run / "config.yaml").cluster.gpus_per_worker == "auto"
+    named = [("cluster.workers", "2"), ("cluster.gpus_per_worker", "0"), ("cluster.precision", "fp32")]
+    begin(tmp_path, override(RECIPES["tiny"](), named))
+    with pytest.raises(ConfigError, match="made with --cluster.workers 2 and this command has 4"):
+        begin(tmp_path, override(RECIPES["tiny"](), [*named, ("cluster.workers", "4")]))
+
+
 def test_before_the_first_checkpoint_anything_may_differ(tmp_path: Path) -> None:
     begin(tmp_path, RECIPES["tiny"]())
     begin(tmp_path, override(RECIPES["tiny"](), [("pretrain.lr", "0.5")]), {"shards": "other", "features": "def"})

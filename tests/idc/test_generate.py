@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+import idc.generate
 from idc.config import BOS, EOS, MASK, PAD
-from idc.generate import generate
+from idc.generate import ASK_EVERY, generate
 
 FORMS = ["causal", "masked"]
+OURS = {"architecture": "idc", "fine_channels": 2, "regions": 4, "cell_size": 8}
 
 
 def images(batch):
@@ -36,7 +41,7 @@ def test_the_cache_changes_nothing(make_model, make_batch, form, final_norm, pho
     state, _ = model.start_captions(images(batch), 9)
     prefix = torch.full((3, 1), BOS)
     for _ in range(8):
-        found, expected = model.next_word(state, prefix[:, -1]), logits_without_cache(model, batch, prefix)
+        found, expected = model.next_word(state, prefix[:, -1:])[:, 0], logits_without_cache(model, batch, prefix)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         prefix = torch.cat([prefix, expected.argmax(dim=-1, keepdim=True)], dim=1)
     assert torch.equal(generate(model, images(batch), stop_at_eos=False).tokens, prefix)
@@ -59,6 +64,57 @@ def test_greedy_takes_the_best_word_and_stops_at_the_end(make_model, make_batch,
         assert sentence == prefix + [PAD] * (9 - len(prefix))
         assert float(found.log_probability[row]) == pytest.approx(expected, rel=1e-4)
     assert (tokens == EOS).any(), "the test needs a sentence that ends"
+
+
+def hide_tokens(model, monkeypatch):
+    """Some visual tokens, others in each image, come to stand for nothing."""
+    embed = model.embed_images
+
+    def embed_some(batch):
+        tokens = embed(batch)
+        valid = [side[..., 0] > 0 for side in (tokens.before, tokens.after)]
+        return dataclasses.replace(tokens, before_valid=valid[0], after_valid=valid[1])
+
+    monkeypatch.setattr(model, "embed_images", embed_some)
+
+
+@torch.no_grad()
+def search_without_cache(model, batch, beam, length_penalty):
+    """The textbook's beam search, everything computed anew for each word: [(sentence, log-probability)] a row."""
+    found = []
+    for row in range(len(batch["before"])):
+        one = {name: value[row : row + 1] for name, value in images(batch).items()}
+        sentences = [([BOS], 0.0)]
+        for _ in range(model.config.max_length - 1):
+            longer = [pair for pair in sentences if pair[0][-1] == EOS]
+            for words, score in sentences:
+                if words[-1] != EOS:
+                    step = logits_without_cache(model, one, torch.tensor([words]))[0].log_softmax(-1).tolist()
+                    longer += [(words + [word], score + gained) for word, gained in enumerate(step)]
+            sentences = sorted(longer, key=lambda pair: pair[1], reverse=True)[:beam]
+        ranked = sorted(sentences, key=lambda pair: pair[1] / (len(pair[0]) - 1) ** length_penalty, reverse=True)
+        found.append(ranked)
+    return found
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("beam", [1, 3, 5])
+def test_the_search_is_the_search_without_a_cache(make_model, make_batch, monkeypatch, beam, form, hidden):
+    model, batch = make_model(seed=1, caption_loss=form), make_batch(samples=3)
+    with torch.no_grad():
+        model.word_head.bias[EOS] += 4.0 if form == "causal" else 8.0
+    if hidden:
+        hide_tokens(model, monkeypatch)
+    found = generate(model, images(batch), beam=beam, length_penalty=0.7)
+    for row, expected in enumerate(search_without_cache(model, batch, beam, 0.7)):
+        padded = [words + [PAD] * (9 - len(words)) for words, _ in expected]
+        assert found.alternatives[row].tolist() == padded
+        log_probability = torch.tensor([score for _, score in expected])
+        torch.testing.assert_close(found.alternative_log_probability[row], log_probability, rtol=1e-5, atol=1e-5)
+    lengths = (found.alternatives != PAD).sum(-1)
+    assert lengths.min() < 9, "the test needs a sentence that ends"
+    assert beam == 1 or lengths.unique().numel() > 1, "and sentences of different lengths"
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -130,6 +186,50 @@ def test_the_search_ends_when_all_have_ended(make_model, make_batch, monkeypatch
     found = generate(model, images(batch))
     assert len(steps) == 1
     assert found.tokens.tolist() == [[BOS, EOS] + [PAD] * 7] * 3
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_looking_seldom_whether_all_have_ended_changes_nothing(make_model, make_batch, monkeypatch, beam):
+    model, batch, steps = make_model(max_length=20), make_batch(samples=4), []
+    with torch.no_grad():
+        model.word_head.bias[EOS] += 4.0
+    original = model.next_word
+    monkeypatch.setattr(model, "next_word", lambda *arguments: steps.append(1) or original(*arguments))
+    often = generate(model, images(batch), beam=beam, length_penalty=0.7)
+    taken = len(steps)
+    monkeypatch.setattr(idc.generate, "_asked_every", lambda device: ASK_EVERY)
+    seldom = generate(model, images(batch), beam=beam, length_penalty=0.7)
+    assert taken % ASK_EVERY and len(steps) - taken == min(-(-taken // ASK_EVERY) * ASK_EVERY, 19)
+    for name in ("alternatives", "alternative_log_probability", "changed"):
+        assert torch.equal(getattr(often, name), getattr(seldom, name))
+
+
+class OnDevice(TorchDispatchMode):
+    """Every tensor that takes part has to be on the device of this type."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
+        assert all(tensor.device.type == self.kind for tensor in tensors), f"{function} takes tensors across"
+        return result
+
+
+@pytest.mark.parametrize("architecture", [{}, OURS])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("beam", [1, 3])
+def test_the_host_does_not_wait_for_the_device(make_model, make_batch, beam, form, architecture):
+    """On the device without data whatever depends on a tensor's content cannot be had: a number, a truth, a shape."""
+    model = make_model(caption_loss=form, max_length=ASK_EVERY + 1, **architecture).to("meta")
+    batch = {name: value.to("meta") for name, value in images(make_batch(samples=3)).items()}
+    with OnDevice("meta"):
+        found = generate(model, batch, beam=beam, max_length=ASK_EVERY)
+        assert found.alternatives.shape == (3, beam, ASK_EVERY)
+        with pytest.raises(RuntimeError, match="cannot be called on meta tensors"):
+            generate(model, batch, beam=beam)
 
 
 def test_changed_probability_is_the_head_of_fine_tuning(make_model, make_batch):

@@ -277,11 +277,10 @@ def test_decoding_points_as_training_does():
         pair = model.encode_pair(model.embed_images(batch))
         fused = model.cross_modal_causal(pair, captions)
         expected = model.word_logits(fused.text, pair, fused.images, None).view(2, 2, 4, -1)
-        state, _ = model.start_captions(batch, 8)
-        state.repeat(2)
+        state, _ = model.start_captions(batch, 8, beam=2)
         for position in range(4):
-            found = model.next_word(state, captions[:, :, position].flatten())
-            torch.testing.assert_close(found.view(2, 2, -1), expected[:, :, position], rtol=1e-4, atol=1e-4)
+            found = model.next_word(state, captions[:, :, position])
+            torch.testing.assert_close(found, expected[:, :, position], rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_pointed_at_lies_where_the_region_is():

@@ -34,10 +34,11 @@ def test_a_resumed_sequence_is_the_undisturbed_one(size, seed, start, length):
 
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 8), st.integers(0, 10**12))
 @settings(max_examples=80, deadline=None)
-def test_ranks_together_hold_the_global_batch_once_in_whole_groups(groups_per_rank, group, world, start):
-    batch = groups_per_rank * group * world
+def test_ranks_together_hold_the_global_batch_once_in_whole_groups(groups, group, world, start):
+    """Also where the groups do not divide over the ranks: some have one less, or none."""
+    batch = groups * group
     ranks = [order.rank_positions(start, batch, world, rank, group) for rank in range(world)]
-    assert {len(positions) for positions in ranks} == {batch // world}
+    assert {len(positions) // group for positions in ranks} <= {groups // world, -(-groups // world)}
     assert np.array_equal(np.sort(np.concatenate(ranks)), np.arange(start, start + batch))
     alone = {tuple(g) for g in order.rank_positions(start, batch, 1, 0, group).reshape(-1, group)}
     assert alone == {tuple(g) for positions in ranks for g in positions.reshape(-1, group)}
@@ -103,7 +104,6 @@ def test_generators_differ_by_every_argument():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: order.rank_positions(0, 10, 3, 0), "multiple of 3"),
         (lambda: order.rank_positions(0, 12, 2, 0, 5), "group size 5"),
         (lambda: order.rank_positions(0, 12, 2, 2), "rank 2"),
         (lambda: order.permute(10, 10, 0, 0), "outside"),

@@ -42,7 +42,7 @@ def lines(packed, other, capsys):
     return run
 
 
-@pytest.mark.parametrize(("world", "workers"), [(1, 5), (2, 1), (3, 3), (4, 2), (12, 7)])
+@pytest.mark.parametrize(("world", "workers"), [(1, 5), (2, 1), (3, 3), (5, 2), (12, 7), (16, 2)])
 @pytest.mark.parametrize("mix", ["tiny=2,other=1", None])
 def test_the_text_is_the_same_for_any_ranks_and_workers(lines, world, workers, mix):
     options = ["--global-batch", 12, "--steps", 6, *(["--mix", mix] if mix else [])]
@@ -89,7 +89,7 @@ def test_one_folder_has_plain_ids(packed):
     assert done.returncode == 0, done.stderr
     batches = [line.split("\t") for line in done.stdout.splitlines()]
     assert [sorted(batch) for batch in batches] == [["val-000/red"] * 2 + ["val-001/blue"] * 2] * 2
-    done = subprocess.run([*command, "--world", "3"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, "--world", "0"], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "") and len(done.stderr.splitlines()) == 1
 
 
@@ -98,7 +98,6 @@ def test_one_folder_has_plain_ids(packed):
     [
         (["--steps", "3"], "--global-batch is missing"),
         (["--global-batch", "4"], "--steps is missing"),
-        (["--global-batch", "4", "--steps", "1", "--world", "3"], "make it a multiple of 3"),
         (["--global-batch", "4", "--steps", "1", "--workers", "0"], "--workers is 0 and must be 1 or more"),
         (["--global-batch", "4", "--steps", "1", "--start", "2"], "--start 2 lies behind --steps 1"),
         (["--global-batch", "4", "--steps", "9" * 20], "at most 2^62"),

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from slurm_cluster import CODE, Slurm
 
+from cluster.commandline import parse
+from cluster.devices import place, require_room
+
 SCRIPTS = sorted(path for pattern in ("*.sh", "*.example") for path in (CODE / "slurm").glob(pattern))
 
 
@@ -54,6 +57,50 @@ def test_the_plan_keeps_what_is_given(cluster: Slurm) -> None:
     command = done.stderr.splitlines()[-1]
     assert "--cluster.workers=4 --cluster.threads 3 --cluster.gpus_per_worker 0 --cluster.cpus_per_worker 1" in command
     assert command.count("--cluster.workers") == command.count("--cluster.threads") == 1
+
+
+DERIVE = """
+. slurm/lib.sh
+read_allocation
+derive "$@"
+printf '%s\\n' "${DERIVED[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("gpus", "given", "workers", "per_worker", "threads"),
+    [
+        (8, (), 16, 1, None),
+        (8, ("--cluster.gpus_per_worker", "auto"), 16, 1, None),
+        (8, ("--cluster.gpus_per_worker=0.5", "--cluster.workers", "0"), 32, 0.5, None),
+        (8, ("--cluster.gpus_per_worker", "0"), 2, 0, "64"),
+        (0, (), 2, 0, "64"),
+        (0, ("--cluster.workers=0", "--cluster.gpus_per_worker", "auto"), 2, 0, "64"),
+        (8, ("--cluster.workers", "4"), 4, 1, None),
+    ],
+)
+def test_the_allocation_and_the_driver_agree_about_workers(
+    gpus: int, given: tuple[str, ...], workers: int, per_worker: float, threads: str | None
+) -> None:
+    """What lib.sh derives is what the driver, told the same, comes to on the Ray of these nodes."""
+    environment = {
+        "PATH": "/usr/bin:/bin", "IDC_PYTHON": sys.executable, "SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_JOB_CPUS_PER_NODE": "64(x2)", "SLURM_GPUS_ON_NODE": str(gpus),
+    }  # fmt: skip
+    command = ["bash", "-euo", "pipefail", "-c", DERIVE, "bash", *given]
+    done = subprocess.run(command, cwd=CODE, env=environment, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stderr
+    derived = done.stdout.split()
+    large = ("--pretrain.global_batch_size", "64", "--finetune.global_batch_size", "64")
+    cluster = parse(["tiny", *large, *given, *derived]).config.cluster
+    nodes = [{"Alive": True, "Resources": {"CPU": 64.0, "GPU": float(gpus)}}] * 2
+    placement = place(cluster, nodes)
+    require_room(placement, nodes)
+    assert (placement.workers, placement.gpus_per_worker) == (workers, per_worker)
+    assert dict(zip(derived[::2], derived[1::2], strict=True)).get("--cluster.threads") == threads
+    if gpus and "--cluster.workers" not in given and per_worker:
+        alone = place(parse(["tiny", *large, *given]).config.cluster, nodes)
+        assert (alone.workers, alone.gpus_per_worker) == (workers, per_worker), "and without lib.sh"
 
 
 def test_the_plan_of_the_chain(cluster: Slurm) -> None:
