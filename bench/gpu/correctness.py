@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.gpu import jobs
@@ -52,8 +53,12 @@ def reference_numbers(record: Record) -> None:
 
 def steps(record: Record, folder: Path) -> None:
     """Twenty steps of each task on the device and on the CPU in float32; ZeRO 0 to 3 on the device."""
-    here = _losses(record, record.device, [*RUNS, *ZERO_RUNS], folder)
-    there = _losses(record, "cpu", RUNS, folder)
+    with ThreadPoolExecutor() as both:  # side by side: each waits for a process
+        legs = ((record.device, "here", [*RUNS, *ZERO_RUNS]), ("cpu", "there", RUNS))
+        (here, done_here), (there, done_there) = both.map(lambda leg: _losses(*leg, folder, record.left), legs)
+    for device, done in ((record.device, done_here), ("cpu", done_there)):
+        if not done.passed:
+            _ended_badly(record, f"steps on {device}", done)
     for run in RUNS:
         network, task, *_ = run.split("/")
         name = f"{network} {task} as on the CPU"
@@ -72,18 +77,18 @@ def steps(record: Record, folder: Path) -> None:
         record.check(f"ZeRO {stage} as ZeRO 0", worst <= ZERO_BOUND, f"worst of {STEPS} {worst:.1e}", worst=worst)
 
 
-def _losses(record: Record, device: str, runs: list[str], folder: Path) -> dict[str, list[float]]:
-    """By run, as far as the process came."""
-    log = folder / f"steps-{device}.log"
-    done = jobs.command("bench.gpu.steps", [device, *runs], min(record.left, HANGS_S), log)
+def _losses(
+    device: str, leg: str, runs: list[str], folder: Path, left: float
+) -> tuple[dict[str, list[float]], jobs.Done]:
+    """The losses of each run, as far as the process came, and how it ended."""
+    log = folder / f"steps-{leg}.log"
+    done = jobs.command("bench.gpu.steps", [device, *runs], min(left, HANGS_S), log)
     found = {}
     for line in done.output.splitlines():
         if line.startswith('{"run"'):
             one = json.loads(line)
             found[one["run"]] = one["losses"]
-    if not done.passed:
-        _ended_badly(record, f"steps on {device}", done)
-    return found
+    return found, done
 
 
 def _ended_badly(record: Record, name: str, done: jobs.Done) -> None:

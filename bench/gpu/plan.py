@@ -23,7 +23,7 @@ class Part:
 PARTS: dict[str, Part] = {
     "machine": Part("bench.gpu.machine", weight=1, least=2, most=20),
     "ceilings": Part("bench.gpu.ceilings", weight=2, least=4, most=40),
-    "correctness": Part("bench.gpu.correctness", weight=10, least=20, most=240),
+    "correctness": Part("bench.gpu.correctness", weight=10, least=15, most=240),
     "speed": Part("bench.gpu.speed", weight=8, least=15, most=200),
     "training": Part("bench.gpu.training", weight=14, least=150, most=1200),
     "claim": Part("bench.gpu.claim", weight=12, least=120, goes_on=True),

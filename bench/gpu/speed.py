@@ -20,6 +20,7 @@ from bench.gpu.plain import PlainLoop, PlainModel
 from bench.gpu.record import Record, one_line, read_json
 from bench.gpu.synthetic import Batch, Network
 from bench.gpu.timing import by_clock
+from cluster.evaluate import bf16
 from cluster.step import objective_options
 from idc.generate import generate
 
@@ -134,7 +135,7 @@ def captions(record: Record, network: Network, table: Tensor) -> None:
                 continue
 
             def caption(number: int, images: dict = images, beam: int = beam) -> None:
-                with torch.autocast(record.device, torch.bfloat16):
+                with bf16(model, torch.device(record.device)):
                     generate(model, images, beam, stop_at_eos=False)
 
             seconds = by_clock(caption, record.device, 0.2 if record.small else SECONDS, 20, warm_up=1)

@@ -97,7 +97,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess:
 
 def test_the_whole_command_on_a_cpu(tmp_path: Path) -> None:
     done = command(
-        "--out", tmp_path / "out", "--work", tmp_path / "work", "--device", "cpu", "--small", "--minutes", "0.9",
+        "--out", tmp_path / "out", "--work", tmp_path / "work", "--device", "cpu", "--small", "--minutes", "0.75",
         "--skip", "claim",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -129,7 +129,7 @@ def test_a_part_that_crashes_or_hangs_is_reported_and_the_rest_goes_on(tmp_path,
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     monkeypatch.setattr("bench.gpu.__main__.GRACE_S", 0.0)
     parts = {
-        "crashing": Part("crashing", 1, 1), "hanging": Part("hanging", 1, 1, most=12), "fine": Part("fine", 1, 1),
+        "crashing": Part("crashing", 1, 1), "hanging": Part("hanging", 1, 1, most=10), "fine": Part("fine", 1, 1),
         "late": Part("fine", 1, 500),
     }  # fmt: skip
     out = tmp_path / "out"
