@@ -20,7 +20,7 @@ from shards.reader import Folder
 
 READERS = 8  # threads: reading, checking and hashing let go of the interpreter
 FIRST_ROOM = 256  # images
-ROWS = "_rows"  # batches carry before_rows (B,) in place of before (B, N, F)
+ROWS = "_feature_rows"  # batches carry before_feature_rows (B,) in place of before (B, N, F)
 SHARE = 0.5  # of the free memory of a GPU that `auto` fills with features
 
 Rows = dict[str, np.int64]
@@ -43,7 +43,7 @@ class Resident:
         read: Callable[[int], Mapping[str, np.ndarray]],
         condemn: Callable[[int, DataError], None],
     ) -> list[Rows | DataError]:
-        """For each sample of the stream `name` {"before_rows": row, ...}; what is not here yet is read into the table.
+        """For each sample of the stream `name` {"before_feature_rows": row, ...}; what is not here yet is read first.
 
         read(i): features (N, F) float16 of sample i by role. Samples that cannot be read are told to `condemn`.
         """

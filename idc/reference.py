@@ -1,7 +1,8 @@
 """Checks the "paper" architecture against numbers of the reference implementation: `python -m idc.reference FILE.npz`.
 
 The file holds weights, inputs and results (float32, dropout off); docs/method.md lists its keys. Prints a line per
-quantity; exit code 1 where one is past its bound, 2 where the file cannot be used. Also translates parameter names:
+quantity; exit code 1 where one is past its bound, 2 where the file cannot be used. `--device cuda` computes on a GPU,
+in float32 proper (no TF32). Also translates parameter names:
 
     python -m idc.reference --import CKPT.pt --vocabulary dict.json --out DIR
     python -m idc.reference --export DIR --vocabulary dict.json --out CKPT.pt
@@ -15,7 +16,8 @@ import argparse
 import re
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,10 +131,13 @@ class Comparison:
 
 
 class ReferenceFile:
-    """The arrays of one file. Raises ReferenceFileError for a file or key that is not there."""
+    """The arrays of one file. Raises ReferenceFileError for a file or key that is not there.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    device: where inputs and models are put; what the file says of results stays where it is.
+    """
+
+    def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
+        self.path, self.device = path, torch.device(device)
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 self.arrays = {name: arrays[name] for name in arrays.files}
@@ -152,7 +157,8 @@ class ReferenceFile:
 
     def inputs(self, *names: str) -> dict[str, Tensor]:
         """Some of the inputs as tensors; before and after always."""
-        return {name: torch.from_numpy(self[f"inputs/{name}"]) for name in ("before", "after", *names)}
+        found = {name: torch.from_numpy(self[f"inputs/{name}"]) for name in ("before", "after", *names)}
+        return {name: tensor.to(self.device) for name, tensor in found.items()}
 
     def model(self, stage: str) -> PaperModel:
         """The network with the weights of one stage, dropout off."""
@@ -175,7 +181,7 @@ class ReferenceFile:
         missing = [name for name in missing if not name.startswith(("regression.", "changed_head."))]
         if missing:
             raise ReferenceFileError(f"{self.path}: no {stage}/weights/{reference_name(missing[0])}")
-        return model.eval()
+        return model.to(self.device).eval()
 
 
 _META = "d_model heads d_ff cross_modal_blocks vocab feature_dim grid max_len pad bos eos unk cls mask".split()
@@ -190,7 +196,7 @@ class Check:
 
     def values(self, name: str, ours: Tensor | float) -> None:
         """Largest difference, relative to the largest value of the reference's array."""
-        found = np.asarray(torch.as_tensor(ours).detach(), np.float64)
+        found = np.asarray(torch.as_tensor(ours).detach().cpu(), np.float64)
         expected = np.asarray(self.file[name], np.float64)
         if found.shape != expected.shape:
             raise ReferenceFileError(
@@ -203,7 +209,7 @@ class Check:
     def same(self, name: str, ours: Tensor) -> None:
         """The share of elements that differ, which has to be none."""
         expected = self.file[name]
-        error = float((ours.numpy() != expected).mean()) if ours.shape == expected.shape else 1.0
+        error = float((ours.cpu().numpy() != expected).mean()) if ours.shape == expected.shape else 1.0
         self.comparisons.append(Comparison(name, error, 0.0))
 
     def gradients(self, name: str, model: PaperModel, loss: Tensor) -> None:
@@ -233,19 +239,33 @@ class Check:
         return sorted(found)
 
 
-def check(path: Path) -> list[Comparison]:
-    """Every quantity of the file. Raises ReferenceFileError for a file that cannot be used."""
-    checked = Check(ReferenceFile(path))
+def check(path: Path, device: torch.device | str = "cpu") -> list[Comparison]:
+    """Every quantity of the file, computed on a device in float32. ReferenceFileError: the file cannot be used."""
+    checked = Check(ReferenceFile(path, device))
     try:
-        _pretraining(checked)
-        _finetuning(checked)
-        _classification(checked)
+        with full_precision():
+            _pretraining(checked)
+            _finetuning(checked)
+            _classification(checked)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, ReferenceFileError):
             raise
         reason = str(error).splitlines()[0]
         raise ReferenceFileError(f"{path}: its inputs and sizes do not fit together ({reason})") from None
     return checked.comparisons
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Matrix products of float32 numbers in float32, whatever was chosen for this process: no TF32 on GPUs."""
+    chosen, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = chosen
 
 
 def _scored_logits(model: PaperModel, pair: PairEncoding, fused: Fused, labels: Tensor) -> Tensor:
@@ -314,12 +334,22 @@ def _classification(checked: Check) -> None:
     checked.gradients("classify", model, loss)
 
 
+def _device(name: str) -> torch.device:
+    """ReferenceFileError for a device that is not there."""
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ReferenceFileError(f"--device {name}: nothing can be computed there ({reason})") from None
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     from idc import reference_checkpoint  # which needs this module
 
     parser = argparse.ArgumentParser(prog="python -m idc.reference", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", type=Path, nargs="?", help="a .npz file of reference numbers to compare with")
+    parser.add_argument("--device", default="cpu", help="where it is computed, such as cuda (default: cpu)")
     reference_checkpoint.add_arguments(parser)
     given = parser.parse_args(arguments)
     if given.imported or given.exported:
@@ -327,7 +357,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given.file is None:
             raise ReferenceFileError("name a .npz file, or --import or --export (see --help)")
-        comparisons = check(given.file)
+        comparisons = check(given.file, _device(given.device))
     except ReferenceFileError as error:
         print(error, file=sys.stderr)
         return 2

@@ -29,6 +29,28 @@ def test_every_quantity_is_within_its_bound():
     assert [str(found) for found in comparisons if not found.passed] == []
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_every_quantity_is_within_its_bound_on_a_gpu():
+    comparisons = reference.check(FILE, "cuda")
+    assert [str(found) for found in comparisons if not found.passed] == []
+
+
+def test_what_was_chosen_about_precision_stays_after_a_check():
+    torch.set_float32_matmul_precision("high")
+    try:
+        reference.check(FILE)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_a_device_that_is_not_there_is_named(capsys):
+    assert reference.main([str(FILE), "--device", "nowhere"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "--device nowhere" in error
+
+
 def test_every_result_of_the_file_is_compared(arrays):
     results = {name for name in arrays if not name.startswith(("meta/", "inputs/")) and "/weights/" not in name}
     assert results <= {comparison.name for comparison in reference.check(FILE)}
