@@ -167,6 +167,7 @@ class StageRun:
         mine = predict(
             replica.to(self._device), samples, self._tokenizer, rank=ranks.rank, world=ranks.world,
             batch_size=config.evaluate.batch_size, limit=stage.validate_limit, device=self._device,
+            precision=config.cluster.precision,
         )  # fmt: skip
         predictions = merge([ranks.gather(mine)])
         scores = ranks.share(validation_scores(predictions) if ranks.first else {})

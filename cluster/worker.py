@@ -79,6 +79,7 @@ def _caption(job: Job, evaluation: Evaluation, ranks: Ranks, device: torch.devic
         exported.model.to(device), samples, exported.tokenizer, rank=ranks.rank, world=ranks.world,
         beam=settings.beam, length_penalty=settings.length_penalty, batch_size=settings.batch_size,
         limit=settings.limit, device=device, maps=True,
+        precision=job.config.cluster.precision,
     )  # fmt: skip
     predictions = merge([ranks.gather(mine)])
     if ranks.first:

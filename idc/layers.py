@@ -28,9 +28,13 @@ def without_autocast(x: Tensor) -> AbstractContextManager:
 class UnbiasedLayerNorm(nn.Module):
     """`(x - mean) / (std + eps) * weight + bias` with the unbiased std and eps added to the std, not the variance.
 
-    This is the layer norm of the published network; it differs from torch's by sqrt(d / (d - 1)). Statistics are
-    taken in float32, the result has the dtype of the input.
+    This is the layer norm of the published network; it differs from torch's by sqrt(d / (d - 1)) and by where eps goes.
+    Torch's fused kernel finds the statistics and normalises, which takes a third of the time of separate operations;
+    the rest is a factor for each row. Its own gradient, eps / std of the whole, is left out, and so a constant row has
+    a gradient. Statistics are taken in float32, the result has the dtype of the input.
     """
+
+    NEVER_ZERO = 1e-30  # added to the variance: a constant row is zeros, not NaN
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -39,9 +43,10 @@ class UnbiasedLayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        values = upcast(x)
-        std, mean = torch.std_mean(values, dim=-1, keepdim=True)
-        return ((values - mean) / (std + self.eps) * self.weight + self.bias).to(x.dtype)
+        values, size = upcast(x), x.shape[-1]
+        normal, _, inverse_std = torch.native_layer_norm(values, (size,), None, None, self.NEVER_ZERO)
+        factor = 1 / ((size / (size - 1)) ** 0.5 + self.eps * inverse_std)
+        return torch.addcmul(self.bias, normal * factor, self.weight).to(x.dtype)
 
 
 def layer_norm(config: ModelConfig, eps: float = 1e-6) -> nn.Module:
@@ -139,6 +144,9 @@ class Attention(nn.Module):
         With a cache the K keys are the cached tokens and then the T new ones.
         """
         batch, tokens, size = x.shape
+        kind = x.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            x = x.to(torch.get_autocast_dtype(kind))  # once, not for each of the three
         query, key, value = (
             layer(x).view(batch, tokens, self.heads, -1).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )

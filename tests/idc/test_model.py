@@ -164,3 +164,25 @@ def test_impossible_configurations_are_refused(fields, named):
     with pytest.raises(ConfigError, match=named) as refused:
         ModelConfig(**({"vocab_size": 30} | fields))
     assert "\n" not in str(refused.value)
+
+
+def test_the_published_layer_norm_by_its_formula():
+    """(x - mean) / (std + eps), std unbiased; a constant row is the bias, and its gradient is a number."""
+    generator = torch.Generator().manual_seed(0)
+    for eps in (1e-6, 1e-12):
+        norm = UnbiasedLayerNorm(16, eps).double()
+        with torch.no_grad():
+            norm.weight.copy_(torch.randn(16, generator=generator))
+            norm.bias.copy_(torch.randn(16, generator=generator))
+        for spread in (1.0, 1e-4):
+            x = (spread * torch.randn(5, 16, dtype=torch.float64, generator=generator) + 0.3).requires_grad_()
+            expected = (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + eps) * norm.weight + norm.bias
+            torch.testing.assert_close(norm(x), expected, rtol=1e-10, atol=1e-10)
+            gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (norm(x), expected)]
+            scale = float(gradients[1].abs().max())
+            torch.testing.assert_close(*gradients, rtol=0, atol=scale * 2 * eps / spread + 1e-9 * scale)
+        constant = torch.full((2, 16), 0.5, dtype=torch.float64, requires_grad=True)
+        found = norm(constant)
+        assert torch.equal(found, norm.bias.expand(2, 16))
+        found.sum().backward()
+        assert bool(constant.grad.isfinite().all())
