@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from cluster.config import ClusterConfig, StageConfig
 
 ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+COMPILED_SHAPES = 64  # most versions of compiled code: each task has a few lengths of captions and numbers of words
 TAG = "engine"  # name of DeepSpeed's own folder inside a checkpoint
 
 
@@ -93,6 +94,7 @@ class Engine:
             _parameter_groups(model, stage.weight_decay), lr=stage.lr, betas=stage.betas, eps=1e-8, fused=True
         )
         if cluster.compile != "off":
+            torch._dynamo.config.recompile_limit = COMPILED_SHAPES
             model.compile(mode=cluster.compile, dynamic=False)
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
             model=model, optimizer=self._adam, config=_settings(cluster), dist_init_required=False
