@@ -108,16 +108,16 @@ def save(
     barrier(f"committing checkpoint {folder.name}")
 
 
-def restore(checkpoint: Checkpoint, engine: Engine, world: int, zero_stage: int) -> int:
+def restore(checkpoint: Checkpoint, engine: Engine, world: int) -> int:
     """Loads weights and optimiser and returns the number of steps done. All ranks call it together.
 
     Raises DataError where the checkpoint is of another number of workers or ZeRO stage.
     """
     commit = checkpoint.commit
-    if (commit.world, commit.zero_stage) != (world, zero_stage):
+    if (commit.world, commit.zero_stage) != (world, engine.zero_stage):
         raise DataError(
             f"{checkpoint.folder} was written by {commit.world} workers at ZeRO stage {commit.zero_stage}, and this is "
-            f"{world} at stage {zero_stage}: resume with --cluster.workers {commit.world} --cluster.zero_stage "
+            f"{world} at stage {engine.zero_stage}: resume with --cluster.workers {commit.world} --cluster.zero_stage "
             f"{commit.zero_stage}"
         )
     engine.load(checkpoint.folder)

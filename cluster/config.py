@@ -33,7 +33,9 @@ HARMLESS = (
 )  # fmt: skip
 HARMLESS_OF_STAGE = ("log_every", "checkpoint_every", "keep")
 # Values that leave something to the machine: a run begun with one may be resumed with the number that it came to.
-LEFT_OPEN = {"cluster.workers": 0, "cluster.gpus_per_worker": "auto", "cluster.precision": "auto"}
+LEFT_OPEN = {
+    "cluster.workers": 0, "cluster.gpus_per_worker": "auto", "cluster.precision": "auto", "cluster.zero_stage": "auto",
+}  # fmt: skip
 # Model fields that the data decide; they are filled in when the data are opened.
 DERIVED = (
     "model.vocab_size", "model.feature_dim", "model.grid", "model.classes", "model.fine_channels", "model.attributes",
@@ -146,7 +148,8 @@ class ClusterConfig:
     gpus_per_worker: Literal["auto", 0, 0.5, 1] = "auto"
     cpus_per_worker: float = 1.0  # CPUs that Ray sets aside for a worker
     threads: int = 1  # torch threads of a worker
-    zero_stage: Literal[0, 1, 2, 3] = 1  # DeepSpeed ZeRO: what is sharded (1 optimiser, 2 gradients, 3 parameters)
+    # DeepSpeed ZeRO: what is sharded (1 optimiser, 2 gradients, 3 parameters); auto: 1 for several workers, 0 for one.
+    zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"
     # Of matrix products; weights and optimiser stay fp32. auto: bf16 on GPUs, fp32 on CPUs.
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     # torch.compile of the model; reduce-overhead also records CUDA graphs.

@@ -87,7 +87,8 @@ class Engine:
         prepare_environment(device)
         self._deepspeed = _import_deepspeed()
         self.device, self.world = device, dist.get_world_size()
-        self._zero_stage = cluster.zero_stage
+        # One worker has nothing to share out, and ZeRO's bookkeeping is a seventh of a small step's time on the host.
+        self.zero_stage = int(self.world > 1) if cluster.zero_stage == "auto" else cluster.zero_stage
         self._clip = stage.clip
         model.to(device)
         self._adam = torch.optim.AdamW(
@@ -97,8 +98,10 @@ class Engine:
             torch._dynamo.config.recompile_limit = COMPILED_SHAPES
             model.compile(mode=cluster.compile, dynamic=False)
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
-            model=model, optimizer=self._adam, config=_settings(cluster), dist_init_required=False
+            model=model, optimizer=self._adam, config=_settings(cluster, self.zero_stage), dist_init_required=False
         )
+        if self.world == 1 and self.zero_stage == 0:
+            self._engine.enable_backward_allreduce = False  # it would copy every gradient to the sum of itself
         _limit_waits(cluster.timeout_s)
 
     @property
@@ -132,7 +135,7 @@ class Engine:
         self._adam.found_inf = (~finite).float()
         self._adam.grad_scale = (norm / self._clip).clamp_min(1.0).nan_to_num(1.0, 1.0) if self._clip else None
         self._engine.step()
-        if self._zero_stage == 3:
+        if self.zero_stage == 3:
             # DeepSpeed 0.19.8 overwrites a parameter's gradient when the next one arrives, and not before: parameters
             # that the next task does not use would be updated again with the gradient of this one.
             self._optimizer.grad_partitions_flat_buffer.zero_()
@@ -140,9 +143,9 @@ class Engine:
 
     def _gradient_norm(self) -> Tensor:
         """Of the whole gradient, over all ranks; a scalar on the device. Gradients have been reduced by `backward`."""
-        if self._zero_stage == 0:  # every rank has all of it
+        if self.zero_stage == 0:  # every rank has all of it
             return nn.utils.get_total_norm([p.grad for p in self._engine.module.parameters() if p.grad is not None])
-        if self._zero_stage == 3:
+        if self.zero_stage == 3:
             mine = [self._optimizer.grad_partitions_flat_buffer]
         else:
             mine = [gradient for group in self._optimizer.averaged_gradients.values() for gradient in group]
@@ -152,7 +155,7 @@ class Engine:
         """The whole model's state as fp32 copies on the CPU, on every rank; gathered one by one under ZeRO 3."""
         state = {}
         for name, parameter in self._engine.module.named_parameters(remove_duplicate=False):
-            if self._zero_stage == 3:
+            if self.zero_stage == 3:
                 with self._deepspeed.zero.GatheredParameters([parameter]):
                     state[name] = parameter.detach().cpu().clone()
             else:
@@ -197,7 +200,7 @@ def _limit_waits(seconds: float) -> None:
         dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
 
 
-def _settings(cluster: ClusterConfig) -> dict:
+def _settings(cluster: ClusterConfig, zero_stage: int) -> dict:
     """DeepSpeed's configuration.
 
     Batch sizes are 1: the worker cuts batches itself (their number differs from task to task) and names the last
@@ -214,16 +217,16 @@ def _settings(cluster: ClusterConfig) -> dict:
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
         "zero_optimization": {
-            "stage": cluster.zero_stage,
+            "stage": zero_stage,
             "overlap_comm": False,
             "contiguous_gradients": True,
             "reduce_bucket_size": 50_000_000,
             "allgather_bucket_size": 50_000_000,
         },
     }
-    if cluster.zero_stage in (1, 2):
+    if zero_stage in (1, 2):
         settings["zero_optimization"]["compute_grad_norm"] = False
-    if cluster.zero_stage == 3:
+    if zero_stage == 3:
         # Nothing stays gathered between uses because it is small: the tables above are about memory, not speed.
         settings["zero_optimization"] |= {"stage3_param_persistence_threshold": 0, "stage3_prefetch_bucket_size": 0}
     if cluster.precision == "bf16":

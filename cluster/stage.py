@@ -87,7 +87,7 @@ class StageRun:
         try:
             step = 0
             if newest is not None:
-                step = checkpoint.restore(newest, engine, ranks.world, config.cluster.zero_stage)
+                step = checkpoint.restore(newest, engine, ranks.world)
             if self._log is not None:
                 self._log.rewind(self._name, step)
             self._train(engine, batches, step)
@@ -153,7 +153,7 @@ class StageRun:
     def _keep(self, engine: Engine, done: int) -> None:
         """Writes a checkpoint after `done` steps, validated where that is due."""
         scores = self._validate(engine, done) if self._validates(done) else None
-        commit = checkpoint.Commit(self._name, done, self._ranks.world, self._job.config.cluster.zero_stage, scores)
+        commit = checkpoint.Commit(self._name, done, self._ranks.world, engine.zero_stage, scores)
         ranks = self._ranks
         checkpoint.save(self._folder, engine, commit, ranks.rank, ranks.barrier, self._stage.keep, self._metric)
 

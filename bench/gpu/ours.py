@@ -40,7 +40,7 @@ class Ours:
     """A network that is trained a step at a time, in the process group of `one_rank`."""
 
     def __init__(
-        self, network: Network, device: str, precision: str, zero_stage: int = 1, compiled: str = "off", seed: int = 0
+        self, network: Network, device: str, precision: str, zero_stage: int = 0, compiled: str = "off", seed: int = 0
     ) -> None:
         self._network, self._device = network, torch.device(device, 0) if device == "cuda" else torch.device(device)
         cluster = ClusterConfig(workers=1, precision=precision, zero_stage=zero_stage, compile=compiled)

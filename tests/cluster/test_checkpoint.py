@@ -96,12 +96,12 @@ def save_and_restore(folder: Path, zero_stages: tuple[int, ...]) -> list[dict[st
         engine.close()
         engine, stage = make_engine(zero_stage)
         newest = checkpoint.latest(stage_folder)
-        step = checkpoint.restore(newest, engine, ranks.world, zero_stage)
+        step = checkpoint.restore(newest, engine, ranks.world)
         saved_weights = checkpoint.load_weights(newest.weights)
         same_saved = all(torch.equal(saved_weights[name], tensor) for name, tensor in engine.weights().items())
         resumed, resumed_weights = steps(engine, stage, range(3, 6)), engine.weights()
         with pytest.raises(DataError, match="resume with --cluster.workers 2"):
-            checkpoint.restore(newest, engine, ranks.world + 1, zero_stage)
+            checkpoint.restore(newest, engine, ranks.world + 1)
         engine.close()
         report.append(
             {

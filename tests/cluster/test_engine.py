@@ -32,7 +32,9 @@ def make_batch(task: str, generator: Any) -> dict[str, Any]:
     return batch | {"caption": caption, "changed": torch.randint(0, 2, (BATCH,), generator=generator)}
 
 
-def make_engine(zero_stage: int, precision: str = "fp32", clip: float = 0.5, timeout_s: int = 600) -> Any:
+def make_engine(
+    zero_stage: int, precision: str = "fp32", clip: float = 0.5, timeout_s: int = 600, compiled: str = "off"
+) -> Any:
     import torch
 
     from cluster.config import ClusterConfig, StageConfig
@@ -48,7 +50,7 @@ def make_engine(zero_stage: int, precision: str = "fp32", clip: float = 0.5, tim
         )
     )  # fmt: skip
     stage = StageConfig(clip=clip, contrastive_group=GROUP)
-    cluster = ClusterConfig(zero_stage=zero_stage, precision=precision, timeout_s=timeout_s)
+    cluster = ClusterConfig(zero_stage=zero_stage, precision=precision, timeout_s=timeout_s, compile=compiled)
     return Engine(model, stage, cluster, torch.device("cpu")), stage
 
 
