@@ -85,17 +85,20 @@ class Batches:
         names: Sequence[str] = (),
         resident: Resident | None = None,
         multiple: int = 1,
+        room: int = 1,
     ) -> None:
         """`seed` is the stage's own (schedule.stage_seed). Raises DataError for data that lack what the tasks need.
 
         Pairs come from the first folder and all `mixed` in the ratios of their weights; captioned photos from `photos`,
         class-labelled ones from `classes`, where they are given, else from the first folder. names: what the labels
         tasks look for in images, by class id. resident: where all features are held in memory; batches then name rows
-        of it in place of features. multiple: lengths and numbers are rounded up to it, so that shapes repeat.
+        of it in place of features. multiple: lengths of captions are rounded up to it, room: numbers of scored words
+        and hidden cells, so that shapes repeat.
         """
         self.schedule = TaskSchedule(stage, seed)
         self._tokenizer, self._model, self._visual_tokens = tokenizer, model, visual_tokens
-        self._stage, self._seed, self._rank, self._world, self._multiple = stage, seed, rank, world, multiple
+        self._stage, self._seed, self._rank, self._world = stage, seed, rank, world
+        self._multiple, self._room = multiple, room
         first = Mixed(shards, features)
         folders = {"pair": [first, *mixed], "photo": [photos or first], "class": [classes or first]}
         self._named, class_names = NameFinder(names), Folder.open(folders["class"][0].shards).manifest["classes"]
@@ -135,7 +138,7 @@ class Batches:
             if not real[rows].all():
                 batch["real"] = torch.from_numpy(real[rows])
             step_batch = StepBatch(task, [batch], batch_size)
-            batch = prepare(step_batch.model_task, batch, self._model.pad, group, hidden, self._multiple)
+            batch = prepare(step_batch.model_task, batch, self._model.pad, group, hidden, self._room)
             micro_batches.append(batch)
         return StepBatch(task, micro_batches, batch_size, bad)
 

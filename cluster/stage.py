@@ -25,7 +25,7 @@ from cluster.runlog import RunLog
 from cluster.samples import Samples
 from cluster.schedule import learning_rate, stage_seed, step_seed
 from cluster.speed import Speed, Trace
-from cluster.step import Measured, read, train_step
+from cluster.step import Measured, read, rounding, train_step
 from cluster.validate import validation_scores
 from idc.model import build
 from shards.reader import Folder
@@ -61,11 +61,6 @@ class StageRun:
         self._tokenizer = job.tokenizer
         self._metric = self._stage.select if isinstance(self._stage, FinetuneConfig) else None
 
-    @property
-    def _multiple(self) -> int:
-        """Sizes are rounded up to it: products of half precision want eights, compiled code wants few shapes."""
-        return 8 if self._device.type == "cuda" or self._job.config.cluster.compile != "off" else 1
-
     def run(self) -> None:
         """Trains from the newest checkpoint, or from the start, to the last step."""
         config, stage, ranks = self._job.config, self._stage, self._ranks
@@ -81,7 +76,7 @@ class StageRun:
         batches = Batches(
             self._job.shards, self._job.features, self._tokenizer, config.model, model.visual_tokens, stage,
             stage_seed(config.seed, self._name), ranks.rank, ranks.world, self._job.mixed, self._job.photos,
-            self._job.classes, self._job.names, self._resident, self._multiple,
+            self._job.classes, self._job.names, self._resident, *rounding(self._device, config.cluster),
         )  # fmt: skip
         engine = Engine(model, stage, config.cluster, self._device)
         try:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cluster.batches import StepBatch
-from cluster.config import FinetuneConfig, StageConfig
+from cluster.config import ClusterConfig, FinetuneConfig, StageConfig
 from cluster.engine import Engine, StepResult
 from cluster.gather import gather
 from idc.objectives import COMPARED, ObjectiveOptions, contrast, joined
@@ -35,6 +35,15 @@ def objective_options(stage: StageConfig) -> ObjectiveOptions:
         gather=gather,
         rank=dist.get_rank(),
     )
+
+
+def rounding(device: torch.device, cluster: ClusterConfig) -> tuple[int, int]:
+    """What lengths of captions, and numbers of words and cells, are rounded up to in batches.
+
+    Products of half precision want eights. Compiled code wants few shapes, for it is compiled anew for each.
+    """
+    compiled = cluster.compile != "off"
+    return 8 if compiled or device.type == "cuda" else 1, 256 if compiled else 1
 
 
 def train_step(engine: Engine, batch: StepBatch, stage: StageConfig, lr: float, seed: int = 0) -> Measured:

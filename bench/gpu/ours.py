@@ -19,7 +19,7 @@ from cluster.devices import choose_accelerator
 from cluster.engine import Engine
 from cluster.resident import ROWS
 from cluster.schedule import learning_rate
-from cluster.step import Measured, read, train_step
+from cluster.step import Measured, read, rounding, train_step
 from idc.places import prepare
 
 
@@ -62,10 +62,10 @@ class Ours:
         self._engine.close()
 
 
-def prepared(network: Network, batch: Batch, device: str) -> StepBatch:
+def prepared(network: Network, batch: Batch, device: str, compiled: str = "off") -> StepBatch:
     """A batch as the threads that read ahead leave it: cut into micro-batches, rows in place of features, pinned."""
     model, stage = network.model, network.stages[batch.task]
-    multiple = 8 if device == "cuda" else 1
+    multiple, room = rounding(torch.device(device), ClusterConfig(compile=compiled))
     text = cut(batch.text, model.pad, multiple) if model.mask_padding else batch.text
     before, after = batch.rows.unbind(dim=1)
     images = {"photo": before} if batch.task == "class_labels" else {"before": before, "after": after}
@@ -76,7 +76,7 @@ def prepared(network: Network, batch: Batch, device: str) -> StepBatch:
     parts = []
     for start in range(0, number * size, size):
         part = {name: value[start : start + size] for name, value in whole.items()}
-        part = prepare(StepBatch(batch.task, [part], 0).model_task, part, model.pad, group, multiple=multiple)
+        part = prepare(StepBatch(batch.task, [part], 0).model_task, part, model.pad, group, multiple=room)
         parts.append({name: value.pin_memory() for name, value in part.items()} if device == "cuda" else part)
     return StepBatch(batch.task, parts, len(batch.rows))
 

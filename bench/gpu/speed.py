@@ -65,7 +65,8 @@ def ours(record: Record, network: Network, table: Tensor, compiled: str = "off")
             if not record.fits(f"{name} {task}", 30 if compiled != "off" else 2):
                 continue
             count = BATCHES if compiled == "off" else 1  # each number of hidden words is compiled anew
-            batches = [prepared(network, batch, record.device) for batch in synthetic.batches(network, task, count)]
+            drawn = synthetic.batches(network, task, count)
+            batches = [prepared(network, batch, record.device, compiled) for batch in drawn]
             turn = itertools.cycle(batches)
             ms, peak = _measure(record, lambda _, turn=turn: engine.step(next(turn), table))
             found["batch"][task], found["ms"][task], found["peak_mib"][task] = network.batch_size(task), ms, peak

@@ -98,6 +98,26 @@ def test_shapes_of_each_task(tiny: Any, task: str) -> None:
         assert (same == part["same_class"].bool()).all()
 
 
+def test_sizes_are_rounded_up_so_that_shapes_repeat(tiny: Any) -> None:
+    stage = dataclasses.replace(tiny.config.pretraining["pretrain"], steps=20, ratios={"mlm": 1, "mvcl": 1})
+    tokenizer = tokenizers.load(tiny.shards / "tokenizer.model")
+    plain, rounded = (
+        Batches(tiny.shards, tiny.features, tokenizer, tiny.config.model, 12, stage, 5, 0, 1, multiple=a, room=b)
+        for a, b in ((1, 1), (8, 32))
+    )
+    shapes: dict[str, set[tuple[int, ...]]] = {"mlm": set(), "mvcl": set()}
+    for step in range(20):
+        one, other = plain.step(step), rounded.step(step)
+        for part, same in zip(one.micro_batches, other.micro_batches, strict=True):
+            shapes[one.task].add(tuple(size for name in sorted(same) for size in same[name].shape))
+            assert torch.equal(part["counts"], same["counts"])
+            caption = "caption_masked" if one.task == "mlm" else "caption"
+            assert same[caption].shape[1] % 8 == 0 and same[caption].shape[1] - part[caption].shape[1] < 8
+            places = same["word_places" if one.task == "mlm" else "hidden_places"]
+            assert places.shape[-1] % 32 == 0
+    assert all(len(found) <= 3 for found in shapes.values())
+
+
 def test_captions_belong_to_their_images(tiny: Any) -> None:
     stage = dataclasses.replace(tiny.config.finetune, steps=1, ratios={"finetune": 1.0}, micro_batch_size=8)
     batches = make(tiny, stage)
@@ -111,7 +131,7 @@ def test_captions_belong_to_their_images(tiny: Any) -> None:
         for caption in part["caption"][row].tolist():
             assert tokenizer.decode(caption[1:]) in record["captions"] and EOS in caption
         assert part["changed"][row] == record["changed"]
-        assert torch.equal(part["before"][row], torch.from_numpy(features.arrays(index)["before"]))
+        assert torch.equal(part["before"][row], torch.from_numpy(np.array(features.arrays(index)["before"])))
 
 
 def test_padding_is_cut_unless_the_model_attends_to_it(tiny: Any) -> None:

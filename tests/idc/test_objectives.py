@@ -69,6 +69,29 @@ def test_loss_and_gradient_do_not_depend_on_how_the_batch_is_cut(make_model, mak
 
 
 @pytest.mark.parametrize("task", KEYS)
+def test_places_that_only_fill_the_room_change_nothing(make_model, make_batch, task):
+    """Rows that are not real, and room for more words and cells: the losses of the real rows, and their gradients."""
+    model, options = make_model(), ObjectiveOptions(mvcl_temperature=0.3, fda_temperature=0.2)
+    full = batch_of(task, make_batch(samples=6))
+    real = torch.arange(6) < 4
+    few = {name: tensor[:4] for name, tensor in full.items()}
+    found = []
+    for batch in (prepare(task, few), prepare(task, full | {"real": real}, multiple=16)):
+        model.zero_grad(set_to_none=True)
+        losses = model(task, batch, options)
+        torch.stack([term.mean for term in losses.values()]).sum().backward()
+        found.append(
+            ({name: (float(term.sum.detach()), float(term.count)) for name, term in losses.items()}, gradients(model))
+        )
+    (expected, wanted), (padded, trained) = found
+    for name, numbers in expected.items():
+        assert padded[name] == pytest.approx(numbers, rel=1e-5), name
+    assert wanted.keys() == trained.keys()
+    largest = max(float(gradient.abs().max()) for gradient in wanted.values())
+    assert all(float((trained[name] - gradient).abs().max()) < 2e-6 * largest for name, gradient in wanted.items())
+
+
+@pytest.mark.parametrize("task", KEYS)
 def test_counts_are_known_before_the_forward_pass(make_model, make_batch, task):
     batch = batch_of(task, make_batch())
     found = make_model()(task, batch)
