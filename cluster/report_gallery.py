@@ -79,7 +79,8 @@ def judge(predictions: Sequence[Mapping[str, Any]]) -> list[Shown]:
         scorer = Cider(
             {str(i): [" ".join(text.split()) for text in pair["references"]] for i, pair in enumerate(pairs)}
         )
-        each = scorer.scores({str(i): pair["caption"] for i, pair in enumerate(pairs)})
+        if scorer.means_something:
+            each = scorer.scores({str(i): pair["caption"] for i, pair in enumerate(pairs)})
     shown = []
     for i, pair in enumerate(pairs):
         changed = change_of(pair)

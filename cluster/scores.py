@@ -83,6 +83,8 @@ def score(
         for name, (places, say) in sayings.items()
     }
     scored = score_sets(sets, "split", time_limit)
+    if len(pairs) == 1:
+        scored |= dict.fromkeys(("shuffled total", "shuffled changed"), nothing("no other pair has a caption to give"))
 
     def named(name: str) -> Scored:
         return scored[name] if name in scored else nothing("no pairs")
@@ -180,15 +182,22 @@ def _oracle(truths: Sequence[Mapping[str, Any] | None]) -> tuple[list[str] | Non
 def _best_constant(
     references: list[list[str]], places: list[int], pool: Sequence[str], token: Mapping[str, str]
 ) -> str | None:
-    """The sentence of the pool with the highest CIDEr when it is said of all pairs at `places`."""
-    if len(places) < 2:
-        return pool[0] if places and pool else None
-    scorer = Cider({str(i): references[i] for i in places})
-    return max(pool, key=lambda text: (scorer.constant(token[text]), text))
+    """The sentence of the pool with the highest CIDEr when it is said of all pairs at `places`.
+
+    Where CIDEr tells none from another, the one that is most often a reference.
+    """
+    if not places or not pool:
+        return None
+    if len(places) > 1:
+        scorer = Cider({str(i): references[i] for i in places})
+        if scorer.means_something:
+            return max(pool, key=lambda text: (scorer.constant(token[text]), text))
+    often = Counter(text for i in places for text in references[i])
+    return max(pool, key=lambda text: often[token[text]])
 
 
 def _shuffled(said: Sequence[str], seed: int) -> list[str]:
-    """Each caption given to another pair: a random cycle through all of them, so no pair keeps its own."""
+    """Each caption given to another pair: a random cycle through all of them, so no pair keeps its own, if not alone."""
     order = np.random.default_rng([seed, 0x5EED]).permutation(len(said))
     result = list(said)
     for place, source in zip(order, np.roll(order, 1), strict=True):

@@ -14,12 +14,17 @@ import numpy as np
 
 ORDERS = 4  # n-grams of 1 to 4 words
 SIGMA = 6.0  # of the Gaussian penalty on a difference in length
+NO_WEIGHTS = "every word of the references is in those of every pair, so CIDEr gives none a weight"
 
 _Ngram = tuple[str, ...]
 
 
 class Cider:
-    """Scores against fixed references, split at white space. Document frequencies are those of the references."""
+    """Scores against fixed references, split at white space. Document frequencies are those of the references.
+
+    `means_something` is False where no word of the references has a weight, NO_WEIGHTS: all scores are 0 then, of
+    perfect captions as well.
+    """
 
     def __init__(self, references: Mapping[str, Sequence[str]]) -> None:
         """`references`: key -> its sentences, at least one each. ValueError for fewer than two keys: with one, every
@@ -50,6 +55,7 @@ class Cider:
 
         vectors = [self._vector(count) for count in counts]
         self._norms = np.array([norm for _, norm, _ in vectors])
+        self.means_something = bool(self._norms.any())
         self._lengths = np.array([length for _, _, length in vectors], dtype=float)
         postings: dict[_Ngram, tuple[list[int], list[float]]] = {}
         for row, (weights, _, _) in enumerate(vectors):
@@ -105,10 +111,11 @@ class Cider:
         return weights, np.sqrt(norms), length
 
 
-def cider(references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> float:
-    """CIDEr of predictions in percent, on words split at white space; no Java. The references are those of the keys
-    that have a prediction."""
-    return Cider({key: references[key] for key in predictions}).score(predictions)
+def cider(references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> float | None:
+    """CIDEr of predictions in percent, on words split at white space; no Java. None where it would be 0 whatever is
+    said (NO_WEIGHTS). The references are those of the keys that have a prediction; ValueError for fewer than two."""
+    scorer = Cider({key: references[key] for key in predictions})
+    return scorer.score(predictions) if scorer.means_something else None
 
 
 def _ngrams(sentence: str) -> Counter[_Ngram]:

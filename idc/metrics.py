@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idc.cider import Cider, cider
+from idc.cider import NO_WEIGHTS, Cider, cider
 
 __all__ = ["METRICS", "Cider", "Scored", "cider", "coco_metrics", "nothing", "score_sets", "tokenize"]
 
@@ -40,7 +40,8 @@ def coco_metrics(
 
     references: key -> sentences; predictions: the same keys -> one sentence, which may be empty. tokenizer: "ptb", the
     COCO tools' own (lower case, no punctuation), or "split", at white space and nothing else. time_limit: seconds for
-    what runs in Java. Raises ValueError where the keys differ or a key has no reference.
+    what runs in Java. CIDEr is None for fewer than two pairs, or where the references of all are made of the same words:
+    it would be 0 whatever is said. Raises ValueError where the keys differ or a key has no reference.
     """
     return score_sets({"": (references, predictions)}, tokenizer, time_limit)[""]
 
@@ -104,11 +105,13 @@ def _in_python(groups: list[list[str]]) -> Scored:
     bleu, _ = Bleu(4).compute_score(references, predictions, verbose=0)
     result: Scored = {f"BLEU-{order}": 100 * value for order, value in enumerate(bleu, start=1)}
     result["ROUGE_L"] = 100 * float(Rouge().compute_score(references, predictions)[0])
-    if len(groups) > 1:
-        result["CIDEr"] = 100 * float(CocoCider().compute_score(references, predictions)[0])
-    else:
-        # Weights are logarithms of pairs / pairs that have the word: with one pair, all of them are 0.
+    # Weights are logarithms of pairs / pairs that have the word: with one pair, or pairs alike, all of them are 0.
+    if len(groups) < 2:
         result |= {"CIDEr": None, "reasons": {"CIDEr": "needs two pairs or more"}}
+    elif not Cider(references).means_something:
+        result |= {"CIDEr": None, "reasons": {"CIDEr": NO_WEIGHTS}}
+    else:
+        result["CIDEr"] = 100 * float(CocoCider().compute_score(references, predictions)[0])
     return result
 
 

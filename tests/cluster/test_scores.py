@@ -2,7 +2,9 @@ import json
 
 import pytest
 
+from cluster.report_gallery import judge
 from cluster.scores import accuracies, says_change, score, write_scores
+from cluster.validate import validation_scores
 from idc import metrics
 from idc.cider import Cider
 from shards.blocks.grammar import say
@@ -124,6 +126,27 @@ def test_truth_may_come_from_the_references_and_else_there_is_no_oracle():
     assert scores["skill"]["total"] is None and "oracle" in scores["skill"]["reasons"]["total"]
     assert scores["total"]["CIDEr"] > 0 and scores["accuracy"]["type"] is None
     assert scores["changed"]["CIDEr"] is None and scores["changed"]["reasons"]["CIDEr"] == "no pairs"
+
+
+def test_cider_of_pairs_whose_references_are_all_alike_is_null():
+    alike = [pair("drop", CUBE, references=["the cube is gone"]) | {"caption": "the cube is gone"} for _ in range(4)]
+    scores = score(alike, ["a scene", "a scene", "the cube is gone"], tokenizer="split", time_limit=0.0)
+    for found in (scores["total"], scores["changed"], scores["by_type"]["drop"], scores["baselines"]["shuffled_images"]):
+        assert found["CIDEr"] is None and "every pair" in found["reasons"]["CIDEr"]
+        assert found["BLEU-4"] == pytest.approx(100)
+    assert scores["skill"]["total"] is None and scores["baselines"]["constant_total"]["caption"] == "the cube is gone"
+    assert validation_scores(alike)["CIDEr"] is None and validation_scores(alike)["CIDEr_changed"] is None
+    assert [one.cider for one in judge(alike)] == [None] * 4
+
+    scores = score(alike + predictions(*(say(one["truth"]) for one in PAIRS)), tokenizer="split", time_limit=0.0)
+    assert scores["by_type"]["drop"]["CIDEr"] > 0, "references of this kind vary"
+
+
+def test_one_pair_has_no_caption_of_another():
+    scores = score(predictions(*[""] * 6)[:1], tokenizer="split", time_limit=0.0)
+    shuffled = scores["baselines"]["shuffled_images"]
+    for found in (shuffled, shuffled["changed"]):
+        assert found["BLEU-1"] is None and found["CIDEr"] is None and "no other pair" in found["reasons"]["BLEU-1"]
 
 
 def test_what_could_not_run_is_null_with_its_reason(tmp_path, monkeypatch):

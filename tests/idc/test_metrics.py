@@ -49,9 +49,22 @@ def test_cider_equals_the_coco_tools(pairs, sentence):
     expected, each = CocoCider().compute_score(references, {key: [said] for key, said in predictions.items()})
     scorer = Cider(references)
     assert list(scorer.scores(predictions).values()) == pytest.approx([100 * value for value in each])
-    assert cider(references, predictions) == pytest.approx(100 * expected)
+    assert (cider(references, predictions) or 0.0) == pytest.approx(100 * expected)
     constant, _ = CocoCider().compute_score(references, {key: [sentence] for key in references})
     assert scorer.constant(sentence) == pytest.approx(100 * constant)
+
+
+def test_cider_is_null_where_a_perfect_caption_would_have_0():
+    alike = {key: ["the cube is gone"] for key in "abcd"}
+    said = dict.fromkeys(alike, "the cube is gone")
+    scores = coco_metrics(alike, said, "split", time_limit=0.0)
+    assert scores["CIDEr"] is None and "every pair" in scores["reasons"]["CIDEr"]
+    assert scores["BLEU-4"] == pytest.approx(100)
+    assert cider(alike, said) is None and not Cider(alike).means_something
+    varied = alike | {"d": ["the cube was removed"]}
+    expected = 100 * CocoCider().compute_score(varied, {key: [text] for key, text in said.items()})[0]
+    assert coco_metrics(varied, said, "split", time_limit=0.0)["CIDEr"] == pytest.approx(expected)
+    assert cider(varied, said) == pytest.approx(expected) and expected > 0
 
 
 def runs(process: int) -> bool:
