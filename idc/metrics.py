@@ -40,8 +40,8 @@ def coco_metrics(
 
     references: key -> sentences; predictions: the same keys -> one sentence, which may be empty. tokenizer: "ptb", the
     COCO tools' own (lower case, no punctuation), or "split", at white space and nothing else. time_limit: seconds for
-    what runs in Java. CIDEr is None for fewer than two pairs, or where the references of all are made of the same words:
-    it would be 0 whatever is said. Raises ValueError where the keys differ or a key has no reference.
+    what runs in Java. CIDEr is None for fewer than two pairs, or where the references of all have the same words: it
+    would be 0 whatever is said. Raises ValueError where the keys differ or a key has no reference.
     """
     return score_sets({"": (references, predictions)}, tokenizer, time_limit)[""]
 
