@@ -15,7 +15,7 @@ from PIL import Image, ImageChops, ImageFilter
 from cluster.pointing import THRESHOLD, unpack_map
 from cluster.scores import can_judge, change_of, truth_of, type_of
 from idc.canvas import Canvas
-from idc.cider import Cider
+from idc.cider import Cider, has_weights
 from shards.blocks import grammar
 from shards.claims import says_change
 from shards.reader import Stream
@@ -76,12 +76,9 @@ def judge(predictions: Sequence[Mapping[str, Any]]) -> list[Shown]:
     """Verdict and CIDEr of every prediction that has references."""
     pairs = [prediction for prediction in predictions if prediction["references"]]
     each: dict[str, float] = {}
-    if len(pairs) > 1:
-        scorer = Cider(
-            {str(i): [" ".join(text.split()) for text in pair["references"]] for i, pair in enumerate(pairs)}
-        )
-        if scorer.means_something:
-            each = scorer.scores({str(i): pair["caption"] for i, pair in enumerate(pairs)})
+    references = {str(i): list(pair["references"]) for i, pair in enumerate(pairs)}
+    if has_weights(references):
+        each = Cider(references).scores({str(i): pair["caption"] for i, pair in enumerate(pairs)})
     shown = []
     for i, pair in enumerate(pairs):
         changed = change_of(pair)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from idc.metrics import Cider, Scored, nothing, score_sets, tokenize
+from idc.metrics import Cider, Scored, has_weights, nothing, score_sets, tokenize
 from shards.blocks import grammar
 from shards.claims import change_claim, says_change, truth_of_references
 
@@ -211,10 +211,10 @@ def _best_constant(
     """
     if not places or not pool:
         return None
-    if len(places) > 1:
-        scorer = Cider({str(i): references[i] for i in places})
-        if scorer.means_something:
-            return max(pool, key=lambda text: (scorer.constant(token[text]), text))
+    scored = {str(i): references[i] for i in places}
+    if has_weights(scored):
+        scorer = Cider(scored)
+        return max(pool, key=lambda text: (scorer.constant(token[text]), text))
     often = Counter(text for i in places for text in references[i])
     return max(pool, key=lambda text: often[token[text]])
 

@@ -20,11 +20,8 @@ _Ngram = tuple[str, ...]
 
 
 class Cider:
-    """Scores against fixed references, split at white space. Document frequencies are those of the references.
-
-    `means_something` is False where no word of the references has a weight, NO_WEIGHTS: all scores are 0 then, of
-    perfect captions as well.
-    """
+    """Scores against fixed references, split at white space. Document frequencies are those of the references; where
+    they give no word a weight (`has_weights`), all scores are 0, of perfect captions as well."""
 
     def __init__(self, references: Mapping[str, Sequence[str]]) -> None:
         """`references`: key -> its sentences, at least one each. ValueError for fewer than two keys: with one, every
@@ -55,7 +52,6 @@ class Cider:
 
         vectors = [self._vector(count) for count in counts]
         self._norms = np.array([norm for _, norm, _ in vectors])
-        self.means_something = bool(self._norms.any())
         self._lengths = np.array([length for _, _, length in vectors], dtype=float)
         postings: dict[_Ngram, tuple[list[int], list[float]]] = {}
         for row, (weights, _, _) in enumerate(vectors):
@@ -114,8 +110,16 @@ class Cider:
 def cider(references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> float | None:
     """CIDEr of predictions in percent, on words split at white space; no Java. None where it would be 0 whatever is
     said (NO_WEIGHTS). The references are those of the keys that have a prediction; ValueError for fewer than two."""
-    scorer = Cider({key: references[key] for key in predictions})
-    return scorer.score(predictions) if scorer.means_something else None
+    used = {key: references[key] for key in predictions}
+    scorer = Cider(used)
+    return scorer.score(predictions) if has_weights(used) else None
+
+
+def has_weights(references: Mapping[str, Sequence[str]]) -> bool:
+    """Whether some word of the references is not in those of every pair; if not, NO_WEIGHTS. False for one pair."""
+    said = ({ngram for sentence in sentences for ngram in _ngrams(sentence)} for sentences in references.values())
+    first = next(said, set())
+    return any(one != first for one in said)
 
 
 def _ngrams(sentence: str) -> Counter[_Ngram]:

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idc.cider import NO_WEIGHTS, Cider, cider
+from idc.cider import NO_WEIGHTS, Cider, cider, has_weights
 
-__all__ = ["METRICS", "Cider", "Scored", "cider", "coco_metrics", "nothing", "score_sets", "tokenize"]
+__all__ = ["METRICS", "Cider", "Scored", "cider", "coco_metrics", "has_weights", "nothing", "score_sets", "tokenize"]
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE_L", "CIDEr")
 TOKENIZERS = ("ptb", "split")
@@ -108,7 +108,7 @@ def _in_python(groups: list[list[str]]) -> Scored:
     # Weights are logarithms of pairs / pairs that have the word: with one pair, or pairs alike, all of them are 0.
     if len(groups) < 2:
         result |= {"CIDEr": None, "reasons": {"CIDEr": "needs two pairs or more"}}
-    elif not Cider(references).means_something:
+    elif not has_weights(references):
         result |= {"CIDEr": None, "reasons": {"CIDEr": NO_WEIGHTS}}
     else:
         result["CIDEr"] = 100 * float(CocoCider().compute_score(references, predictions)[0])
