@@ -138,22 +138,28 @@ def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
     scores["where"] = where_scores(predictions, canvas)
     out = evaluation.predictions.parent
     write_scores(out / SCORES, scores)
-    say(_summary(scores))
+    say(summary(scores))
     say(f"report {write_report(folder, out, shards, canvas, config.evaluate.split)}")
 
 
-def _summary(scores: dict) -> str:
+def summary(scores: dict) -> str:
     """The few numbers that say how good the captions are."""
 
     def number(value: float | None, digits: int = 1) -> str:
         return "-" if value is None else f"{value:.{digits}f}"
 
-    accuracy, skill, pointing = scores["accuracy"], scores["skill"], scores["where"]["pointing_game"]
+    def share(value: float | None, count: int) -> str:
+        return "-" if value is None else f"{number(value)} % of {count}"
+
+    accuracy, skill, where = scores["accuracy"], scores["skill"], scores["where"]
     return (
         f"CIDEr {number(scores['total']['CIDEr'])} (changed {number(scores['changed']['CIDEr'])}), "
         f"skill {number(skill['total'], 2)} (changed {number(skill['changed'], 2)}), accuracy "
-        + ", ".join(f"{name} {number(accuracy[name])} %" for name in ("changed", "unchanged", "type", "object"))
-        + ("" if pointing is None else f", points at the change {number(pointing)} %")
+        + ", ".join(
+            f"{name} {share(accuracy[name], accuracy['n'][name])}"
+            for name in ("changed", "unchanged", "type", "object")
+        )
+        + ("" if where["n"] == 0 else f", points at the change {share(where['pointing_game'], where['n'])}")
     )
 
 

@@ -75,15 +75,21 @@ def _top(scores: Mapping[str, Any], shown: Sequence[Shown], pictures: Pictures) 
     tiles = [
         (number(skill["total"], why.get("total", ""), 2), "skill, all pairs (0 constant, 1 oracle)"),
         (number(skill["changed"], why.get("changed", ""), 2), "skill, changed pairs"),
-        (_percent(accuracy["changed"], lacking.get("changed", "")), "of changed pairs: says that something changed"),
-        (_percent(accuracy["unchanged"], lacking.get("unchanged", "")), "of unchanged pairs: says that nothing did"),
-        (_percent(accuracy["type"], lacking.get("type", "")), "of changed pairs: the right kind of change"),
-        (_percent(accuracy["object"], lacking.get("object", "")), "of changed pairs: the right object too"),
     ]
+    for name, pairs, said in (
+        ("changed", "changed pairs", "says that something changed"),
+        ("unchanged", "unchanged pairs", "says that nothing did"),
+        ("type", "changed pairs", "the right kind of change"),
+        ("object", "changed pairs", "the right object too"),
+    ):
+        count = accuracy.get("n", {}).get(name)  # a scores.json of an earlier version has none
+        tiles.append(
+            (_percent(accuracy[name], lacking.get(name, "")), f"of {f'{count} ' if count else ''}{pairs}: {said}")
+        )
     where = scores.get("where", {})
     if where.get("pointing_game") is not None:
         tiles += [
-            (_percent(where["pointing_game"], ""), "of changed pairs: the sentence looks at the changed object"),
+            (_percent(where["pointing_game"], ""), f"of {where['n']} changed pairs: looks at the changed object"),
             (_percent(where["iou"], ""), "overlap of the outlines with its pixels (IoU)"),
         ]
     boxes = "".join(f'<div class="tile"><b>{value}</b><span>{label}</span></div>' for value, label in tiles)

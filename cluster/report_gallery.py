@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
-from cluster.pointing import unpack_map
-from cluster.scores import change_of, says_change, truth_of, type_of
+from cluster.pointing import THRESHOLD, unpack_map
+from cluster.scores import can_judge, change_of, truth_of, type_of
 from idc.canvas import Canvas
-from idc.cider import Cider
+from idc.cider import Cider, has_weights
 from shards.blocks import grammar
+from shards.claims import says_change
 from shards.reader import Stream
 
 THUMBNAIL = 240  # pixels of width, at most
@@ -26,7 +27,6 @@ EACH_WAY = 3  # best and worst pairs of each type
 REFERENCES = 2  # shown of each pair; the others are in a tooltip
 
 OUTLINE = (255, 0, 200)  # of what a sentence is about
-OUTLINED = 0.3  # share of a map's maximum that is outlined, where no better threshold is known
 
 # css class -> what a chip says
 VERDICTS = {
@@ -35,6 +35,7 @@ VERDICTS = {
     "wrong": "wrong change",
     "missed": "change missed",
     "alarm": "false alarm",
+    "silent": "says nothing",
 }
 
 
@@ -62,7 +63,7 @@ class Pictures:
         where = unpack_map(prediction)
         if where is None or not says_change(prediction["caption"]):
             return images
-        level = (self.threshold or OUTLINED) * float(where.max())
+        level = (self.threshold or THRESHOLD) * float(where.max())
         for role, grid in zip(("before", "after"), where, strict=True):
             small = _small(Image.fromarray(images[role]))
             inside = Image.fromarray(self.canvas.on_image(grid, small.height, small.width) >= level)
@@ -75,11 +76,9 @@ def judge(predictions: Sequence[Mapping[str, Any]]) -> list[Shown]:
     """Verdict and CIDEr of every prediction that has references."""
     pairs = [prediction for prediction in predictions if prediction["references"]]
     each: dict[str, float] = {}
-    if len(pairs) > 1:
-        scorer = Cider(
-            {str(i): [" ".join(text.split()) for text in pair["references"]] for i, pair in enumerate(pairs)}
-        )
-        each = scorer.scores({str(i): pair["caption"] for i, pair in enumerate(pairs)})
+    references = {str(i): list(pair["references"]) for i, pair in enumerate(pairs)}
+    if has_weights(references):
+        each = Cider(references).scores({str(i): pair["caption"] for i, pair in enumerate(pairs)})
     shown = []
     for i, pair in enumerate(pairs):
         changed = change_of(pair)
@@ -89,16 +88,18 @@ def judge(predictions: Sequence[Mapping[str, Any]]) -> list[Shown]:
 
 
 def verdict(pair: Mapping[str, Any]) -> str | None:
-    """Which of VERDICTS a caption deserves; None where the truth is not known."""
+    """Which of VERDICTS a caption deserves; None where the truth is not known or cannot be read."""
     changed, truth = change_of(pair), truth_of(pair)
     claims = says_change(pair["caption"])
     if changed is None:
         return None
+    if claims is None:
+        return "silent"
     if not changed:
         return "alarm" if claims else "right"
     if not claims:
         return "missed"
-    if truth is None:
+    if not truth or not truth.get("object") or not can_judge(pair):
         return None
     claim = grammar.parse(pair["caption"])
     if grammar.agrees(claim, dict(truth)):

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from cluster.report_gallery import Shown
+from cluster.scores import can_judge, truth_of
 from idc.metrics import METRICS
 
 KIND_NAMES = {
@@ -64,10 +65,13 @@ def accuracy_table(shown: Sequence[Shown]) -> str:
         if kind == "none":
             cells = [_bar(right), "", ""]
         else:
+            judged = [
+                one for one in group if can_judge(one.prediction) and (truth_of(one.prediction) or {}).get("object")
+            ]
             cells = [
                 _bar(_share(group, {"right", "partly", "wrong", None})),
-                _bar(_share(group, {"right", "partly"})),
-                _bar(right),
+                _bar(_share(judged, {"right", "partly"}), len(judged), len(group)),
+                _bar(_share(judged, {"right"}), len(judged), len(group)),
             ]
         name = kind_name(kind)
         rows.append(
@@ -102,9 +106,13 @@ def _half(half: str) -> str:
     return "all pairs" if half == "total" else half
 
 
-def _share(group: Sequence[Shown], verdicts: set[str | None]) -> float:
-    return 100 * sum(one.verdict in verdicts for one in group) / len(group)
+def _share(group: Sequence[Shown], verdicts: set[str | None]) -> float | None:
+    return 100 * sum(one.verdict in verdicts for one in group) / len(group) if group else None
 
 
-def _bar(percent: float) -> str:
-    return f'<span class="bar"><i style="width:{percent:.0f}%"></i></span>{percent:.0f} %'
+def _bar(percent: float | None, count: int = 0, of: int = 0) -> str:
+    """A share as a bar; of how many pairs, where that is not all of them."""
+    if percent is None:
+        return number(None, "the references of this kind of change, or what changed, cannot be read")
+    some = f" of {count}" if count != of else ""
+    return f'<span class="bar"><i style="width:{percent:.0f}%"></i></span>{percent:.0f} %{some}'

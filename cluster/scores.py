@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,19 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from idc.metrics import Cider, Scored, nothing, score_sets, tokenize
+from idc.metrics import Cider, Scored, has_weights, nothing, score_sets, tokenize
 from shards.blocks import grammar
-from shards.claims import truth_of_references
+from shards.claims import change_claim, says_change, truth_of_references
 
 # Sentences compared in the search for the best constant ones: the most frequent. Each takes a millisecond.
 CANDIDATES = 3000
 TIME_LIMIT_S = 600.0
-
-# For sentences that the grammar of the blocks cannot read: other data sets, other words.
-_SAYS_NOTHING = re.compile(
-    r"\b(no (visible |apparent |real )?(changes?|differences?)|nothing|identical|unchanged|(the|look|looks) same"
-    r"|not (changed?|differ(ent)?))\b"
-)
+ACCURACIES = ("changed", "unchanged", "balanced", "type", "object")
 
 
 def score(
@@ -83,6 +77,8 @@ def score(
         for name, (places, say) in sayings.items()
     }
     scored = score_sets(sets, "split", time_limit)
+    if len(pairs) == 1:
+        scored |= dict.fromkeys(("shuffled total", "shuffled changed"), nothing("no other pair has a caption to give"))
 
     def named(name: str) -> Scored:
         return scored[name] if name in scored else nothing("no pairs")
@@ -106,35 +102,64 @@ def score(
 
 
 def accuracies(pairs: Sequence[Mapping[str, Any]], truths: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
-    """What the sentences get right, in percent, whatever their wording.
+    """What the sentences get right, in percent, whatever their wording; "n" says of how many pairs each is.
 
-    changed / unchanged: of the pairs that are, those whose sentence says so; balanced: their mean. type: of the changed
-    pairs, those whose sentence names the right kind of change; object: those with the right type where every attribute
-    that the sentence names is right too. An accuracy without pairs, or without a known truth, is None with a reason.
+    changed / unchanged: of the pairs that are, those whose sentence says so (an empty one says neither); balanced: the
+    mean of both. type: of the changed pairs that can be judged (`can_judge`), those whose sentence names the right kind
+    of change; object: of those whose changed object is known too, those with the right type where every attribute that
+    the sentence names is right. An accuracy that is of no pairs is None with a reason.
     """
-    claims = [grammar.parse(pair["caption"]) for pair in pairs]
-    rows = list(zip(pairs, claims, truths, strict=True))
-    changed = [row for row in rows if change_of(row[0]) is True]
-    result = {
-        "changed": _share([says_change(pair["caption"]) for pair, _, _ in changed]),
-        "unchanged": _share([not says_change(pair["caption"]) for pair, _, _ in rows if change_of(pair) is False]),
+    rows = list(zip(pairs, truths, strict=True))
+    changed = [(pair, truth) for pair, truth in rows if change_of(pair) is True]
+    unchanged = [pair for pair, _ in rows if change_of(pair) is False]
+    judged = [(pair, truth) for pair, truth in changed if can_judge(pair)]
+    right = {
+        "changed": [says_change(pair["caption"]) is True for pair, _ in changed],
+        "unchanged": [says_change(pair["caption"]) is False for pair in unchanged],
+        "type": [_says_type(pair["caption"], type_of(pair)) for pair, _ in judged],
+        "object": [
+            grammar.agrees(change_claim(pair["caption"]), dict(truth))
+            for pair, truth in judged
+            if truth and truth.get("object")
+        ],
     }
-    halves = [value for value in result.values() if value is not None]
-    result["balanced"] = sum(halves) / 2 if len(halves) == 2 else None
-    result["type"] = _share(
-        [claim is not None and claim.type == type_of(pair) for pair, claim, _ in changed if type_of(pair)]
-    )
-    result["object"] = _share([grammar.agrees(claim, dict(truth)) for _, claim, truth in changed if truth])
-    lacking = {name: "no pairs of which it is known" for name, value in result.items() if value is None}
-    return result | ({"reasons": lacking} if lacking else {})
+    result: dict[str, Any] = {name: _share(found) for name, found in right.items()}
+    both = None not in (result["changed"], result["unchanged"])
+    result["balanced"] = (result["changed"] + result["unchanged"]) / 2 if both else None
+    counts = {name: len(found) for name, found in right.items()} | {"balanced": len(changed) + len(unchanged)}
+    lacking = {name: _why_none(name, [pair for pair, _ in changed]) for name in ACCURACIES if result[name] is None}
+    return {name: result[name] for name in ACCURACIES} | {
+        "n": {name: counts[name] if result[name] is not None else 0 for name in ACCURACIES},
+        **({"reasons": lacking} if lacking else {}),
+    }
 
 
-def says_change(sentence: str) -> bool:
-    """Whether a sentence says that something differs."""
-    claim = grammar.parse(sentence)
-    if claim is not None:
-        return claim.type != "none"
-    return bool(sentence.strip()) and not _SAYS_NOTHING.search(sentence.lower())
+def can_judge(pair: Mapping[str, Any]) -> bool:
+    """Whether the kind of change that a sentence names can be compared with that of the pair.
+
+    The grammar of blocks reads sentences, and not those of other data: a kind of change counts where it reads one of
+    the pair's references, as that kind. Otherwise a caption equal to a reference would be wrong.
+    """
+    kind = type_of(pair)
+    return kind is not None and any(_says_type(reference, kind) for reference in pair["references"])
+
+
+def _says_type(sentence: str, kind: str | None) -> bool:
+    claim = change_claim(sentence)
+    return claim is not None and claim.type == kind
+
+
+def _why_none(name: str, changed: Sequence[Mapping[str, Any]]) -> str:
+    """Why an accuracy is of no pairs."""
+    if name in ("type", "object") and changed:
+        kinds = sorted({type_of(pair) for pair in changed} - {None})
+        if not kinds:
+            return "the kind of change is not known of any pair"
+        if not any(map(can_judge, changed)):
+            named = ", ".join(kinds[:5]) + (f" and {len(kinds) - 5} more" if len(kinds) > 5 else "")
+            return f"the grammar of blocks reads no references of these kinds of change: {named}"
+        return "the changed object is not known of any pair"
+    return "needs changed and unchanged pairs" if name == "balanced" else "no pairs of which it is known"
 
 
 def write_scores(path: Path, scores: Mapping[str, Any]) -> None:
@@ -172,7 +197,7 @@ def _oracle(truths: Sequence[Mapping[str, Any] | None]) -> tuple[list[str] | Non
     for truth in truths:
         if truth is None:
             return None, "the truth is not known of every pair"
-        if truth["type"] != "none" and not set(grammar.SYNONYMS) <= set(truth["object"]):
+        if truth["type"] != "none" and not set(grammar.SYNONYMS) <= set(truth["object"] or ()):
             return None, "not every attribute of the changed object is known of every pair"
     return [grammar.say(dict(truth)) for truth in truths if truth is not None], ""
 
@@ -180,15 +205,22 @@ def _oracle(truths: Sequence[Mapping[str, Any] | None]) -> tuple[list[str] | Non
 def _best_constant(
     references: list[list[str]], places: list[int], pool: Sequence[str], token: Mapping[str, str]
 ) -> str | None:
-    """The sentence of the pool with the highest CIDEr when it is said of all pairs at `places`."""
-    if len(places) < 2:
-        return pool[0] if places and pool else None
-    scorer = Cider({str(i): references[i] for i in places})
-    return max(pool, key=lambda text: (scorer.constant(token[text]), text))
+    """The sentence of the pool with the highest CIDEr when it is said of all pairs at `places`.
+
+    Where CIDEr tells none from another, the one that is most often a reference.
+    """
+    if not places or not pool:
+        return None
+    scored = {str(i): references[i] for i in places}
+    if has_weights(scored):
+        scorer = Cider(scored)
+        return max(pool, key=lambda text: (scorer.constant(token[text]), text))
+    often = Counter(text for i in places for text in references[i])
+    return max(pool, key=lambda text: often[token[text]])
 
 
 def _shuffled(said: Sequence[str], seed: int) -> list[str]:
-    """Each caption given to another pair: a random cycle through all of them, so no pair keeps its own."""
+    """Each caption given to another pair: a random cycle through all of them, so of two or more none keeps its own."""
     order = np.random.default_rng([seed, 0x5EED]).permutation(len(said))
     result = list(said)
     for place, source in zip(order, np.roll(order, 1), strict=True):

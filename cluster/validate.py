@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster.scores import accuracies, change_of
+from cluster.scores import ACCURACIES, accuracies, change_of
 from idc.metrics import cider
 
 
@@ -29,5 +29,5 @@ def validation_scores(predictions: Sequence[Mapping[str, Any]]) -> dict[str, flo
         scores["ROUGE_L"] = 100 * float(Rouge().compute_score(references, said)[0])
         scores["BLEU-4"] = 100 * float(Bleu(4).compute_score(references, said, verbose=0)[0][3])
     found = accuracies(pairs, [pair.get("truth") for pair in pairs])
-    scores |= {name: found[name] for name in ("changed", "unchanged", "balanced", "type", "object")}
+    scores |= {name: found[name] for name in ACCURACIES}
     return {name: None if value is None else round(float(value), 4) for name, value in scores.items()}

@@ -14,12 +14,14 @@ import numpy as np
 
 ORDERS = 4  # n-grams of 1 to 4 words
 SIGMA = 6.0  # of the Gaussian penalty on a difference in length
+NO_WEIGHTS = "every word of the references is in those of every pair, so CIDEr gives none a weight"
 
 _Ngram = tuple[str, ...]
 
 
 class Cider:
-    """Scores against fixed references, split at white space. Document frequencies are those of the references."""
+    """Scores against fixed references, split at white space. Document frequencies are those of the references; where
+    they give no word a weight (`has_weights`), all scores are 0, of perfect captions as well."""
 
     def __init__(self, references: Mapping[str, Sequence[str]]) -> None:
         """`references`: key -> its sentences, at least one each. ValueError for fewer than two keys: with one, every
@@ -105,10 +107,19 @@ class Cider:
         return weights, np.sqrt(norms), length
 
 
-def cider(references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> float:
-    """CIDEr of predictions in percent, on words split at white space; no Java. The references are those of the keys
-    that have a prediction."""
-    return Cider({key: references[key] for key in predictions}).score(predictions)
+def cider(references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> float | None:
+    """CIDEr of predictions in percent, on words split at white space; no Java. None where it would be 0 whatever is
+    said (NO_WEIGHTS). The references are those of the keys that have a prediction; ValueError for fewer than two."""
+    used = {key: references[key] for key in predictions}
+    scorer = Cider(used)
+    return scorer.score(predictions) if has_weights(used) else None
+
+
+def has_weights(references: Mapping[str, Sequence[str]]) -> bool:
+    """Whether some word of the references is not in those of every pair; if not, NO_WEIGHTS. False for one pair."""
+    said = ({ngram for sentence in sentences for ngram in _ngrams(sentence)} for sentences in references.values())
+    first = next(said, set())
+    return any(one != first for one in said)
 
 
 def _ngrams(sentence: str) -> Counter[_Ngram]:

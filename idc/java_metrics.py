@@ -15,6 +15,8 @@ from pathlib import Path
 from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
+_OPTIONS_READ = "Picked up "  # how Java begins a line about options of the environment
+
 
 class _CachedMeteor(Meteor):
     """One Java process for any number of scorings; what was aligned once is not aligned again."""
@@ -32,8 +34,9 @@ class _CachedMeteor(Meteor):
                 statistics = ""
             if not statistics:
                 self.meteor_p.kill()  # so that reading what it said last cannot wait
-                said = self.meteor_p.stderr.read().decode(errors="replace").split()
-                raise RuntimeError(f"METEOR's Java process ended: {' '.join(said)[-300:]}")
+                lines = self.meteor_p.stderr.read().decode(errors="replace").splitlines()
+                said = " ".join(word for line in lines if not line.startswith(_OPTIONS_READ) for word in line.split())
+                raise RuntimeError(f"METEOR's Java process ended: {said[-300:]}")
             self._known[key] = statistics
         return self._known[key]
 

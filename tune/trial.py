@@ -99,7 +99,9 @@ class SweepTrial(tune.Trainable):
                 self._step = record["step"]
                 score = record["validation"][METRIC]
                 if score is None:
-                    raise TrainingError(f"validation gives no {METRIC}: more than one pair is needed")
+                    raise TrainingError(
+                        f"validation gives no {METRIC}: it needs two pairs or more, with references not all alike"
+                    )
                 self._best = score if self._plan.search == PBT else max(self._best, score)
                 done = self._step >= steps
                 state = {"state": FINISHED} if done else {}

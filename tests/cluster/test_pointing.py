@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cluster.pointing import pack_map, unpack_map, where_scores
+from cluster.pointing import THRESHOLD, pack_map, unpack_map, where_scores
 from idc.canvas import Canvas
 from shards import pixel_runs
 from shards.errors import DataError
@@ -31,13 +31,17 @@ def test_a_map_of_the_change_itself_is_perfect_and_one_of_the_other_image_is_not
     assert scores["pointing_game"] == 0 and scores["iou"] == 0
 
 
-def test_iou_is_that_of_the_best_threshold():
+def test_iou_is_of_a_fixed_threshold_whatever_the_scored_pairs_would_like():
     wide = np.zeros((40, 60), np.float32)
     wide[10:20, 20:40] = 0.4  # twice as wide as the thing ...
     wide[10:20, 20:30] = 1.0  # ... and strongest on it
     both = np.stack([wide, wide])
     scores = where_scores([prediction(both, before=thing(), after=thing())], CANVAS)
-    assert scores["iou"] == pytest.approx(100) and 0.4 < scores["threshold"] <= 1
+    assert scores["iou"] == pytest.approx(50) and scores["threshold"] == THRESHOLD < 0.4
+    assert "not chosen on the scored pairs" in scores["threshold_is"]
+    wide[10:20, 30:40] = 0.5 * THRESHOLD  # below it
+    scores = where_scores([prediction(np.stack([wide, wide]), before=thing(), after=thing())], CANVAS)
+    assert scores["iou"] == pytest.approx(100) and scores["threshold"] == THRESHOLD
 
 
 def test_pairs_without_pixels_do_not_count():

@@ -116,6 +116,23 @@ def test_another_data_set_without_truth_or_curves(tiny, run, tmp_path):
     assert "trained in the run run" in text and "No oracle" in text and "animal1 is bigger" in text
 
 
+def test_accuracies_say_of_how_many_pairs_and_nothing_of_what_cannot_be_read(tiny, run, tmp_path):
+    keys = Folder.open(tiny.shards).stream("pair", "test").keys[:3]
+    known = {"references": ["the photo is brighter"], "changed": True, "change_type": "bright"}
+    captions = ("the photo is brighter", "all is brighter", "")
+    edits = [
+        known | {"index": i, "key": key, "caption": caption}
+        for i, (key, caption) in enumerate(zip(keys, captions, strict=True))
+    ]
+    write_predictions(tmp_path / "predictions.jsonl", edits)
+    write_scores(tmp_path / "scores.json", score(edits, tokenizer="split", time_limit=0.0))
+    reader = read(write_report(run, tmp_path, Folder.open(tiny.shards), CANVAS, "test"))
+    text = " ".join(reader.text)
+    assert "of 3 changed pairs: says that something changed" in text and "says nothing" in text
+    table = (tmp_path / "report.html").read_text().split("By kind of change")[1].split("</table>")[0]
+    assert table.count("cannot be read") == 2 and "67 %" in table
+
+
 def test_missing_results_are_named(tiny, tmp_path):
     with pytest.raises(DataError, match="scores.json"):
         write_report(tmp_path, tmp_path, Folder.open(tiny.shards), CANVAS, "test")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocoevalcap.cider.cider import Cider as CocoCider
 
-from idc.metrics import METRICS, Cider, cider, coco_metrics, score_sets
+from idc.metrics import METRICS, Cider, cider, coco_metrics, has_weights, score_sets
 
 REFERENCES = {
     "a": ["the large red metal cube has disappeared", "the big red block is gone"],
@@ -49,9 +49,22 @@ def test_cider_equals_the_coco_tools(pairs, sentence):
     expected, each = CocoCider().compute_score(references, {key: [said] for key, said in predictions.items()})
     scorer = Cider(references)
     assert list(scorer.scores(predictions).values()) == pytest.approx([100 * value for value in each])
-    assert cider(references, predictions) == pytest.approx(100 * expected)
+    assert (cider(references, predictions) or 0.0) == pytest.approx(100 * expected)
     constant, _ = CocoCider().compute_score(references, {key: [sentence] for key in references})
     assert scorer.constant(sentence) == pytest.approx(100 * constant)
+
+
+def test_cider_is_null_where_a_perfect_caption_would_have_0():
+    alike = {key: ["the cube is gone"] for key in "abcd"}
+    said = dict.fromkeys(alike, "the cube is gone")
+    scores = coco_metrics(alike, said, "split", time_limit=0.0)
+    assert scores["CIDEr"] is None and "every pair" in scores["reasons"]["CIDEr"]
+    assert scores["BLEU-4"] == pytest.approx(100)
+    assert cider(alike, said) is None and not has_weights(alike)
+    varied = alike | {"d": ["the cube was removed"]}
+    expected = 100 * CocoCider().compute_score(varied, {key: [text] for key, text in said.items()})[0]
+    assert coco_metrics(varied, said, "split", time_limit=0.0)["CIDEr"] == pytest.approx(expected)
+    assert cider(varied, said) == pytest.approx(expected) and expected > 0
 
 
 def runs(process: int) -> bool:
@@ -72,6 +85,21 @@ def test_java_that_stalls_is_stopped_and_named(tmp_path: Path, monkeypatch):
     assert scores["METEOR"] is None and scores["reasons"] == {"METEOR": "not done within the time limit"}
     assert scores["ROUGE_L"] == pytest.approx(100)
     assert not runs(int(started.read_text())), "its Java is still running"
+
+
+def test_meteor_does_not_depend_on_the_locale(monkeypatch):
+    """A JVM of Italian or German words writes 0.5 as "0,5", which METEOR cannot read back."""
+    near = TRUTH | {"a": "the large red metal cube is missing"}
+    for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LC_ALL", "C")
+    expected = coco_metrics(REFERENCES, near, "split", time_limit=60.0)["METEOR"]
+    assert 0 < expected < 100
+    monkeypatch.setenv("LC_ALL", "it_IT.UTF-8")
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=it -Duser.country=IT")
+    assert coco_metrics(REFERENCES, near, "split", time_limit=60.0)["METEOR"] == expected
+    monkeypatch.setenv("_JAVA_OPTIONS", "-Duser.language.format=de -Duser.country.format=DE")
+    assert coco_metrics(REFERENCES, near, "split", time_limit=60.0)["METEOR"] == expected
 
 
 def test_java_that_fails_is_null_with_its_reason(tmp_path: Path, monkeypatch):
