@@ -178,9 +178,9 @@ def _training(results: dict, found: dict) -> str:
          f"{data['scenes']:,}, {data['seconds']:.0f}" if data else NOT_YET),
         ("steps", ", ".join(f"{name} {count:,}" for name, count in steps.items()) or NOT_YET),
         ("CIDEr of all pairs, of changed ones",
-         f"{scores['CIDEr']['total']:.1f}, {scores['CIDEr']['changed']:.1f}" if scores else NOT_YET),
+         f"{_number(scores['CIDEr']['total'])}, {_number(scores['CIDEr']['changed'])}" if scores else NOT_YET),
         ("says change, says none, kind of change, in %",
-         ", ".join(f"{accuracy[name]:.1f}" for name in ("changed", "unchanged", "type")) if accuracy else NOT_YET),
+         ", ".join(_number(accuracy[name]) for name in ("changed", "unchanged", "type")) if accuracy else NOT_YET),
     ]  # fmt: skip
     bars = [
         _bar("skill of changed pairs", scores.get("skill", {}).get("changed"), BARS["skill"], digits=2),
