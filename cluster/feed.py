@@ -58,7 +58,10 @@ class Feed:
         batch = self._batches.step(step)
         if self._resident is not None and self._resident.device.type == "cpu":
             batch = dataclasses.replace(batch, micro_batches=[self._resident.take(m) for m in batch.micro_batches])
-        return batch if self._copies is None else _each(batch, Tensor.pin_memory)
+        if self._copies is None:
+            return batch
+        with torch.cuda.device(self._device):  # a thread begins on the first GPU, and pinning opens a context there
+            return _each(batch, Tensor.pin_memory)
 
 
 def _each(batch: StepBatch, change: Callable[[Tensor], Tensor]) -> StepBatch:

@@ -143,6 +143,44 @@ def test_shares_are_cut_as_evenly_as_they_can_be() -> None:
     assert task_micro_batches(dataclasses.replace(stage, contrastive_group=20), "mvcl", 16) == (1, 20)
 
 
+def both_passes(task: str) -> tuple[list, list]:
+    """What two micro-batches compare in the pass without gradients and in the one with them, with dropout."""
+    import torch
+    from test_engine import make_batch, make_engine
+
+    from cluster.batches import StepBatch
+    from cluster.step import train_step
+    from idc.places import prepare
+
+    engine, stage = make_engine(1, dropout=0.3)
+    engine.model.train()
+    passes: list[list[dict[str, Any]]] = [[], []]
+    forward = engine.forward
+
+    def recorded(*arguments: Any) -> Any:
+        found = forward(*arguments)
+        seen = {name: tensor.detach().float().numpy() for name, tensor in found[1].items()}
+        passes[int(torch.is_grad_enabled())].append(seen)
+        return found
+
+    engine.forward = recorded
+    generator = torch.Generator().manual_seed(0)
+    parts = [prepare(task, make_batch(task, generator)) for _ in range(2)]
+    train_step(engine, StepBatch(task, parts, 16), dataclasses.replace(stage, contrastive_group=0), 1e-3, seed=7)
+    engine.close()
+    return passes[0], passes[1]
+
+
+@pytest.mark.parametrize("task", ["mvcl", "classify"])
+def test_both_passes_of_a_micro_batch_have_the_same_dropout(task: str) -> None:
+    ((first, second),) = run_ranks(1, both_passes, task)
+    assert len(first) == len(second) == 2
+    for one, other in zip(first, second, strict=True):
+        assert all((one[name] == other[name]).all() for name in one)
+    trained = "wrong" if task == "mvcl" else "photos"
+    assert not (first[0][trained] == first[1][trained]).all()
+
+
 class Counting:
     """Counts operations that make a host wait for a GPU."""
 

@@ -33,7 +33,12 @@ def make_batch(task: str, generator: Any) -> dict[str, Any]:
 
 
 def make_engine(
-    zero_stage: int, precision: str = "fp32", clip: float = 0.5, timeout_s: int = 600, compiled: str = "off"
+    zero_stage: int,
+    precision: str = "fp32",
+    clip: float = 0.5,
+    timeout_s: int = 600,
+    compiled: str = "off",
+    dropout: float = 0.0,
 ) -> Any:
     import torch
 
@@ -46,7 +51,7 @@ def make_engine(
     model = build(
         ModelConfig(
             vocab_size=WORDS, feature_dim=FEATURES, grid=(3, 4), d_model=32, heads=2, d_ff=64, cross_modal_blocks=1,
-            dropout=0.0, attention_dropout=0.0, classes=CLASSES, max_length=LENGTH,
+            dropout=dropout, attention_dropout=dropout, classes=CLASSES, max_length=LENGTH,
         )
     )  # fmt: skip
     stage = StageConfig(clip=clip, contrastive_group=GROUP)
