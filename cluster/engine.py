@@ -100,7 +100,8 @@ class Engine:
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
             model=model, optimizer=self._adam, config=_settings(cluster, self.zero_stage), dist_init_required=False
         )
-        if self.world == 1 and self.zero_stage == 0:
+        self._alone = self.world == 1 and self.zero_stage == 0
+        if self._alone:
             self._engine.enable_backward_allreduce = False  # it would copy every gradient to the sum of itself
         _limit_waits(cluster.timeout_s)
 
@@ -130,6 +131,11 @@ class Engine:
         """One optimiser step at this learning rate; skipped, on all ranks alike, where the gradient is not finite."""
         for group in self._optimizer.param_groups:
             group["lr"] = lr
+        if self._alone:
+            # As DeepSpeed has it where it reduces: what a task does not use moves on by its momentum, and decays.
+            for parameter in self._engine.module.parameters():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
         norm = self._gradient_norm()
         finite = norm.isfinite()
         self._adam.found_inf = (~finite).float()
