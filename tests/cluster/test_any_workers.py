@@ -9,14 +9,23 @@ from typing import Any
 import pytest
 from multirank import RankDied, run_ranks
 
-from cluster.config import ClusterConfig, StageConfig, task_micro_batches
+from cluster.config import ClusterConfig, Config, StageConfig, task_micro_batches
 from cluster.recipes import RECIPES
 
 STEPS = 14
 
 
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What the fixture `tiny` made, in a class that other processes can import."""
+
+    config: Config
+    shards: Path
+    features: Path
+
+
 def curve(
-    tiny: Any, stage_name: str, zero_stage: int, micro_batch_size: int, group: int
+    tiny: Data, stage_name: str, zero_stage: int, micro_batch_size: int, group: int
 ) -> tuple[list, dict[str, Any]]:
     """(task, losses, gradient norm) of each step on the batches that a run would see, and the last weights."""
     import torch
@@ -53,7 +62,7 @@ def curve(
     return found, weights
 
 
-def curves(tiny: Any, cases: list[tuple]) -> list:
+def curves(tiny: Data, cases: list[tuple]) -> list:
     return [curve(tiny, *case) for case in cases]
 
 
@@ -72,9 +81,14 @@ REFERENCE = [("pretrain", 0, 8, 0), ("finetune", 0, 8, 0), ("pretrain", 0, 8, 2)
 
 
 @pytest.fixture(scope="module")
-def alone(tiny: Any) -> dict:
+def data(tiny: Any) -> Data:
+    return Data(tiny.config, tiny.shards, tiny.features)
+
+
+@pytest.fixture(scope="module")
+def alone(data: Data) -> dict:
     cases = [*REFERENCE, ("pretrain", 0, 3, 0), ("finetune", 0, 3, 0), ("pretrain", 1, 2, 0)]
-    found = dict(zip(cases, run_ranks(1, curves, tiny, cases)[0], strict=True))
+    found = dict(zip(cases, run_ranks(1, curves, data, cases)[0], strict=True))
     tasks = {task for case in REFERENCE for task, _, _ in found[case][0]}
     assert {"mlm", "mvcl", "fda", "classify", "photo_mvcl", "finetune"} <= tasks
     return found
@@ -101,9 +115,9 @@ def test_micro_batches_do_not_change_what_the_whole_batch_compares(alone: dict) 
         (4, [("pretrain", 0, 1, 0), ("pretrain", 3, 8, 0), ("finetune", 1, 8, 0), ("pretrain", 2, 8, 2)]),
     ],
 )
-def test_any_number_of_workers_follows_the_curve_of_one(tiny: Any, alone: dict, world: int, cases: list) -> None:
+def test_any_number_of_workers_follows_the_curve_of_one(data: Data, alone: dict, world: int, cases: list) -> None:
     """Batches of 8, 5 and 2 over 2, 3 and 4 workers: in steps of 2, one or two of them have nothing."""
-    ranks = run_ranks(world, curves, tiny, cases)
+    ranks = run_ranks(world, curves, data, cases)
     for number, case in enumerate(cases):
         steps, weights = ranks[0][number]
         assert all(other[number][0] == steps for other in ranks), "ranks report the same losses"
@@ -205,7 +219,7 @@ class Counting:
         self.mode = Mode
 
 
-def waits(tiny: Any) -> dict[tuple, list[str]]:
+def waits() -> dict[tuple, list[str]]:
     """Operations that would wait for a GPU in steps of every task, by ZeRO stage and task."""
     import torch
     from test_engine import GROUP, TASKS, make_batch, make_engine
@@ -234,9 +248,9 @@ def waits(tiny: Any) -> dict[tuple, list[str]]:
     return found
 
 
-def test_a_step_of_the_engine_asks_for_no_value(tiny: Any) -> None:
+def test_a_step_of_the_engine_asks_for_no_value() -> None:
     """The whole step with DeepSpeed's part, at every ZeRO stage; the published network, all its tasks."""
-    for found in run_ranks(2, waits, tiny):
+    for found in run_ranks(2, waits):
         assert len(found) == 4 * 5 * 2
         assert not {case: names for case, names in found.items() if names}
 
@@ -294,10 +308,11 @@ def test_features_in_memory_give_the_batches_that_the_disk_gives(tiny: Any) -> N
         Batches(tiny.shards, tiny.features, tokenizer, tiny.config.model, 12, stage, 5, 0, 1, resident=each)
         for each in (None, resident)
     ]
-    from_disk, from_memory = (
-        list(Feed(batches, range(12), DataConfig(), device, each))
-        for batches, each in zip(make, (None, resident), strict=True)
-    )
+    found = []
+    for batches, each in zip(make, (None, resident), strict=True):
+        with Feed(batches, range(12), DataConfig(), device, each) as feed:
+            found.append(list(feed))
+    from_disk, from_memory = found
     for one, other in zip(from_disk, from_memory, strict=True):
         for part, other_part in zip(one.micro_batches, other.micro_batches, strict=True):
             assert part.keys() == other_part.keys()

@@ -58,7 +58,7 @@ def test_a_failing_drivers_exit_code_is_the_jobs(cluster: Slurm, with_data: Call
     [
         (("tiny", "--finetune.stpes", "3"), "did you mean --finetune.steps?"),
         (("tiny", "--cluster.workers", "two"), "--cluster.workers 'two' is not of the type int"),
-        (("tiny", "--cluster.workers", "3"), "must be a multiple of 3 (--cluster.workers 3)"),
+        (("tiny", "--finetune.global_batch_size", "9"), "must be a multiple of --finetune.contrastive_group 2"),
     ],
 )
 def test_a_mistake_ends_the_job_before_ray_is_started(cluster: Slurm, arguments: tuple, message: str) -> None:
