@@ -52,8 +52,12 @@ def train(record: Record) -> None:
     found = runs.scored(record.work / "runs" / NAME)
     minutes = round((begun - record.left) / 60, 2)
     record.put("minutes", minutes, f"{minutes} from nothing to scores, of which {done.seconds / 60:.1f} the main job")
-    accuracy = found["accuracy"]
-    text = f"skill of changed {found['skill']['changed']}, object {accuracy['object']}, CIDEr {found['CIDEr']['total']}"
+    told = {
+        "skill of changed": found["skill"]["changed"],
+        "object": found["accuracy"]["object"],
+        "CIDEr": found["CIDEr"]["total"],
+    }
+    text = ", ".join(f"{name} {'-' if value is None else f'{value:.2f}'}" for name, value in told.items())
     record.put("scores", found, text)
 
 
