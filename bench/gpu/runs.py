@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ def step_seconds(record: Record, recipe: str, options: Options) -> tuple[dict[st
     for stage in config.stages:
         if config.stage(stage).steps:
             short |= {f"{stage}.steps": steps, f"{stage}.log_every": every, f"{stage}.checkpoint_every": steps}
+    shutil.rmtree(record.work / "runs" / f"rate-{recipe}", ignore_errors=True)  # an earlier command's
     done = alone(record, recipe, options | short, record.left)
     found, spent = {}, 0.0
     for stage in config.stages:

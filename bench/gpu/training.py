@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from bench.gpu import jobs, runs
 from bench.gpu.record import Record
 
@@ -47,6 +49,7 @@ def train(record: Record) -> None:
         scaled |= {f"{stage}.steps": 4 for stage in steps}
     planned = {name: scaled[f"{name}.steps"] for name in steps}
     record.put("steps", planned, ", ".join(f"{name} {count}" for name, count in planned.items()))
+    shutil.rmtree(record.work / "runs" / NAME, ignore_errors=True)  # an earlier command's, on another schedule
     done = jobs.train(RECIPE, options | scaled | {"name": NAME}, record.work, record.left)
     runs.require(done, "the main job")
     found = runs.scored(record.work / "runs" / NAME)

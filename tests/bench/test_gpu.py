@@ -22,6 +22,8 @@ from bench.gpu.page import fill, write  # noqa: E402
 from bench.gpu.plain import PlainLoop, PlainModel  # noqa: E402
 from bench.gpu.plan import PARTS, Part, share  # noqa: E402
 from bench.gpu.record import Record, read_json, write_json  # noqa: E402
+from cluster.checkpoint import COMMIT, Commit  # noqa: E402
+from cluster.options import to_yaml  # noqa: E402
 from idc.objectives import ObjectiveOptions  # noqa: E402
 from idc.reference import to_reference  # noqa: E402
 from shards.errors import DataError  # noqa: E402
@@ -157,6 +159,21 @@ def test_a_part_that_is_not_there_is_refused() -> None:
 
 def record_of(part: str, folder: Path, small: bool = True, seconds: float = 1000) -> Record:
     return Record(part, folder, folder / "work", "cuda", small, seconds)
+
+
+def test_training_begins_anew_beside_what_an_earlier_command_left(tmp_path: Path) -> None:
+    """Scenes, rates, the main job and its scores; a run folder of the same name on another schedule is in the way."""
+    record = Record("training", tmp_path, tmp_path / "work", "cpu", True, 1000)
+    config = runs.configuration("blocks_full", training.options_of(record) | {"regions.warmup_steps": 7})
+    for name in (training.NAME, f"rate-{training.RECIPE}"):
+        folder = record.work / "runs" / name
+        begun = folder / "checkpoints" / "regions" / "step_00000001"
+        begun.mkdir(parents=True)
+        (begun / COMMIT).write_text(json.dumps(dataclasses.asdict(Commit("regions", 1, 1, 0))))
+        (folder / "config.yaml").write_text(to_yaml(config))
+    training.run(record)
+    assert "checks" not in record.results and not record.not_run
+    assert record.results["scores"]["pairs"] == 8 and set(record.results["steps"].values()) == {4}
 
 
 @pytest.mark.parametrize("small", [True, False])
