@@ -44,11 +44,13 @@ class UnbiasedLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         values, size = upcast(x), x.shape[-1]
-        normal = torch.native_layer_norm(values, (size,), None, None, self.NEVER_ZERO)[0]
-        # The biased deviation: mean(normal * x) = std because mean(normal) = 0, and it has the gradient of std too.
-        std = (normal.detach() * values).mean(dim=-1, keepdim=True)
+        normal, _, inverse = torch.native_layer_norm(values, (size,), None, None, self.NEVER_ZERO)
+        # The biased deviation, as the kernel found it. Its gradient is that of mean(normal * x), which equals it because
+        # mean(normal) = 0; torch gives the kernel's statistics none.
+        same = (normal.detach() * values).mean(dim=-1, keepdim=True)
+        std = 1 / inverse + (same - same.detach())
         factor = std / ((size / (size - 1)) ** 0.5 * std + self.eps)
-        return torch.addcmul(self.bias, normal * factor, self.weight).to(x.dtype)
+        return (normal * (factor * self.weight) + self.bias).to(x.dtype)
 
 
 def layer_norm(config: ModelConfig, eps: float = 1e-6) -> nn.Module:
