@@ -45,8 +45,8 @@ class UnbiasedLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         values, size = upcast(x), x.shape[-1]
         normal, _, inverse = torch.native_layer_norm(values, (size,), None, None, self.NEVER_ZERO)
-        # The biased deviation, as the kernel found it. Its gradient is that of mean(normal * x), which equals it because
-        # mean(normal) = 0; torch gives the kernel's statistics none.
+        # The biased deviation, as the kernel found it. Its gradient is that of mean(normal * x), which is equal to it
+        # because mean(normal) = 0; torch gives the kernel's statistics none.
         same = (normal.detach() * values).mean(dim=-1, keepdim=True)
         std = 1 / inverse + (same - same.detach())
         factor = std / ((size / (size - 1)) ** 0.5 * std + self.eps)
