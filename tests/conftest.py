@@ -17,6 +17,17 @@ from servers import wait_until_it_listens
 S3_BUCKET = "shards"
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small tensors: more threads of torch only get in each other's way."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data to test against: $IDC_SHARED, or ../shared/data next to the checkout."""

@@ -28,14 +28,7 @@ from idc.objectives import ObjectiveOptions  # noqa: E402
 from idc.reference import to_reference  # noqa: E402
 from shards.errors import DataError  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors: more threads only get in each other's way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("mask_padding", [True, False])

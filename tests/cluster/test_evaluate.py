@@ -15,14 +15,7 @@ from idc.model import build
 from shards.errors import DataError
 from shards.reader import Folder
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors: more threads only get in each other's way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

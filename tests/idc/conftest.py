@@ -26,12 +26,8 @@ SIZES = {
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors: more threads only get in each other's way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def always_one_thread(one_thread):
+    """For all tests of this folder."""
 
 
 @pytest.fixture

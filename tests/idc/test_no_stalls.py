@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from task_keys import KEYS
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from idc.objectives import ObjectiveOptions
 from idc.places import TASKS, loss_names, prepare
 
-KEYS = {
-    "mlm": ("caption_masked", "caption_labels"),
-    "mvcl": ("caption", "visual_mask"),
-    "fda": ("caption_with_negatives",),
-    "classify": ("class_before", "class_after", "same_class"),
-    "finetune": ("caption", "changed", "caption_with_negatives"),
-}
 OPTIONS = [ObjectiveOptions(), ObjectiveOptions(contrastive_group=2)]
 
 

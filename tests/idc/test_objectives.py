@@ -6,20 +6,12 @@ import math
 
 import pytest
 import torch
+from task_keys import KEYS
 from torch.nn.functional import cosine_similarity, normalize
 
 from idc import objectives
 from idc.objectives import ObjectiveOptions, counts
 from idc.places import prepare
-
-# task, keys that its batch has besides the images
-KEYS = {
-    "mlm": ("caption_masked", "caption_labels"),
-    "mvcl": ("caption", "visual_mask"),
-    "fda": ("caption_with_negatives",),
-    "classify": ("class_before", "class_after", "same_class"),
-    "finetune": ("caption", "changed", "caption_with_negatives"),
-}
 
 
 def batch_of(task, full, masked=False):
