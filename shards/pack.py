@@ -28,7 +28,7 @@ from shards.packing.ray_tasks import connected, pack_units_on_ray
 from shards.packing.state import Place
 from shards.packing.tokenizer import KINDS, text_statistics, train_tokenizer
 from shards.progress import Progress
-from shards.sources import SOURCES, make_source
+from shards.sources import SOURCES, Option, make_source
 
 NAMED_LOSSES = 5  # of the samples whose images turn out missing or damaged, so many are named on stderr
 LARGEST = 8192  # pixels a side that --resize takes
@@ -248,7 +248,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--negatives", default=str(COUNT), metavar="N", help=negatives)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of scenes and negatives (default: 0)")
     groups: dict[str, list[str]] = {}  # options by flag: two sources may share one
-    offered = {}
+    offered: dict[str, Option] = {}
     for name, adapter in SOURCES.items():
         for option in adapter.options:
             groups.setdefault(option.flag, []).append(name)

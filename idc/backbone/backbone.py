@@ -37,6 +37,7 @@ from idc.backbone.weights import (
 # Images put through at once. On CPU the activations of 16 images stay in the cache: 560 images/s on one core, against
 # 310 for 64 images and 230 for 128 (efficientnet_lite0, 160 x 128, bf16).
 CPU_CHUNK, GPU_CHUNK = 16, 256
+TimmModel = Any  # a torch module with methods of timm's own: prune_intermediate_layers, forward_intermediates
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -74,7 +75,8 @@ class Backbone:
         reductions, fixed_size = _levels(name)
         self.strides, self._indices = _choose_levels(reductions, tuple(strides))
         stride = self.strides[-1]
-        self.canvas = tuple(-(-side // stride) * stride for side in self.size)  # height, width in pixels
+        height, width = (-(-side // stride) * stride for side in self.size)
+        self.canvas = (height, width)  # in pixels
         self._place = Canvas(self.size, self.canvas).place
         self.grid = (self.canvas[0] // stride, self.canvas[1] // stride)
 
@@ -187,7 +189,7 @@ class Backbone:
         return normal.view(pixels.shape).permute(0, 3, 1, 2)
 
     @torch.inference_mode()
-    def _levels_of(self, model: nn.Module, pixels: Tensor) -> list[Tensor]:
+    def _levels_of(self, model: TimmModel, pixels: Tensor) -> list[Tensor]:
         return model.forward_intermediates(
             pixels, list(self._indices), norm=self._normed, stop_early=True, output_fmt="NCHW", intermediates_only=True
         )
@@ -204,7 +206,7 @@ class Backbone:
         ]
         return torch.cat(folded, dim=-1).flatten(1, 2).to("cpu", torch.float16)
 
-    def _probe(self, model: nn.Module) -> list[int]:
+    def _probe(self, model: TimmModel) -> list[int]:
         """Channels of each level, from a dummy image: models disagree with what they declare (prefix tokens, sizes)."""
         try:
             levels = self._levels_of(model, torch.zeros(1, 3, *self.canvas))
@@ -222,7 +224,7 @@ class Backbone:
                 )
         return [level.shape[1] for level in levels]
 
-    def _prepare_model(self, model: nn.Module) -> nn.Module:
+    def _prepare_model(self, model: TimmModel) -> TimmModel:
         """Folds batch norms into convolutions (20 % faster) where that provably changes nothing; casts; moves."""
         fused = copy.deepcopy(model)
         if _fuse(fused):
@@ -268,7 +270,7 @@ def _choose_levels(reductions: list[int], strides: tuple[int, ...]) -> tuple[tup
     return (reductions[-1],), (len(reductions) - 1,)
 
 
-def _build(name: str, weights: str, size: tuple[int, int] | None) -> tuple[nn.Module, tuple, tuple]:
+def _build(name: str, weights: str, size: tuple[int, int] | None) -> tuple[TimmModel, tuple, tuple]:
     """(timm model with weights, mean, std)."""
     timm = import_timm()
     arguments: dict[str, Any] = {} if size is None else {"img_size": size}

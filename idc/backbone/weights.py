@@ -9,6 +9,7 @@ import socket
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -42,6 +43,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises BackboneError naming the file where it is missing or neither.
     """
     path = Path(path)
+    content: Any
     if not path.is_file():
         raise BackboneError(f"{path}: no such weight file; name a .safetensors or .pth file")
     try:
@@ -117,7 +119,7 @@ def require_hub(name: str, repository: str | None, url: str | None) -> None:
         for file in ("model.safetensors", "open_clip_model.safetensors"):
             if isinstance(try_to_load_from_cache(repository, file), str):
                 return
-    address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co") if repository else url)
+    address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co") if repository else url or "")
     port = address.port or (80 if address.scheme == "http" else 443)
     try:
         socket.create_connection((address.hostname, port), timeout=HUB_TIMEOUT_S).close()

@@ -39,6 +39,7 @@ def by_gradient(model: Trunk, images: Mapping[str, Tensor], captions: Tensor) ->
     were scaled; absolute. With the masked caption loss all words are hidden at once."""
     with torch.enable_grad():
         tokens = model.embed_images(images)
+        assert tokens.after is not None, "captions are of pairs"
         leaves = [side.detach().requires_grad_() for side in (tokens.before, tokens.after)]
         pair = model.encode_pair(replace(tokens, before=leaves[0], after=leaves[1]))
         padding = captions == model.config.pad

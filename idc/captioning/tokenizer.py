@@ -7,7 +7,7 @@ Both kinds have the ids 0 to 5 for <pad>, <bos>, <eos>, <unk>, <cls>, <mask>. Th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -130,7 +130,7 @@ class _SentencePiece:
         return self._processor.decode(ids)
 
 
-_KINDS = {".model": _SentencePiece, ".json": _Words}
+_KINDS: dict[str, Callable[[Path, bytes], _Codec]] = {".model": _SentencePiece, ".json": _Words}
 
 
 def _require_specials(path: Path, pieces: Sequence[str]) -> None:

@@ -81,7 +81,7 @@ class LossSum(NamedTuple):
     """A scalar sum (float32 or better, differentiable) and what to divide it by, a scalar on the same device."""
 
     sum: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # in place of tuple.count, which has no use here
 
     @property
     def mean(self) -> Tensor:

@@ -33,7 +33,7 @@ class TrainingModel(nn.Module):
             self.model, task, batch, options or ObjectiveOptions()
         )
 
-    def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+    def state_dict(self, *arguments: Any, **options: Any) -> Any:
         """The network's state, under its own names."""
         return self.model.state_dict(*arguments, **options)
 

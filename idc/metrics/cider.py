@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -81,8 +82,9 @@ class Cider:
         weights, norm, length = self._vector(_ngrams(sentence))
         dots = np.zeros((len(self._lengths), ORDERS))
         for ngram, weight in weights.items():
-            rows, values = self._postings.get(ngram, (None, None))
-            if rows is not None:
+            found = self._postings.get(ngram)
+            if found is not None:
+                rows, values = found
                 dots[rows, len(ngram) - 1] += np.minimum(weight, values) * values
         norms = self._norms * norm
         cosines = np.divide(dots, norms, out=dots, where=norms != 0)
@@ -115,7 +117,7 @@ def cider(references: Mapping[str, Sequence[str]], predictions: Mapping[str, str
     return scorer.score(predictions) if has_weights(used) else None
 
 
-def has_weights(references: Mapping[str, Sequence[str]]) -> bool:
+def has_weights(references: Mapping[Any, Sequence[str]]) -> bool:
     """Whether some word of the references is not in those of every pair; if not, NO_WEIGHTS. False for one pair."""
     said = ({ngram for sentence in sentences for ngram in _ngrams(sentence)} for sentences in references.values())
     first = next(said, set())

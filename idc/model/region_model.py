@@ -145,6 +145,8 @@ class Pointer(nn.Module):
 class RegionModel(Trunk):
     """Visual token = looks (hidden state and classes of the region) + place + how sure + its counterparts."""
 
+    class_words: Tensor  # (classes, CLASS_WORDS) ids
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         size = config.d_model

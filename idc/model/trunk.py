@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,8 @@ class Fused:
 
 class Embedding(nn.Module):
     """Words, token types and text positions; one layer norm and dropout for tokens of every kind."""
+
+    positions: Tensor  # (L, d)
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -179,7 +182,7 @@ class Trunk(nn.Module, ABC):
             after = torch.cat([cls_after, images.after], dim=1)
             valid_before, valid_after = with_cls(images.before_valid), with_cls(images.after_valid)
             assert (valid_before is None) == (valid_after is None), "validity is given for both images or for none"
-            valid = None if valid_before is None else torch.cat([valid_before, valid_after])
+            valid = None if valid_before is None or valid_after is None else torch.cat([valid_before, valid_after])
             before, after = self.single_image(torch.cat([before, after]), key_mask(valid)).chunk(2)
             valid = None if valid is None else torch.cat(valid.chunk(2), dim=1)
         tokens = self.pair_image(torch.cat([before, after], dim=1), key_mask(valid))
@@ -293,6 +296,10 @@ class Decoding:
             self.sight.reorder(origin)
 
 
+@overload
+def key_mask(valid: Tensor) -> Tensor: ...
+@overload
+def key_mask(valid: Tensor | None) -> Tensor | None: ...
 def key_mask(valid: Tensor | None) -> Tensor | None:
     """(B, K) bool -> the attention mask (B, 1, 1, K): every query sees the valid keys."""
     return None if valid is None else valid[:, None, None, :]

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ POSITIONS = 200  # rows of the reference's position table
 TABLE = "position_encoding.pe"
 FEATURE_HEAD, CHANGED_HEAD, CLASS_HEADS = "feat_regress.", "pooler.", ("classifier.", "aligner.")
 # Model fields that the reference has no choice of.
-FIXED = {
+FIXED: dict[str, Any] = {
     "architecture": "paper", "caption_loss": "masked", "projection": "sigmoid", "layer_norm": "unbiased",
     "final_norm": False, "tie_feature_head": True,
 }  # fmt: skip

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,7 +155,7 @@ class ReferenceFile:
 
     def model(self, stage: str) -> PaperModel:
         """The network with the weights of one stage, dropout off."""
-        meta = {name: int(self[f"meta/{name}"]) for name in _META}
+        meta: dict[str, Any] = {name: int(self[f"meta/{name}"]) for name in _META}
         weights = {name: torch.from_numpy(array) for name, array in self.under(f"{stage}/weights/").items()}
         if not weights:
             raise ReferenceFileError(f"{self.path}: no weights below {stage}/weights/")

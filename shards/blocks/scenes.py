@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +141,7 @@ class Triple:
             moved = self.after.objects[self.before.objects.index(thing)]
             return Change("move", moved)
         assert change.to is not None
-        new = replace(thing, **change.to)
+        new = _with(thing, change.to)
         if not self.after.singled_out(new):
             return None
         return Change(change.type, new, {change.type: getattr(thing, change.type)})
@@ -232,8 +234,13 @@ def _change(rng: np.random.Generator, before: Scene, kind: str) -> tuple[Change,
     else:
         others = [value for value in ATTRIBUTES[kind] if value != getattr(thing, kind)]
         to = {kind: others[rng.integers(len(others))]}
-        new = replace(thing, **to)
+        new = _with(thing, to)
     return Change(kind, thing, to), (*objects[:index], new, *objects[index + 1 :])
+
+
+def _with(thing: Thing, attributes: Mapping[str, Any]) -> Thing:
+    """The thing with other attributes."""
+    return replace(thing, **attributes)
 
 
 def _changed_is_visible(triple: Triple, aspect: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,7 +134,9 @@ def _tiles(contents: dict, streams: Streams, holdings: Holdings) -> Iterator[str
 def _panels(contents: dict, streams: Streams, holdings: Holdings) -> Iterator[str]:
     splits = [split for split in SPLITS if any(s == split for _, s in streams)]
     kinds = [kind for kind in KINDS if any(k == kind for k, _ in streams)]
-    rows = [(PLURAL[kind], *(len(streams.get((kind, split), ())) for split in splits)) for kind in kinds]
+    rows: list[Sequence[str | int]] = [
+        (PLURAL[kind], *(len(streams.get((kind, split), ())) for split in splits)) for kind in kinds
+    ]
     if holdings.captions:
         rows.append(("captions", *(holdings.captions[split] for split in splits)))
     yield show_page.panel("Samples", show_page.table(["", *splits], rows))

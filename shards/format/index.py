@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from shards.errors import DataError
 
@@ -67,7 +67,7 @@ def parse(data: bytes, path: Path) -> list[Row]:
     keys: set[str] = set()
     key, end = "", 0  # of the member before
 
-    def fail(what: str) -> None:
+    def fail(what: str) -> NoReturn:
         raise DataError(f"{path}: {what}: pack the folder again")
 
     try:

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from shards.errors import DataError
 from shards.format.strict_json import parse_json
@@ -100,7 +101,7 @@ def parse(data: bytes, path: Path | str) -> tuple[dict, str | None]:
 def validate(manifest: Any, path: Path | str) -> None:
     """Raises DataError naming the first field of a manifest that is missing, of the wrong type or impossible."""
 
-    def fail(what: str) -> None:
+    def fail(what: str) -> NoReturn:
         raise DataError(f"{path}: {what if len(what) < 300 else what[:300] + '...'}; run python -m shards.pack again")
 
     if not isinstance(manifest, dict):
@@ -139,7 +140,7 @@ def validate(manifest: Any, path: Path | str) -> None:
         names.add(shard["name"])
 
 
-def _validate_shard(shard: Any, fail) -> None:
+def _validate_shard(shard: Any, fail: Callable[[str], NoReturn]) -> None:
     if not isinstance(shard, dict) or not isinstance(shard.get("name"), str):
         fail("a shard entry has no name")
     match = SHARD_NAME.fullmatch(shard["name"])
@@ -154,7 +155,7 @@ def _validate_shard(shard: Any, fail) -> None:
             fail(f"shard {shard['name']}: {field!r} is not a SHA-256")
 
 
-def _validate_tokenizer(tokenizer: Any, fail) -> None:
+def _validate_tokenizer(tokenizer: Any, fail: Callable[[str], NoReturn]) -> None:
     if not isinstance(tokenizer, dict) or tokenizer.get("kind") not in _TOKENIZER_FILES:
         fail(f"'tokenizer' is not of a kind of {', '.join(_TOKENIZER_FILES)}")
     if tokenizer.get("file") != _TOKENIZER_FILES[tokenizer["kind"]]:
@@ -163,7 +164,7 @@ def _validate_tokenizer(tokenizer: Any, fail) -> None:
         fail("'tokenizer' needs 'size' and 'sha256'")
 
 
-def _validate_dropped(dropped: Any, fail) -> None:
+def _validate_dropped(dropped: Any, fail: Callable[[str], NoReturn]) -> None:
     if not isinstance(dropped, dict) or dropped.get("file") != DROPPED:
         fail(f"'dropped_file' does not name {DROPPED}")
     if not _is_count(dropped.get("lines")) or not _SHA256.fullmatch(str(dropped.get("sha256"))):

@@ -60,6 +60,7 @@ def decode_image(data: bytes) -> np.ndarray:
     except MemoryError:
         raise DataError("an image that does not fit into memory") from None
     except _DAMAGE as error:
+        assert kind is not None, "other bytes are refused by their start"
         raise _damaged(_NAMES[kind], error) from None
 
 

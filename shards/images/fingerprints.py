@@ -46,7 +46,7 @@ def fingerprint(data: bytes) -> Fingerprint:
     """The fingerprint of JPEG or PNG bytes; DataError where they cannot be decoded."""
     pixels = decode_image(data)
     exact = hashlib.blake2b(b"%dx%d" % pixels.shape[:2], digest_size=16)
-    exact.update(np.ascontiguousarray(pixels))
+    exact.update(np.ascontiguousarray(pixels).reshape(-1).data)
     # Both need little detail: from a small picture they take half the time.
     small = Image.fromarray(pixels).resize((SMALL, SMALL), Image.Resampling.BOX)
     bits = np.packbits(imagehash.phash(small).hash.reshape(-1))

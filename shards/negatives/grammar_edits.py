@@ -53,11 +53,11 @@ def exchange_words(sentences: Sequence[str], words_used: Collection[str], rng: n
     for number in rng.permutation(len(sentences)):
         words = sentences[number].split()
         for pair in combinations([position for position, word in enumerate(words) if word in WORDS], 2):
-            others = [_other_values(words[position])[1] for position in pair]
-            edits = [
-                (position, values[rng.integers(len(values))]) for position, values in zip(pair, others, strict=True)
+            choices = [_other_values(words[position])[1] for position in pair]
+            both = [
+                (position, values[rng.integers(len(values))]) for position, values in zip(pair, choices, strict=True)
             ]
-            yield from _edited(sentences[number], edits, words_used, rng)
+            yield from _edited(sentences[number], both, words_used, rng)
 
 
 def flip_directions(sentences: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
@@ -158,6 +158,6 @@ def _edited(
 
 
 def _says_nothing(claim: Change | None) -> bool:
-    return (
-        claim is not None and bool(claim.to) and all(claim.object.get(key) == value for key, value in claim.to.items())
-    )
+    if claim is None or not claim.to:
+        return False
+    return all(claim.object.get(key) == value for key, value in claim.to.items())

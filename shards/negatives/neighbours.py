@@ -84,7 +84,7 @@ def _whole(vectors):
     return vectors
 
 
-def _block(vectors) -> tuple[np.ndarray, ...]:
+def _block(vectors) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The weights of a block of captions by word; those of frequent words also as full rows, which add up faster."""
     columns = vectors.T.tocsr()
     frequent = np.flatnonzero(np.diff(columns.indptr) >= FREQUENT * BLOCK)

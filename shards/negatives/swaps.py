@@ -161,7 +161,7 @@ def _ends_well(text: Text, place: int, phrase: list[str]) -> bool:
 
 def _other_commands(text: Text, lexicon: Lexicon, rng: np.random.Generator) -> list[str]:
     """The instruction with another verb; none where it names a target ("to", "from", "with")."""
-    others = dict(lexicon.commands).get(text.words[0], ()) if text.words else ()
+    others: Sequence[str] = dict(lexicon.commands).get(text.words[0], ()) if text.words else ()
     article = text.words[1] if len(text.words) > 1 else ""
     if not others or not _TARGET.isdisjoint(text.words) or article in ("all", "any", "some", "in", "up", "out"):
         return []

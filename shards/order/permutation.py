@@ -19,6 +19,7 @@ The arithmetic is written out here and must never change: saved runs depend on i
 from __future__ import annotations
 
 import hashlib
+from typing import overload
 
 import numpy as np
 
@@ -47,6 +48,10 @@ def _words(value: int | np.ndarray) -> np.ndarray:
     return np.atleast_1d(np.asarray(value)).astype(np.int64).view(np.uint64)
 
 
+@overload
+def permute(index: int, size: int, seed: int, epoch: int) -> int: ...
+@overload
+def permute(index: np.ndarray, size: int, seed: int, epoch: int | np.ndarray) -> np.ndarray: ...
 def permute(index: int | np.ndarray, size: int, seed: int, epoch: int | np.ndarray) -> int | np.ndarray:
     """Where `index` of [0, size) goes in the shuffle of this (seed, epoch): a bijection of [0, size).
 
@@ -100,6 +105,10 @@ def _feistel(value: np.ndarray, key: np.ndarray, bits: int) -> np.ndarray:
     return (high << low_bits) | low
 
 
+@overload
+def locate(position: int, size: int, seed: int) -> tuple[int, int]: ...
+@overload
+def locate(position: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]: ...
 def locate(position: int | np.ndarray, size: int, seed: int) -> tuple[int | np.ndarray, int | np.ndarray]:
     """(epoch, sample index) at a position of the endless sequence; arrays give arrays (int64)."""
     if size < 1:

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_handles
@@ -22,7 +22,7 @@ UNIT_TIME_LIMIT = 3600.0  # seconds in which at least one unit must be finished,
 _packer: Packer | None = None  # of a worker process, set once when it starts
 
 
-def pack_units(packer: Packer, units: list[Unit], workers: int) -> Iterator[tuple[Unit, list[dict]]]:
+def pack_units(packer: Packer, units: list[Unit], workers: int) -> Generator[tuple[Unit, list[dict]], None, None]:
     """(unit, manifest entries of its tars) as they are finished, in any order. One worker: in this process."""
     if workers == 1 or len(units) < 2:
         for unit in units:

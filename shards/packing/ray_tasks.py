@@ -9,7 +9,7 @@ import platform
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +69,9 @@ def connected(address: str, workers: int | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def pack_units_on_ray(packer: Packer, units: list[Unit], workers: int | None) -> Iterator[tuple[Unit, list[dict]]]:
+def pack_units_on_ray(
+    packer: Packer, units: list[Unit], workers: int | None
+) -> Generator[tuple[Unit, list[dict]], None, None]:
     """(unit, manifest entries of its tars) as they are finished, in any order, on the cluster this is connected to.
 
     At most `workers` units at a time; None: as many as the cluster has CPUs. A unit whose worker dies is packed again,

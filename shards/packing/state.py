@@ -71,8 +71,13 @@ class Place:
         self.where = where
         self.remote = is_url(where)
         self.run = run  # the token of the packing that has claimed the place
-        self.files: Bucket | Disk = Bucket(str(where)) if self.remote else Disk(Path(where))
-        self.state: Bucket | Disk = Bucket(f"{self.files.url}/{STATE}") if self.remote else Disk(Path(where) / STATE)
+        self.files: Bucket | Disk
+        self.state: Bucket | Disk
+        if self.remote:
+            self.files = Bucket(str(where))
+            self.state = Bucket(f"{self.files.url}/{STATE}")
+        else:
+            self.files, self.state = Disk(Path(where)), Disk(Path(where) / STATE)
 
     def __reduce__(self) -> tuple:
         # A worker may run in another folder.
@@ -133,7 +138,7 @@ class Place:
         """For workers: DataError where they do not see the place, or a later packing has taken it over."""
         try:
             run = self.state.read(_RUN).decode()
-        except (DataError, FileNotFoundError, NotADirectoryError) as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             if self.remote:
                 raise
             raise DataError(
@@ -148,7 +153,7 @@ class Place:
 
         Workers that outlive a killed packing for a moment so never write into a file of the next one.
         """
-        parent = self._scratch_parent() if self.remote else self.state.path
+        parent = self.state.path if isinstance(self.state, Disk) else self._scratch_parent()
         if self.remote:
             parent.mkdir(mode=0o700, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="unit-", dir=parent, ignore_cleanup_errors=True) as folder:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shards.errors import DataError
+from shards.format.record import Split
 from shards.sources.layouts.layout import Losses, Photos, read_text
 from shards.sources.layouts.pair_folder import Pair, PairFolder
 from shards.sources.layouts.splits import SPLIT_NAMES
@@ -51,7 +52,7 @@ class BirdsToWordsSource(PairFolder):
     def pairs(self, losses: Losses) -> Iterator[Pair]:
         """The pairs in the order of their first rows; a row that cannot be read is noted with its line number."""
         photos = Photos(self.root)
-        texts: dict[tuple[str, str, str], list[str]] = {}
+        texts: dict[tuple[Split, str, str], list[str]] = {}
         columns: tuple[str, ...] = COLUMNS
         for number, line in enumerate(read_text(self.root, self._file).split("\n"), start=1):
             # A paragraph, which comes last, may have tabs of its own.
@@ -72,7 +73,7 @@ class BirdsToWordsSource(PairFolder):
             yield Pair(split, f"{first}_{second}", before, after, tuple(text for text in captions if text))
 
 
-def _row(fields: dict[str, str]) -> tuple[str, str, str, str] | str:
+def _row(fields: dict[str, str]) -> tuple[Split, str, str, str] | str:
     """(split, photo id of image 1, of image 2, paragraph) of a row, or why it cannot be read."""
     if not set(NEEDED) <= set(fields):
         return f"a row of fewer than {len(COLUMNS)} columns"

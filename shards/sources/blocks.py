@@ -150,9 +150,9 @@ class BlocksSource:
             split = parts[0].removeprefix("class-")
             known = parts[1].isdecimal() and int(parts[1]) < len(CLASS_NAMES)
             if split in SPLITS and known and parts[2].isdecimal():
-                number = SPLITS.index(split) * _SPLIT_STRIDE + int(parts[2])
+                index = SPLITS.index(split) * _SPLIT_STRIDE + int(parts[2])
                 camera = self.options.camera_of(split)
-                return make_class_scene(self.options.seed, int(parts[1]), number, self.options.aspect, camera)
+                return make_class_scene(self.options.seed, int(parts[1]), index, self.options.aspect, camera)
         raise DataError(f"blocks has no image {image_id!r}; ids come from its records")
 
 

@@ -36,7 +36,7 @@ class CubSource:
     """Records and images of a CUB-200-2011 folder, or of one of the same layout."""
 
     name = "cub"
-    needed = (PHOTOS, LABELS, SPLIT)
+    needed: tuple[str, ...] = (PHOTOS, LABELS, SPLIT)
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -66,7 +66,8 @@ class CubSource:
         has_captions = self._has_captions()
         losses = Losses()
         places: Counter[Split] = Counter()
-        found = []
+        found: list[Record] = []
+        fault: str | None
         for number, photo in self._table(PHOTOS).items():
             published, split = labels.get(number), SPLIT_OF_FLAG.get(flags.get(number, ""))
             if published is None:
@@ -80,6 +81,7 @@ class CubSource:
             if fault is not None:
                 losses.add(photo, fault)
                 continue
+            assert published is not None and split is not None, "else there is a fault"
             images, unit = {"photo.jpg": f"{IMAGES}/{photo}"}, places[split] // SAMPLES_PER_UNIT
             places[split] += 1
             found.append(
@@ -127,7 +129,8 @@ class CubSource:
         """Published id -> name."""
         if (self.root / CLASSES).exists() or CLASSES in self.needed:
             return self._table(CLASSES)
-        labels, names = self._table(LABELS), {}
+        labels = self._table(LABELS)
+        names: dict[str, str] = {}
         for number, photo in self._table(PHOTOS).items():
             if number in labels:
                 names.setdefault(labels[number], os.path.dirname(photo) or labels[number])

@@ -63,10 +63,10 @@ def photo_claim(sentence: str) -> tuple[tuple[tuple[str, str], ...], ...] | None
         for word in words:
             if word in grammar.THING_WORDS and word == words[-1]:
                 continue
-            attribute, value = grammar.WORDS.get(word, (None, None))
-            if attribute is None or attribute in attributes:
+            meaning = grammar.WORDS.get(word)
+            if meaning is None or meaning[0] in attributes:
                 return None
-            attributes[attribute] = value
+            attributes[meaning[0]] = meaning[1]
         if article not in ("a", "an", "the") or not words:
             return None
         named.append(tuple(sorted(attributes.items())))

@@ -102,12 +102,14 @@ class PairFolder(ABC):
             places[pair.split] += 1
             if not self._can_be_packed(pair, losses):
                 continue
+            before, after = pair.before[1], pair.after[1]
+            assert before is not None and after is not None, "pairs without their photos have been left out"
             found.append(
                 Record(
                     kind="pair",
                     split=pair.split,
                     key=key_of(f"{pair.split}-{pair.name}"),
-                    images={"before.jpg": pair.before[1], "after.jpg": pair.after[1]},
+                    images={"before.jpg": before, "after.jpg": after},
                     id=pair.name,
                     captions=pair.captions,
                     changed=pair.changed,
