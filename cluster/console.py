@@ -24,11 +24,10 @@ def run() -> NoReturn:
     """Runs the command whose script this process was started by."""
     name = Path(sys.argv[0]).stem
     try:
-        door = import_module(DOORS[name])
-    except ModuleNotFoundError as error:
+        run_main(import_module(DOORS[name]).main)
+    except ModuleNotFoundError as error:  # of the door, or of what its command imports when it comes to it
         print(
             f"{name} needs {error.name}, which is not installed: pip install 'image-difference-captioning[train]'",
             file=sys.stderr,
         )
         sys.exit(USER_ERROR)
-    run_main(door.main)
