@@ -35,13 +35,13 @@ class Caption:
     changed_probability: that the images differ, by the model's changed/unchanged head. alternatives: sentences with
     their log-probability, best first; the first is `text`. where: (2, rows, columns), how much the sentence is about
     each place of before and after, 0 to 1 = the most (`idc.captioning.heat_map`); a grid over the canvas of the
-    backbone.
+    backbone. None if no maps were asked for.
     """
 
     text: str
     changed_probability: float
     alternatives: tuple[tuple[str, float], ...]
-    where: np.ndarray
+    where: np.ndarray | None
 
 
 class Captioner:
@@ -61,20 +61,27 @@ class Captioner:
         return cls(exported, Backbone.from_description(exported.backbone, backbone_weights, device), device)
 
     def caption(
-        self, before: ImageLike, after: ImageLike, beam: int | None = None, length_penalty: float | None = None
+        self,
+        before: ImageLike,
+        after: ImageLike,
+        beam: int | None = None,
+        length_penalty: float | None = None,
+        maps: bool = True,
     ) -> Caption:
         """What changed from `before` to `after`: paths, PIL images or uint8 arrays (H, W, 3), of any size.
 
         beam: sentences kept while searching, and the number of alternatives; None = as the model was evaluated.
+        maps: whether to find the places too that the sentence is about, which takes as long as the sentence.
         Raises ImageError naming an image that cannot be used.
         """
-        return self.captions([(before, after)], beam, length_penalty)[0]
+        return self.captions([(before, after)], beam, length_penalty, maps)[0]
 
     def captions(
         self,
         pairs: Sequence[tuple[ImageLike, ImageLike]],
         beam: int | None = None,
         length_penalty: float | None = None,
+        maps: bool = True,
     ) -> list[Caption]:
         """`caption` of many pairs at once, which is faster; all of them pass through the model together."""
         if not pairs:
@@ -89,7 +96,7 @@ class Captioner:
             decoding.beam if beam is None else beam,
             decoding.length_penalty if length_penalty is None else length_penalty,
         )
-        maps = change_map(self._exported.model, pairs_of_features, made.tokens).cpu().numpy()
+        found = change_map(self._exported.model, pairs_of_features, made.tokens).cpu().numpy() if maps else None
         results = []
         for number in range(len(pairs)):
             sentences: dict[str, float] = {}
@@ -98,12 +105,17 @@ class Captioner:
                 if np.isfinite(log_probability):
                     sentences.setdefault(self._exported.tokenizer.decode(ids.tolist()), log_probability)
             alternatives = tuple(sentences.items())
-            where = maps[number] / (float(maps[number].max()) or 1.0)
+            where = None if found is None else found[number] / (float(found[number].max()) or 1.0)
             results.append(Caption(alternatives[0][0], float(made.changed[number]), alternatives, where))
         return results
 
     def heat_map(self, caption: Caption, before: ImageLike, after: ImageLike) -> Image.Image:
-        """The two images of `caption` side by side, with the places that it is about lit up in red."""
+        """The two images of `caption` side by side, with the places that it is about lit up in red.
+
+        ValueError for a caption without maps.
+        """
+        if caption.where is None:
+            raise ValueError("this caption has no map to draw: ask for it with maps=True")
         lit = []
         for grid, image, role in zip(caption.where, (before, after), ("before", "after"), strict=True):
             pixels = _pixels(image, role)

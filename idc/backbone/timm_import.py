@@ -10,6 +10,8 @@ one still fails loudly. `torchvision.io` stays unusable, and nothing here uses i
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -35,6 +37,20 @@ def import_timm() -> ModuleType:
         for name in [n for n in sys.modules if n == "torchvision" or n.startswith("torchvision.")]:
             del sys.modules[name]  # half-imported
         _define_missing_operators()
-    import timm
+    with _absent("wandb"):  # timm imports it where it is installed, for a training log that nothing here uses
+        import timm
 
     return timm
+
+
+@contextmanager
+def _absent(name: str) -> Iterator[None]:
+    """Inside, importing `name` fails as if it were not installed; where it is imported already, nothing changes."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # what Python documents for this purpose
+    try:
+        yield
+    finally:
+        del sys.modules[name]

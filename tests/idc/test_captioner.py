@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -81,6 +83,31 @@ def test_the_heat_map_is_red_where_the_sentence_looks(captioner, images):
     for side, grid in enumerate(found.where):
         cells = change[:, 128 * side : 128 * (side + 1)].reshape(3, 32, 4, 32).mean((1, 3))
         assert np.corrcoef(cells.ravel(), grid.ravel())[0, 1] > 0.8
+
+
+def test_maps_are_made_when_asked_for(captioner, images):
+    plain, found = captioner.caption(*images, maps=False), captioner.caption(*images)
+    assert plain.where is None and found.where is not None
+    assert (plain.text, plain.changed_probability, plain.alternatives) == (
+        found.text, found.changed_probability, found.alternatives
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="maps=True"):
+        captioner.heat_map(plain, *images)
+
+
+def test_a_sentence_imports_nothing_that_training_needs(run, images):
+    """The command starts in seconds because of it; timm would import W&B wherever that is installed."""
+    code = "import sys\nfrom idc.caption import main\nmain(sys.argv[1:])\nprint(*sys.modules)"
+    arguments = [*map(str, images), "--checkpoint", str(run), "--json"]
+    made = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, timeout=300
+    )
+    sentence, modules = made.stdout.splitlines()
+    assert "caption" in json.loads(sentence)
+    tops = {module.split(".")[0] for module in modules.split()}
+    needless = {"ray", "deepspeed", "wandb", "pycocoevalcap", "matplotlib", "scipy", "webdataset"}
+    assert "timm" in tops and not tops & needless
+    assert not tops & {"shards", "cluster", "tune"}
 
 
 def test_images_that_cannot_be_used_are_named(captioner, images, tmp_path):
