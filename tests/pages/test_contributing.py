@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from doc_pages import ROOT, read
+from testing.doc_pages import ROOT, read
 from PIL import Image
 
-from shards.reader import Folder
+from shards.reading.reader import Folder
 
 PAGE = "CONTRIBUTING.md"
 LIMIT_S = 120

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from doc_pages import read
+from testing.doc_pages import read
 
-from cluster.config import DERIVED
-from cluster.options import options
-from cluster.options_page import page
-from cluster.recipes import RECIPES
+from cluster.config.fields import DERIVED
+from cluster.config.options import options
+from cluster.recipes.embedded import RECIPES
+from cluster.recipes.options_page import page
 
 
 def test_the_page_is_current() -> None:

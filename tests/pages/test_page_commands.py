@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from doc_pages import CURRENT, ROOT, commands
+from testing.doc_pages import CURRENT, ROOT, commands
 
-from cluster import commandline as training
-from cluster.options import to_yaml
-from cluster.recipes import RECIPES
+from bench import ablation, ablation_page
+from cluster.config.options import to_yaml
+from cluster.recipes import commandline as training
+from cluster.recipes.embedded import RECIPES
 from tune import commandline as sweeping
 
 COMMANDS = [pytest.param(page, line, id=f"{page} {line[:60]}") for page in CURRENT for line in commands(page)]
@@ -52,9 +53,16 @@ def stop_when_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     def parse(self: argparse.ArgumentParser, *arguments, **keywords):
         raise Parsed(parse_args(self, *arguments, **keywords))
 
+    def begin(*arguments) -> None:
+        raise Parsed(arguments)
+
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    # This one reads its arguments by itself.
+    monkeypatch.setattr(ablation, "Bench", begin)
+    monkeypatch.setattr(ablation_page, "write", begin)
 
 
+@pytest.mark.timeout(60)  # nothing but arguments is read
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_the_command_is_understood(page: str, line: str, folder: Path, stop_when_parsed, monkeypatch) -> None:
     understand(shlex.split(line, comments=True), folder, monkeypatch)
@@ -125,7 +133,10 @@ def _script(path: str, arguments: list[str], folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "argv", [path, *arguments])
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(Parsed):
-        runpy.run_path(str(ROOT / path), run_name="__main__")
+        if path == "bench/ablation.py":
+            ablation.main(arguments)
+        else:
+            runpy.run_path(str(ROOT / path), run_name="__main__")
 
 
 def _driver(package: str, arguments: list[str], folder: Path) -> None:

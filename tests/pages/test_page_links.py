@@ -9,10 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from doc_pages import CURRENT, PAGES, ROOT, prose, read
+from testing.doc_pages import CURRENT, PAGES, ROOT, prose, read
 
-from cluster.options import options
-from cluster.recipes import RECIPES
+from cluster.config.options import options
+from cluster.recipes.embedded import RECIPES
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 TOP = "idc|shards|cluster|tune|slurm|tests|bench|docs"
@@ -103,7 +103,9 @@ def test_pages_that_files_name_are_there() -> None:
         if name in PAGES or not name.endswith((".py", ".sh", ".yaml", ".toml", ".example", "Makefile")):
             continue
         text = (ROOT / name).read_text(encoding="utf-8")
-        missing += [f"{name}: {page}" for page in re.findall(r"docs/\w+\.(?:md|yaml)", text) if not (ROOT / page).exists()]
+        missing += [
+            f"{name}: {page}" for page in re.findall(r"docs/\w+\.(?:md|yaml)", text) if not (ROOT / page).exists()
+        ]
     assert missing == []
 
 

@@ -1,4 +1,4 @@
-"""docs/options.md from the fields of the configuration: `python -m cluster.options_page > docs/options.md`."""
+"""docs/options.md from the fields of the configuration: `python -m cluster.recipes.options_page > docs/options.md`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 
-from cluster.commandline import STAGE_CHOICES
-from cluster.config import DERIVED, Config, StageConfig, is_harmless
-from cluster.options import Option, options, show, type_name
+from cluster.config.fields import DERIVED, Config, StageConfig, is_harmless
+from cluster.config.options import Option, options, show, type_name
+from cluster.recipes.commandline import STAGE_CHOICES
 from shards.errors import run_main
 
 STAGE = "STAGE"  # stands for the name of any pre-training stage
