@@ -40,7 +40,7 @@ def prose(page: str) -> str:
 
 
 def commands(page: str) -> list[str]:
-    """Lines of shell blocks that run something: one command each, continued lines joined, without `$VARIABLE=` lines."""
+    """The lines of shell blocks, one command each; lines that end in a backslash are joined with the next."""
     found = []
     for block in blocks(page):
         if block.language in ("sh", "bash", "console"):
