@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages.doc_pages import ROOT, read
 from PIL import Image
-from testing.doc_pages import ROOT, read
 
 from shards.reading.reader import Folder
 

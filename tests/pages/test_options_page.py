@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from testing.doc_pages import read
+from pages.doc_pages import read
 
 from cluster.config.fields import DERIVED
 from cluster.config.options import options

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from testing.doc_pages import CURRENT, ROOT, commands
+from pages.doc_pages import CURRENT, ROOT, commands
 
 from bench import ablation, ablation_page
 from cluster.config.options import to_yaml

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from testing.doc_pages import CURRENT, PAGES, ROOT, prose, read
+from pages.doc_pages import CURRENT, PAGES, ROOT, prose, read
 
 from cluster.config.options import options
 from cluster.recipes.embedded import RECIPES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 
-from testing.doc_pages import ROOT, read
+from pages.doc_pages import ROOT, read
 
 
 def test_every_marker_has_a_row() -> None:

@@ -6,7 +6,7 @@ import ast
 import re
 
 import pytest
-from testing.doc_pages import ROOT, read
+from pages.doc_pages import ROOT, read
 
 HOLE = "\0"  # in the place of a value that is put into a message
 ROWS = [line.split("|")[1] for line in read("docs/trouble.md").splitlines() if line.startswith("|")]
