@@ -81,6 +81,12 @@ def test_files_and_folders_are_there(page: str) -> None:
     assert missing_paths(read(page)) == []
 
 
+@pytest.mark.parametrize("figure", sorted(path.name for path in (ROOT / "docs" / "img").glob("*.svg")))
+def test_folders_that_figures_name_are_there(figure: str) -> None:
+    labels = re.findall(r"<text[^>]*>([^<]*)</text>", (ROOT / "docs" / "img" / figure).read_text(encoding="utf-8"))
+    assert labels and missing_paths(" ".join(labels)) == []
+
+
 @pytest.mark.parametrize("page", CURRENT)
 def test_modules_and_names_in_them_are_there(page: str) -> None:
     spans = re.findall(r"`([^`\n]+)`", prose(page))
