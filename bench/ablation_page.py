@@ -1,4 +1,4 @@
-"""What the runs of bench/ablation.py gave: bench/results/ablation.json, the tables of docs/evidence.md, a plot."""
+"""What the runs of bench/ablation.py gave: bench/results/ablation.json, the tables of docs/results.md, a plot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cluster.runlog import read_metrics
 from shards.errors import DataError
 from shards.reader import Folder
 
-RESULTS, PAGE = "bench/results/ablation.json", "docs/evidence.md"
+RESULTS, PAGE = "bench/results/ablation.json", "docs/results.md"
 HALVES = ("total", "changed", "unchanged")
 ACCURACIES = ("changed", "unchanged", "type", "object")
 TYPES = ("add", "drop", "move", "color", "material")
