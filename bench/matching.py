@@ -1,8 +1,8 @@
 """Draws what our network matches in one pair (figure 3 of docs/method.md): `python bench/matching.py RUN SHARDS ID`.
 
-RUN is a run folder or model folder of the architecture `idc`; ID is a test pair, as `shards.show` prints it. Circles are
-the peaks of "something is here". On the second image an empty circle is where a region of the first was, a blue arrow
-what the fitted motion of the camera does to it, and a red one what is left up to its counterpart by looks.
+RUN is a run folder or model folder of the architecture `idc`; ID is a test pair, as `shards.show` prints it. Circles
+are the peaks of "something is here". On the second image an empty circle is where a region of the first was, a blue
+arrow what the fitted motion of the camera does to it, and a red one what is left up to its counterpart by looks.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from shards.errors import DataError, run_main  # noqa: E402
 from shards.reader import Folder  # noqa: E402
 
 SURE = 0.5  # regions less likely than this to show something are left out of the picture
+ARROW = {"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
 OWN = 1.0  # fine cells: a shorter rest is not drawn as a motion of the thing's own
 
 
@@ -96,9 +97,9 @@ def draw(images: Sequence[Image.Image], matched: Matched, canvas: Canvas, stride
         start, middle, end = (points[index] for points in moved)
         panels[0].annotate(str(index + 1), start, (5, 4), textcoords="offset points", color="white", weight="bold")
         panels[1].plot(*start, "o", mfc="none", mec="white", ms=6)
-        panels[1].annotate("", middle, start, arrowprops={"arrowstyle": "->", "color": "#40d0ff", "lw": 1.8})
+        panels[1].annotate("", middle, start, arrowprops=ARROW | {"color": "#40d0ff", "lw": 1.5})
         if np.linalg.norm(matched.found[index] - matched.expected[index]) > OWN:
-            panels[1].annotate("", end, middle, arrowprops={"arrowstyle": "->", "color": "#ff2020", "lw": 2.2})
+            panels[1].annotate("", end, middle, arrowprops=ARROW | {"color": "#ff2020", "lw": 2.2})
         panels[1].annotate(str(index + 1), end, (5, 4), textcoords="offset points", color="white", weight="bold")
     figure.savefig(out, dpi=110)
     pyplot.close(figure)

@@ -19,7 +19,7 @@ from idc.captioner import Captioner
 from idc.tokenizer import SPECIAL
 from shards.vocabulary import train_tokenizer
 
-METHOD = Path(__file__).parents[2] / "docs" / "method.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
 SIZE = (48, 64)
 TEXTS = ["the red cube has disappeared", "the blue ball moved to the left", "there is no change"]
 # What the command cannot read off the file: the small models of these tests see another backbone.
@@ -243,7 +243,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(make_folder, tmp_path, cap
     assert "x.pt" in said and said.count("\n") == 1 and not vocabulary.exists()
 
 
-@pytest.mark.parametrize("line", re.findall(r"^python -m idc\.reference (--.+)$", METHOD.read_text(), re.M))
+@pytest.mark.parametrize("line", re.findall(r"^python -m idc\.reference (--.+)$", PAGE.read_text(), re.M))
 def test_the_commands_of_the_page_lack_nothing_but_their_files(line, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run(*shlex.split(line)) == 2
