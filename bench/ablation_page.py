@@ -153,7 +153,8 @@ def _shown(scale: str, table: str, results: dict[str, dict], checkout: Path) -> 
     every = [found for _, seeds in rows for found in seeds.values()]
     head, by_name = TABLES[table].head, {arm.name: seeds for arm, seeds in rows}
     first = _table(
-        (head, "steps", "pairs", "seconds", "CIDEr", "changed", "unchanged", "skill", "changed", "gain", "seeds"),
+        (head, "steps", "pairs", "seconds", "CIDEr", "CIDEr, changed", "CIDEr, unchanged", "skill", "skill, changed",
+         "gain", "seeds"),
         [
             (arm.label, " or ".join(sorted(set(map(_steps, seeds.values())))),
              " or ".join(sorted({f"{found['pairs']:,}" for found in seeds.values()})),
@@ -166,7 +167,7 @@ def _shown(scale: str, table: str, results: dict[str, dict], checkout: Path) -> 
         ],
     )  # fmt: skip
     second = _table(
-        (head, "says change", "says none", "type", "object", *TYPES),
+        (head, "says change", "says none", "kind", "object", *(f"CIDEr, {kind}" for kind in TYPES)),
         [
             (arm.label, *(_mean(seeds, lambda found, name=name: found["accuracy"][name]) for name in ACCURACIES),
              *(_mean(seeds, lambda found, kind=kind: found["CIDEr"].get(kind)) for kind in TYPES))
@@ -175,7 +176,7 @@ def _shown(scale: str, table: str, results: dict[str, dict], checkout: Path) -> 
     )  # fmt: skip
     plot = _overtaken(table, rows) + _plot(scale, table, rows, checkout) if TABLES[table].curves else ""
     return (
-        f"\nScale `{scale}`. {_about(every)}\n\n{first}\nRight sentences in %, then CIDEr by type:\n\n{second}{plot}\n"
+        f"\nScale `{scale}`. {_about(every)}\n\n{first}\nRight sentences in %, then CIDEr by kind of change:\n\n{second}{plot}\n"
     )
 
 
@@ -187,13 +188,13 @@ def _about(found: Sequence[dict]) -> str:
 
     shared = [one["shared"]["seconds"] for one in found if "shared" in one]
     text = (
-        f"{said('tested')} pairs of the test split, batches of {said('batch')}, {said('threads')} thread(s) a process "
-        f"on {said('cpus')} CPUs, torch {said('torch')}, commit {said('commit')}."
+        f"{said('tested')} pairs of the test split, batches of {said('batch')}, threads a process: {said('threads')}, "
+        f"CPUs: {said('cpus')}, torch {said('torch')}, commit {said('commit')}."
     )
     if shared:
         text += (
-            f" Steps in brackets were trained once a seed for all arms with the same number and kind: "
-            f"{statistics.mean(shared):.0f} s on average, not counted in the seconds of the arms."
+            f" Steps in brackets were trained once a seed and are shared by the arms: "
+            f"{statistics.mean(shared):.0f} s on average, not part of the seconds of the arms."
         )
     return text
 
