@@ -175,9 +175,8 @@ def _shown(scale: str, table: str, results: dict[str, dict], checkout: Path) -> 
         ],
     )  # fmt: skip
     plot = _overtaken(table, rows) + _plot(scale, table, rows, checkout) if TABLES[table].curves else ""
-    return (
-        f"\nScale `{scale}`. {_about(every)}\n\n{first}\nRight sentences in %, then CIDEr by kind of change:\n\n{second}{plot}\n"
-    )
+    between = "Right sentences in %, then CIDEr by kind of change:"
+    return f"\nScale `{scale}`. {_about(every)}\n\n{first}\n{between}\n\n{second}{plot}\n"
 
 
 def _about(found: Sequence[dict]) -> str:

@@ -1,14 +1,14 @@
 """Draws what our network matches in one pair (figure 3 of docs/method.md): `python bench/matching.py RUN SHARDS ID`.
 
-RUN is a run folder or model folder of the architecture `idc`; ID is a test pair, as `shards.show` prints it. Circles
-are the peaks of "something is here". On the second image an empty circle is where a region of the first was, a blue
-arrow what the fitted motion of the camera does to it, and a red one what is left up to its counterpart by looks.
+RUN is a run folder or model folder of the architecture `idc`; ID is a test pair, as `shards.order --split test` prints
+it. Circles are the peaks of "something is here". On the second image an empty circle is where a region of the first
+was, a blue arrow what the fitted motion of the camera does to it, and a red one what is left up to its counterpart by
+looks.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,19 +112,23 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("id", help="of a test pair, such as test-000000/before/after")
     parser.add_argument("--out", type=Path, default=Path("docs/img/matching.png"), help="default: %(default)s")
     options = parser.parse_args(arguments)
-    loaded = export.load(options.run)
+    try:
+        loaded = export.load(options.run)
+    except export.ExportError as error:
+        raise DataError(str(error)) from None
     if not isinstance(loaded.model, RegionModel):
         raise DataError(f"{options.run} has the published network, which matches no regions: name a run of ours")
     stream = Folder.open(options.shards).stream("pair", "test")
     place = next((i for i in range(len(stream)) if stream.metadata(i)["id"] == options.id), None)
     if place is None:
-        raise DataError(f"{options.shards} has no test pair {options.id}: name one that `shards.show` prints")
-    record, members = stream.sample(place)
-    images = [Image.open(io.BytesIO(members[name])).convert("RGB") for name in ("before.jpg", "after.jpg")]
-    backbone = Backbone.from_description(loaded.backbone)
-    features = backbone.features([np.asarray(image) for image in images]).float()
+        raise DataError(
+            f"{options.shards} has no test pair {options.id}: name one that `shards.order --split test` prints"
+        )
+    record, images = stream.decoded(place)
+    pair, canvas = [images["before"], images["after"]], Canvas.of(loaded.backbone)
+    features = Backbone.from_description(loaded.backbone).features(pair).float()
     matched = match(loaded.model.eval(), features)
-    draw(images, matched, Canvas.of(loaded.backbone), loaded.backbone["strides"][0], options.out)
+    draw([Image.fromarray(image) for image in pair], matched, canvas, loaded.backbone["strides"][0], options.out)
     print(f"{options.out}: {record['captions'][0]}")
     return 0
 

@@ -19,6 +19,7 @@ from bench.matching import draw, main, match  # noqa: E402
 from idc.canvas import Canvas  # noqa: E402
 from idc.config import ModelConfig  # noqa: E402
 from idc.model import build  # noqa: E402
+from shards.errors import DataError  # noqa: E402
 
 GRID, FINE, COARSE = (4, 5), 6, 7
 
@@ -64,5 +65,5 @@ def test_wrong_input_is_one_line(tmp_path):
 def test_the_page_has_a_command_that_is_understood(tmp_path, monkeypatch, capsys):
     (arguments,) = re.findall(r"^python bench/matching\.py (.*)$", (ROOT / "docs" / "method.md").read_text(), re.M)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="runs/blocks"):  # it lacks nothing but the run
+    with pytest.raises(DataError, match="runs/blocks"):  # it lacks nothing but the run
         main(arguments.split())

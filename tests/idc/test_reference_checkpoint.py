@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections import OrderedDict, defaultdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from idc.tokenizer import SPECIAL
 from shards.vocabulary import train_tokenizer
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
+PARITY = Path(__file__).parents[1] / "data" / "parity_seed0.npz"
 SIZE = (48, 64)
 TEXTS = ["the red cube has disappeared", "the blue ball moved to the left", "there is no change"]
 # What the command cannot read off the file: the small models of these tests see another backbone.
@@ -71,7 +73,7 @@ def imported(checkpoint: Path, vocabulary: Path, name: str = "imported") -> Path
 
 def names_in_the_parity_file(stage: str) -> set[str]:
     """The names of the weights that the reference's own model of a stage has, its position table aside."""
-    with np.load(Path(__file__).parents[1] / "data" / "parity_seed0.npz") as arrays:
+    with np.load(PARITY) as arrays:
         prefix = f"{stage}/weights/"
         return {name.removeprefix(prefix) for name in arrays.files if name.startswith(prefix)} - {
             "position_encoding.pe"
@@ -248,6 +250,24 @@ def test_the_commands_of_the_page_lack_nothing_but_their_files(line, tmp_path, m
     monkeypatch.chdir(tmp_path)
     assert run(*shlex.split(line)) == 2
     assert re.search("no such (weight file|folder)", capsys.readouterr().err)
+
+
+def test_the_page_names_the_file_of_numbers_and_all_its_keys():
+    page = PAGE.read_text()
+    assert f"\npython -m idc.reference {PARITY.relative_to(PAGE.parents[1])}\n" in page
+    written = "".join(re.findall(r"^\| (`.*?`) \|", page, re.M))
+    patterns = [pattern for key in re.findall(r"`([^`]+)`", written) for pattern in alternatives(key)]
+    with np.load(PARITY) as arrays:
+        missing = [name for name in arrays.files if not any(fnmatchcase(name, pattern) for pattern in patterns)]
+        unused = [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in arrays.files)]
+    assert not missing and not unused
+
+
+def alternatives(key: str) -> list[str]:
+    """`a/{b,c}/*` -> `a/b/*`, `a/c/*`; capital letters stand for any name."""
+    key = key.replace("NAME", "*")
+    braces = re.search(r"\{(.*?)\}", key)
+    return [key.replace(braces[0], choice) for choice in braces[1].split(",")] if braces else [key]
 
 
 @pytest.mark.parametrize(
