@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shards.errors import run_main  # noqa: E402
-from shards.order import locate, rank_positions, worker_positions  # noqa: E402
+from shards.order.permutation import locate, rank_positions, worker_positions  # noqa: E402
 
 PAPER, OURS, PLAIN, LINE, TEXT = "#cfe0f5", "#ffd9a8", "#eeeeee", "#333333", "#111111"
 SHARDS = ("#bcd9f7", "#c9ecc0", "#f7d2c4")  # of the figure of the order

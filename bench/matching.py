@@ -20,13 +20,13 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from idc import export  # noqa: E402
-from idc.backbone import Backbone  # noqa: E402
-from idc.canvas import Canvas  # noqa: E402
-from idc.regions import Regions  # noqa: E402
-from idc.variant import RegionModel  # noqa: E402
+from idc.backbone.backbone import Backbone  # noqa: E402
+from idc.backbone.canvas import Canvas  # noqa: E402
+from idc.captioning import model_folder  # noqa: E402
+from idc.model.region_model import RegionModel  # noqa: E402
+from idc.model.regions import Regions  # noqa: E402
 from shards.errors import DataError, run_main  # noqa: E402
-from shards.reader import Folder  # noqa: E402
+from shards.reading.reader import Folder  # noqa: E402
 
 SURE = 0.5  # regions less likely than this to show something are left out of the picture
 ARROW = {"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
@@ -113,8 +113,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/img/matching.png"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     try:
-        loaded = export.load(options.run)
-    except export.ExportError as error:
+        loaded = model_folder.load(options.run)
+    except model_folder.ExportError as error:
         raise DataError(str(error)) from None
     if not isinstance(loaded.model, RegionModel):
         raise DataError(f"{options.run} has the published network, which matches no regions: name a run of ours")

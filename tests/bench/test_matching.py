@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from bench.matching import draw, main, match  # noqa: E402
-from idc.canvas import Canvas  # noqa: E402
-from idc.config import ModelConfig  # noqa: E402
-from idc.model import build  # noqa: E402
+from idc.backbone.canvas import Canvas  # noqa: E402
+from idc.model.build import build  # noqa: E402
+from idc.model.config import ModelConfig  # noqa: E402
 from shards.errors import DataError  # noqa: E402
 
 GRID, FINE, COARSE = (4, 5), 6, 7
