@@ -192,7 +192,7 @@ def _about(found: Sequence[dict]) -> str:
     )
     if shared:
         text += (
-            f" Steps in brackets were trained once a seed and are shared by the arms: "
+            f" Steps in brackets were trained once a seed for all arms with the same in brackets: "
             f"{statistics.mean(shared):.0f} s on average, not part of the seconds of the arms."
         )
     return text
