@@ -232,7 +232,7 @@ def main(arguments: Sequence[str]) -> int:
     training = prepare_training(command.config, root)
     with_sizes(command.config, training, command.asked_stages)
     prepare_evaluation(command.config, root, training.data)
-    print(f"the data of the recipe {command.config.name} are ready in {root}", file=sys.stderr)
+    print(f"the data of {command.config.name} are ready in {root}", file=sys.stderr)
     return 0
 
 
