@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from PIL import Image
 
 from cluster.prepare import prepare_training, with_sizes
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 from idc.captioner import Captioner
 from idc.captioning import model_folder
 from idc.model.build import build
