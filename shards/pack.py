@@ -13,11 +13,12 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 
-from shards import manifest
+from shards import contradictions, index, manifest, text_only, twins
+from shards.denials import learn_denials
 from shards.errors import USER_ERROR, DataError, Parser, run_main
 from shards.negatives import COUNT, find_negatives, read_counts
 from shards.packing_state import Place
@@ -101,7 +102,8 @@ class _Packing:
         _say(f"{self.source.name}: reading records")
         records = self._records()
         _say(f"{self.source.name}: finding hard negatives for {len(records)} samples")
-        negatives = find_negatives(records, self.options["negatives"], self.options["negatives_seed"], self.workers)
+        counts, seed = self.options["negatives"], self.options["negatives_seed"]
+        negatives = find_negatives(records, counts, seed, self.workers)
         captions = [caption for record in records if record.split == "train" for caption in record.captions]
         units = make_units(records, negatives, self.source.name)
         self.place.clear({shard.name for unit in units for shard in unit.shards})
@@ -114,6 +116,8 @@ class _Packing:
                 f"{fault})"
             )
         dropped, dropped_file = self._dropped(shards)
+        learnt = learn_denials(records)
+        contradicting = contradictions.find_contradictions(records, learnt)
         contents = self.identity | {
             "splits": manifest.count_splits(shards),
             "shards": shards,
@@ -121,9 +125,16 @@ class _Packing:
             "tokenizer": entry,
             "text": text_statistics(captions),
             "dropped": dropped,
+            "contradictions": contradictions.describe(contradicting),
+            "negatives": text_only.describe(records, negatives, learnt, counts, seed),
+            "denials": sorted(learnt),
+            "shared_images": twins.describe(twins.find_twins(shards, self._rows, self.place.files.read_at)),
         }
         if dropped_file:
             contents["dropped_file"] = dropped_file
+        if contradicting:
+            rows = contradictions.rows(contradicting)
+            contents["contradictions_file"] = self._list(manifest.CONTRADICTIONS, rows)
         self.place.check_claim()
         with self.place.scratch() as folder:
             manifest.write(folder, contents)
@@ -212,14 +223,21 @@ class _Packing:
             counts[LOST_IMAGE] += len(lost)
         lines = [line.partition(": ")[::2] for line in self.source.lost]
         lines += [(name, f"{LOST_IMAGE} ({image})") for name, image, _ in lost]
-        if not lines:
-            return dict(counts), None
-        data = "".join("\t".join(" ".join(part.split()) for part in line) + "\n" for line in lines).encode()
+        return dict(counts), self._list(manifest.DROPPED, lines) if lines else None
+
+    def _list(self, name: str, rows: Iterable[Sequence[str]]) -> dict:
+        """Writes a list of tab-separated lines beside the shards and returns the manifest's entry of it."""
+        lines = ["\t".join(" ".join(cell.split()) for cell in row) + "\n" for row in rows]
+        data = "".join(lines).encode()
         with self.place.scratch() as folder:
-            (folder / manifest.DROPPED).write_bytes(data)
-            self.place.take(folder / manifest.DROPPED)
-        entry = {"file": manifest.DROPPED, "sha256": hashlib.sha256(data).hexdigest(), "lines": len(lines)}
-        return dict(counts), entry
+            (folder / name).write_bytes(data)
+            self.place.take(folder / name)
+        return {"file": name, "sha256": hashlib.sha256(data).hexdigest(), "lines": len(lines)}
+
+    def _rows(self, tar: str) -> list[index.Row]:
+        """The index of a tar that is packed."""
+        path = index.path_of(Path(tar))
+        return index.parse(self.place.files.read(path.name), path)
 
 
 def _say(text: str) -> None:
@@ -269,6 +287,15 @@ def _resize(text: str) -> Resize:
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
+def notes(contents: dict, where: str) -> Iterator[str]:
+    """What a person should know of a packed folder before training on it, a line each; nothing of an older folder."""
+    yield from contradictions.report(contents.get("contradictions", {}))
+    if "contradictions_file" in contents:
+        yield f"the list of them: {where}/{contents['contradictions_file']['file']}"
+    yield from twins.report(contents.get("shared_images", {}), where)
+    yield from text_only.report(contents.get("negatives", {}))
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command."""
     parser = make_parser()
@@ -301,6 +328,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"left out: {count} {reason}")
     if "dropped_file" in contents:
         print(f"the list of what was left out: {given.out.rstrip('/')}/{contents['dropped_file']['file']}")
+    for line in notes(contents, given.out.rstrip("/")):
+        print(line)
     return 0
 
 
