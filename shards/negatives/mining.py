@@ -143,7 +143,7 @@ class _Group:
     def _denying(self, retrieved: list[str], record: Record, truth: Truth, rng: np.random.Generator) -> list[str]:
         """The list "retrieve" with some captions of unchanged pairs in it, in place of the least similar ones.
 
-        Those that lack the most words of every caption make room. A share `denied` of the list on average; none where "no
+        Those that lack the most words of every caption make room. A share `denied` of the list on average; none if "no
         change" may be true of the sample, or is no caption.
         """
         count = self.counts["retrieve"]

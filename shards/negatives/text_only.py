@@ -65,10 +65,12 @@ def describe(
 ) -> dict[str, dict[str, dict]]:
     """By kind and split what the negatives are like; `negatives` belongs to `records` one to one.
 
-    {"samples": n, "text_only": {"1": {"chance", "most_frequent"}, "6": ...}}: accuracies in percent with so many
-    negatives. "empty": the share of samples whose list of a kind is empty, of the kinds that were asked for (`counts`);
-    "english": the share of the words of captions that the tagger knows. Of pairs also "unchanged": the share marked so, "no_change": the share of each list of the others that
-    says "no change", and the rule of that name. A pure function.
+    - "samples": how many, and "text_only": {"1": {"chance", "most_frequent"}, "6": ...}, accuracies in percent with
+      so many negatives;
+    - "empty": the share of samples whose list of a kind is empty, of the kinds that were asked for (`counts`);
+    - "english": the share of function words of English among the words of the captions;
+    - of pairs also "unchanged": the share that is marked so, and "no_change": the share of each list of the others that
+      says "no change"; "text_only" has the rule of that name.
     """
     said = Counter(text for record in records if record.split == "train" for text in record.captions)
     groups: dict[tuple[str, str], list[tuple[Record, Lists]]] = {}
