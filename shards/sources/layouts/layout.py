@@ -8,6 +8,7 @@ Paths of files are relative to the root with forward slashes, so that what is pa
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
 import os
 import re
@@ -167,8 +168,13 @@ def _joined(folder: str, name: str) -> str:
     return name if folder == "." else f"{folder}/{name}"
 
 
-def image_fault(root: Path, name: str, names: Names | None = None) -> str | None:
-    """Why a photo cannot be packed by its first bytes, None where it can. `names` has folders that are listed."""
+def image_fault(root: Path, name: str | None, names: Names | None = None) -> str | None:
+    """Why a photo (None: not found) cannot be packed by its first bytes, None where it can.
+
+    `names` has folders that are listed already.
+    """
+    if name is None:
+        return NO_PHOTO
     path = inside(root, name)
     try:
         if not path.is_file():  # a named pipe would be waited for
@@ -178,6 +184,8 @@ def image_fault(root: Path, name: str, names: Names | None = None) -> str | None
     except PermissionError:
         return "a photo that may not be read"
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return NO_PHOTO
         return f"a photo that cannot be read ({error.strerror})"
     if format_of(start) is not None:
         return None

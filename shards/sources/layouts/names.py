@@ -39,11 +39,11 @@ class Names:
     def why_missing(self, name: str) -> str:
         """Why there is no photo of this name, which leads to no plain file inside the root."""
         path = self.root / name
-        if path.is_dir():
+        if os.path.isdir(path):
             return A_FOLDER
-        if path.exists():  # a pipe, a device
+        if os.path.exists(path):  # a pipe, a device
             return NO_PHOTO
-        if path.is_symlink():
+        if os.path.islink(path):
             return DEAD_LINK
         return NO_PHOTO if self._find(name, _letters) is None else OTHER_CASE
 
