@@ -17,7 +17,7 @@ from idc.backbone.backbone import Backbone
 from idc.captioner import Captioner
 from idc.captioning import model_folder
 from idc.captioning.tokenizer import SPECIAL
-from idc.reference import parity
+from idc.reference.__main__ import main as command
 from shards.packing.tokenizer import train_tokenizer
 
 METHOD = Path(__file__).parents[3] / "docs" / "method.md"
@@ -56,7 +56,7 @@ def pair():
 
 
 def run(*arguments: object) -> int:
-    return parity.main([str(argument) for argument in arguments])
+    return command([str(argument) for argument in arguments])
 
 
 def exported(folder: Path, form: str = FINETUNED) -> tuple[Path, Path]:
