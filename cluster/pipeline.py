@@ -26,6 +26,7 @@ from cluster.training.weights import best_checkpoint
 from idc.backbone.canvas import Canvas
 from idc.captioning.model_folder import FOLDER as MODEL_FOLDER
 from shards.format.tars import file_sha256
+from shards.packing import twins
 from shards.reading.reader import Folder
 
 CODE = Path(__file__).resolve().parents[1]
@@ -47,6 +48,9 @@ def run(command: Command, fit: Callable[[Job], None] = ray_train.fit) -> None:
     else:
         training = prepare_training(config, root)
         data = training.data
+        for shards in (data.shards, *(Folder.open(folder.shards) for folder in training.mixed)):
+            for line in twins.report(shards.manifest.get("shared_images", {}), shards.location):
+                say(line)
         config = with_sizes(config, training, command.asked_stages)
         run_folder.open_run(folder, config, _fingerprint(training))
         stages = _unfinished(folder, config, command)

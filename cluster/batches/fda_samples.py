@@ -24,8 +24,8 @@ def draw_negatives(record: dict, negatives: NegativesConfig, rng: np.random.Gene
 class Unchanged:
     """How often the unchanged pairs of a folder take part, so that the text alone does not give the caption away.
 
-    The rate follows from what the folder's manifest tells of its negatives (`shards.negatives.text_only`). Of a folder that was
-    packed before that was counted, all take part.
+    The rate follows from what the folder's manifest tells of its negatives (`shards.negatives.text_only`). Of a folder
+    that was packed before that was counted, all take part.
     """
 
     def __init__(self, samples: Samples, negatives: NegativesConfig) -> None:
