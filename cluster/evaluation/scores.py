@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from idc.metrics.coco import Cider, Scored, has_weights, nothing, score_sets, tokenize
+from idc.metrics.coco import Cider, Scored, has_weights, nothing, score_sets, tokenize, tokenizer_name
 from shards.blocks import grammar
 from shards.wording.claims import change_claim, says_change, truth_of_references
 
@@ -58,6 +58,7 @@ def score(
     pool = pool or sorted({text for pair in pairs for text in pair["references"]})
     texts = sorted({*said, *pool, *(oracle or ()), *(text for pair in pairs for text in pair["references"])})
     tokens, reason = tokenize(texts, tokenizer, time_limit)
+    tokenizer = tokenizer_name(tokenizer, texts)
     if tokens is None:
         return _without_metrics(reason, pairs, keys, of_type, truths, tokenizer, seed, checkpoint)
     token = dict(zip(texts, tokens, strict=True))
