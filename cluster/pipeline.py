@@ -13,7 +13,7 @@ from cluster.config.fields import Config
 from cluster.distributed.devices import expected_here
 from cluster.errors import ConfigError
 from cluster.evaluation.pointing import where_scores
-from cluster.evaluation.predict import read_predictions
+from cluster.evaluation.predict import read_predictions, with_denials
 from cluster.evaluation.scores import score, write_scores
 from cluster.launch import ray_train, run_folder
 from cluster.prepare import Data, Training, prepare_evaluation, prepare_training, with_sizes
@@ -131,7 +131,7 @@ def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
     """scores.json and report.html beside the predictions; a summary for the person who waits."""
     shards = Folder.open(evaluation.shards)
     canvas = Canvas.of(Folder.open(evaluation.features).manifest["features"])
-    predictions = read_predictions(evaluation.predictions)
+    predictions = with_denials(read_predictions(evaluation.predictions), shards)
     best = best_checkpoint(folder, config)
     scores = score(
         predictions,
