@@ -32,6 +32,7 @@ from shards.packing.tokenizer import KINDS, text_statistics, train_tokenizer
 from shards.progress import Progress
 from shards.sources import SOURCES, make_source
 from shards.wording.denials import learn_denials
+from shards.wording.segmentation import is_unspaced
 
 NAMED_LOSSES = 5  # of the samples whose images turn out missing or damaged, so many are named on stderr
 LARGEST = 8192  # pixels a side that --resize takes
@@ -170,6 +171,12 @@ class _Packing:
             _say("no training captions: the folder gets no tokenizer and can be evaluated on, not trained on")
             return None
         options = self.options
+        unspaced = sum(map(is_unspaced, captions))
+        if options["tokenizer"] == "words" and unspaced:
+            _say(
+                f"--tokenizer words splits at white space, and {unspaced} of {len(captions)} training captions are of "
+                f"a script without spaces, each of them a word: sentencepiece learns pieces of them"
+            )
         with self.place.scratch() as folder:
             entry = train_tokenizer(
                 captions, folder, options["tokenizer"], options["vocabulary_size"], options["minimum_count"]

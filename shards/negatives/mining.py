@@ -191,7 +191,7 @@ class _Group:
 def _plain_denials(records: list[Record], learnt: Set[str]) -> list[str]:
     """The short captions by which nothing has changed, as often as they are said."""
     captions = [caption for record in records for caption in record.captions]
-    return [text for text in captions if says_change(text, learnt) is False and _is_short(text)]
+    return [text for text in captions if _is_short(text) and says_change(text, learnt) is False]
 
 
 def _is_short(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -137,6 +138,22 @@ def test_captions_without_spaces_have_neighbours_and_the_lists_that_stay_empty_a
     assert any("by the words of English, which these captions are not" in line for line in lines)
     told = describe(pairs, found, learnt, 6)["pair"]["train"]["text_only"]
     assert all(abs(rules["no_change"] - rules["chance"]) < 6 for rules in told.values())
+
+
+class Chinese(BlocksSource):
+    """Pairs with Chinese captions; their images are of blocks."""
+
+    def records(self, workers: int = 1) -> list[Record]:
+        images = [record.images for record in super().records(workers) if record.kind == "pair"]
+        return [replace(record, images=shown) for record, shown in zip(chinese(len(images)), images, strict=True)]
+
+
+def test_words_that_are_whole_sentences_are_told(tmp_path, capsys):
+    source = Chinese(scenes=(6, 0, 0), size=(48, 32), class_photos=0)
+    for kind in ("words", "sentencepiece"):
+        pack(source, tmp_path / kind, tokenizer=kind)
+        told = "training captions are of a script without spaces" in capsys.readouterr().err
+        assert told == (kind == "words")
 
 
 def test_german_lists_that_stay_empty_are_told():
