@@ -12,6 +12,8 @@ from idc.config import ModelConfig
 from shards.errors import DataError
 from shards.mixture import Mixture, parse_weight
 
+HOLDOUT = "holdout"  # --evaluate.split: not a split of a folder, but a folder of its own
+
 Task = Literal[
     "mlm", "mvcl", "fda", "classify", "class_labels", "photo_mlm", "photo_mvcl", "photo_fda", "photo_labels",
     "pair_labels", "finetune",
@@ -133,7 +135,8 @@ class FinetuneConfig(StageConfig):
 @dataclass(frozen=True)
 class EvaluateConfig:
     shards: str = ""  # another shard folder or its URL to caption and score; empty: the run's own
-    split: Literal["train", "val", "test"] = "test"  # split to caption and score
+    # Split to caption and score. holdout: 900 scenes of blocks that no choice was read off, packed where missing.
+    split: Literal["train", "val", "test", "holdout"] = "test"
     beam: int = 3  # beam width; 1: greedy
     length_penalty: float = 0.6  # beam scores are divided by length to this power
     batch_size: int = 32  # pairs captioned at once by a worker
@@ -240,6 +243,11 @@ def validate(config: Config, stages: Sequence[str] | None = None) -> None:
     if config.data.shards == "":
         raise ConfigError("--data.shards is empty: name a shard folder")
     _validate_mix(config.data)
+    if config.evaluate.split == HOLDOUT and (config.evaluate.shards or config.data.source != "blocks"):
+        raise ConfigError(
+            f"--evaluate.split {HOLDOUT}: scenes are held out of the embedded data set alone; leave out "
+            f"--evaluate.shards and take a recipe that packs it, or choose train, val or test"
+        )
     if config.data.bad_samples > 1:
         raise ConfigError("--data.bad_samples is a share and cannot be more than 1")
     if min(config.backbone.size) < 32:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cluster import checkpoint, launch, runfolder
 from cluster.commandline import Command, read_config
-from cluster.config import Config
+from cluster.config import HOLDOUT, Config
 from cluster.devices import expected_here
 from cluster.errors import ConfigError
 from cluster.evaluate import read_predictions
@@ -113,13 +113,13 @@ def _exports(folder: Path, config: Config, stages: tuple[str, ...]) -> bool:
 
 def _evaluation(folder: Path, config: Config, data: Data) -> Evaluation:
     """What is captioned, and where results go: the run folder for its own test split, else evaluations/DATA-SPLIT."""
-    split = config.evaluate.split
+    split = "test" if config.evaluate.split == HOLDOUT else config.evaluate.split
     if not data.shards.manifest["splits"].get(split, {}).get("pair", 0):
         raise ConfigError(f"--evaluate.split {split}: {data.shards.location} has no pairs in it")
-    own = not config.evaluate.shards and split == "test"
+    own = not config.evaluate.shards and config.evaluate.split == "test"
     out = folder if own else folder / "evaluations" / f"{data.shards.path.name}-{split}"
     out.mkdir(parents=True, exist_ok=True)
-    return Evaluation(data.shards.location, data.features.path, out / PREDICTIONS)
+    return Evaluation(data.shards.location, data.features.path, split, out / PREDICTIONS)
 
 
 def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
@@ -139,7 +139,7 @@ def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
     out = evaluation.predictions.parent
     write_scores(out / SCORES, scores)
     say(summary(scores))
-    say(f"report {write_report(folder, out, shards, canvas, config.evaluate.split)}")
+    say(f"report {write_report(folder, out, shards, canvas, evaluation.split)}")
 
 
 def summary(scores: dict) -> str:
