@@ -161,7 +161,9 @@ def held_out():
 
 def test_held_out_scenes_are_drawn_by_no_split_with_any_options(held_out):
     most = BlocksOptions(scenes=(9_999_999,) * 3).scenes  # the largest that options may ask for
-    indices = {split: (scene_index(split, 0), scene_index(split, count - 1)) for split, count in zip(SPLITS, most, strict=True)}
+    indices = {
+        split: (scene_index(split, 0), scene_index(split, count - 1)) for split, count in zip(SPLITS, most, strict=True)
+    }
     first = scene_index(HOLDOUT, 0)
     assert max(last for _, last in indices.values()) < first == scene_index(HOLDOUT, 899) - 899
     with pytest.raises(DataError, match="scenes"):
