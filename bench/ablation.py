@@ -20,15 +20,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.ablation_tables import COMMON, MINUTES, RATE_STEPS, SCALES, TABLES, Arm, Options, Seconds, Setting  # noqa: E402
-from cluster.commandline import parse, read_words  # noqa: E402
+from cluster.config.options import nearest  # noqa: E402
 from cluster.errors import ConfigError, TrainingError  # noqa: E402
-from cluster.options import nearest  # noqa: E402
+from cluster.launch.run_folder import find_root  # noqa: E402
 from cluster.pipeline import SCORES, say  # noqa: E402
-from cluster.runfolder import find_root  # noqa: E402
-from cluster.runlog import read_metrics  # noqa: E402
+from cluster.recipes.commandline import parse, read_words  # noqa: E402
+from cluster.tracking.run_log import read_metrics  # noqa: E402
 from shards.errors import run_main  # noqa: E402
-from tune.plan import has_finished  # noqa: E402
-from tune.process import LOCK_LIMIT_S, locked  # noqa: E402
+from tune.search.plan import has_finished  # noqa: E402
+from tune.trials.process import LOCK_LIMIT_S, locked  # noqa: E402
 
 USAGE = (
     "usage: python bench/ablation.py TABLE [--seeds 0,1,2] [--scale small|main] [--only ARM,...] [--minutes N] "

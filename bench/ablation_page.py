@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.ablation_tables import COMMON, MINUTES, SCALES, TABLES, Arm, Setting
-from cluster.checkpoint import write_whole
-from cluster.commandline import parse, read_config
+from cluster.launch.run_folder import CONFIG, PROVENANCE
 from cluster.pipeline import SCORES
-from cluster.runfolder import CONFIG, PROVENANCE
-from cluster.runlog import read_metrics
+from cluster.recipes.commandline import parse, read_config
+from cluster.tracking.run_log import read_metrics
 from shards.errors import DataError
-from shards.reader import Folder
+from shards.format.whole_files import write_whole
+from shards.reading.reader import Folder
 
 RESULTS, PAGE = "bench/results/ablation.json", "docs/evidence.md"
 HALVES = ("total", "changed", "unchanged")

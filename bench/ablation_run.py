@@ -18,16 +18,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 
-from cluster import pipeline, worker  # noqa: E402
-from cluster.commandline import parse  # noqa: E402
-from cluster.devices import place, resolved  # noqa: E402
+from cluster import pipeline
+from cluster.distributed.devices import place, resolved  # noqa: E402
 from cluster.errors import ConfigError, TrainingError  # noqa: E402
+from cluster.recipes.commandline import parse  # noqa: E402
+from cluster.training import worker  # noqa: E402
 from shards.errors import run_main  # noqa: E402
-from tune.run import tie_to  # noqa: E402
+from tune.trials.run import tie_to  # noqa: E402
 
 
 def fit(job: worker.Job) -> None:
-    """What `cluster.launch.fit` does, with this process as the only worker."""
+    """What `cluster.launch.ray_train.fit` does, with this process as the only worker."""
     # DeepSpeed wants all five; no connection is made.
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     warnings.simplefilter("ignore", FutureWarning)

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cluster.commandline import load_recipe
-from cluster.config import Config, task_batch_size
-from cluster.options import options as all_options
-from cluster.options import override, show
-from cluster.recipes import pairs
+from cluster.config.fields import Config, task_batch_size
+from cluster.config.options import options as all_options
+from cluster.config.options import override, show
+from cluster.recipes.commandline import load_recipe
+from cluster.recipes.embedded import pairs
 
 Options = dict[str, str]
 Seconds = dict[str, float]  # that a step of each stage takes

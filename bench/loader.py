@@ -22,11 +22,11 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.loader_rivals import Data, Loader, Pair, loaders  # noqa: E402
-from shards import manifest  # noqa: E402
 from shards.errors import DataError, run_main  # noqa: E402
+from shards.format import manifest  # noqa: E402
+from shards.format.tars import crc32c  # noqa: E402
 from shards.pack import pack  # noqa: E402
 from shards.sources.blocks import TRAIN_PAIRINGS, BlocksSource  # noqa: E402
-from shards.tars import crc32c  # noqa: E402
 
 SIZE = (208, 156)  # docs/loader.md says what other sizes give
 TURN = 50  # pairs

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import simplejpeg
 
-from shards import index
 from shards.errors import DataError
-from shards.order import locate
-from shards.prefetch import Prefetcher
-from shards.reader import Folder, Stream
+from shards.format import index
+from shards.order.permutation import locate
+from shards.reading.prefetch import Prefetcher
+from shards.reading.reader import Folder, Stream
 
 MEMBERS = ["after.jpg", "before.jpg", "json"]
 ORDER, OTHER_ORDER = 0, 1  # seeds: loaders that take turns must not find the same bytes in the processor's cache
@@ -160,7 +160,7 @@ def _mosaicml_streaming(data: Data, folder: Path) -> Loader:
     name = "mosaicml-streaming"
     if find_spec("streaming") is None:
         return Loader(name, None, note="not installed: pip install -e '.[bench]'")
-    from idc.timm_import import import_timm
+    from idc.backbone.timm_import import import_timm
 
     import_timm()  # and so torchvision, which streaming imports, also where its operators are missing
     from streaming import MDSWriter, StreamingDataset

@@ -25,12 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from shards.blocks.captions import relations  # noqa: E402
 from shards.blocks.grammar import PREDICATES, RELATION_WORDS, SYNONYMS, THING_WORDS, agrees, parse  # noqa: E402
 from shards.blocks.scenes import Scene  # noqa: E402
-from shards.claims import photo_claim  # noqa: E402
 from shards.errors import DataError, run_main  # noqa: E402
-from shards.negatives import KINDS, find_negatives  # noqa: E402
-from shards.neighbours import nearest_captions  # noqa: E402
-from shards.record import Record  # noqa: E402
+from shards.format.record import Record  # noqa: E402
+from shards.negatives.mining import KINDS, find_negatives  # noqa: E402
+from shards.negatives.neighbours import nearest_captions  # noqa: E402
 from shards.sources.blocks import BlocksSource  # noqa: E402
+from shards.wording.claims import photo_claim  # noqa: E402
 
 SECONDS, GIBIBYTES, SHARE = 600, 4.0, 0.01  # the bars
 CAPTIONS_A_PAIR = 5

@@ -20,9 +20,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shards.errors import DataError, run_main  # noqa: E402
-from shards.mixture import Mixture  # noqa: E402
-from shards.order import rank_positions  # noqa: E402
-from shards.reader import Folder  # noqa: E402
+from shards.order.mixture import Mixture  # noqa: E402
+from shards.order.permutation import rank_positions  # noqa: E402
+from shards.reading.reader import Folder  # noqa: E402
 
 BATCH = 64
 SIZE = 10**8

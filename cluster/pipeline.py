@@ -8,38 +8,39 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster import checkpoint, launch, runfolder
-from cluster.commandline import Command, read_config
-from cluster.config import HOLDOUT, Config
-from cluster.devices import expected_here
+from cluster.batches.joint_tokenizer import training_captions
+from cluster.config.fields import HOLDOUT, Config
+from cluster.distributed.devices import expected_here
 from cluster.errors import ConfigError
-from cluster.evaluate import read_predictions
-from cluster.handover import best_checkpoint
-from cluster.job import Evaluation, Job
-from cluster.pointing import where_scores
+from cluster.evaluation.pointing import where_scores
+from cluster.evaluation.predict import read_predictions
+from cluster.evaluation.scores import score, write_scores
+from cluster.launch import ray_train, run_folder
 from cluster.prepare import Data, Training, prepare_evaluation, prepare_training, with_sizes
-from cluster.report import write_report
-from cluster.runlog import Progress
-from cluster.scores import score, write_scores
-from cluster.vocabulary import training_captions
-from idc.canvas import Canvas
-from idc.export import FOLDER as MODEL_FOLDER
-from shards.reader import Folder
-from shards.tars import file_sha256
+from cluster.recipes.commandline import Command, read_config
+from cluster.report.report import write_report
+from cluster.tracking.run_log import Progress
+from cluster.training import checkpoint
+from cluster.training.job import Evaluation, Job
+from cluster.training.weights import best_checkpoint
+from idc.backbone.canvas import Canvas
+from idc.captioning.model_folder import FOLDER as MODEL_FOLDER
+from shards.format.tars import file_sha256
+from shards.reading.reader import Folder
 
 CODE = Path(__file__).resolve().parents[1]
 PREDICTIONS, SCORES = "predictions.jsonl", "scores.json"
 
 
-def run(command: Command, fit: Callable[[Job], None] = launch.fit) -> None:
+def run(command: Command, fit: Callable[[Job], None] = ray_train.fit) -> None:
     """Does what the command asks for. DataError for the user's mistakes, TrainingError where training fails.
 
     fit: runs a job on all workers; who has one worker alone can do without Ray.
     """
-    root = runfolder.find_root(command.config.root, CODE)
-    config = runfolder.with_root(command.config, root)
-    folder = runfolder.check_run(root, config)
-    if not launch.attaches():  # before data are made; of a cluster it is known when Ray answers
+    root = run_folder.find_root(command.config.root, CODE)
+    config = run_folder.with_root(command.config, root)
+    folder = run_folder.check_run(root, config)
+    if not ray_train.attaches():  # before data are made; of a cluster it is known when Ray answers
         expected_here(config.cluster)
     if command.stage == "evaluate":
         job = _evaluation_alone(folder, config, root)
@@ -47,7 +48,7 @@ def run(command: Command, fit: Callable[[Job], None] = launch.fit) -> None:
         training = prepare_training(config, root)
         data = training.data
         config = with_sizes(config, training, command.asked_stages)
-        runfolder.open_run(folder, config, _fingerprint(training))
+        run_folder.open_run(folder, config, _fingerprint(training))
         stages = _unfinished(folder, config, command)
         scored = _evaluation(folder, config, prepare_evaluation(config, root, data)) if command.evaluates else None
         job = Job(
@@ -56,12 +57,12 @@ def run(command: Command, fit: Callable[[Job], None] = launch.fit) -> None:
             classes=training.classes and training.classes.place, joint_tokenizer=training.tokenizer,
             names=training.names,
         )  # fmt: skip
-    runfolder.write_provenance(folder, CODE)
+    run_folder.write_provenance(folder, CODE)
     say(f"run folder {folder}")
     if job.stages or job.exports or job.evaluation:
         with Progress(folder, job.config):
             fit(job)
-        shutil.rmtree(folder / launch.RAY_FOLDER, ignore_errors=True)
+        shutil.rmtree(folder / ray_train.RAY_FOLDER, ignore_errors=True)
     if job.evaluation is not None:
         _score(folder, job.config, job.evaluation)
 
@@ -83,7 +84,7 @@ def _evaluation_alone(folder: Path, config: Config, root: Path) -> Job:
     """The job of --stage evaluate: the model is the run's, and its training data need not be there."""
     if not (folder / MODEL_FOLDER).is_dir():
         raise ConfigError(f"{folder} has no trained model to evaluate: run --stage all first, or give another --name")
-    config = dataclasses.replace(config, model=read_config(folder / runfolder.CONFIG).model)
+    config = dataclasses.replace(config, model=read_config(folder / run_folder.CONFIG).model)
     data = prepare_evaluation(config, root, None)
     evaluation = _evaluation(folder, config, data)
     return Job(config, folder, data.shards.location, data.features.path, (), evaluation=evaluation)

@@ -12,21 +12,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.commandline import help_text, parse
-from cluster.config import HOLDOUT, Config
+from cluster.batches.feature_cache import Extraction, cache_features, open_features
+from cluster.batches.joint_tokenizer import joint_tokenizer, training_captions
+from cluster.batches.samples import Mixed
+from cluster.batches.schedule import STREAM_OF_TASK
+from cluster.config.fields import HOLDOUT, Config
+from cluster.config.options import show
 from cluster.errors import ConfigError
-from cluster.features import Extraction, cache_features, open_features
-from cluster.handover import open_tokenizer
-from cluster.options import show
-from cluster.runfolder import find_root
-from cluster.samples import Mixed
-from cluster.schedule import STREAM_OF_TASK
-from cluster.vocabulary import joint_tokenizer, training_captions
+from cluster.launch.run_folder import find_root
+from cluster.recipes.commandline import help_text, parse
+from cluster.training.weights import open_tokenizer
 from shards.errors import run_main
-from shards.mixture import parse_weight
-from shards.naming import FEWEST, frequent_words
-from shards.reader import Folder
-from shards.storage import is_url
+from shards.order.mixture import parse_weight
+from shards.reading.object_store import is_url
+from shards.reading.reader import Folder
+from shards.wording.frequent_words import FEWEST, frequent_words
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # `python cluster/train.py` puts cluster/ on the path, whose modules are not top-level ones
     sys.path[0] = str(ROOT)
 
-from cluster.commandline import help_text, parse  # noqa: E402
 from cluster.errors import TrainingError  # noqa: E402
+from cluster.recipes.commandline import help_text, parse  # noqa: E402
 from shards.errors import run_main  # noqa: E402
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from idc import export
-from idc.backbone import Backbone
-from idc.canvas import Canvas, light_up
-from idc.generate import generate
-from idc.where import change_map
+from idc.backbone.backbone import Backbone
+from idc.backbone.canvas import Canvas, light_up
+from idc.captioning import model_folder
+from idc.captioning.decoding import generate
+from idc.captioning.heat_map import change_map
 
 ImageLike = str | Path | Image.Image | np.ndarray
 PIXEL_LIMIT = 64 * 1024 * 1024  # by the header, before anything is decoded
@@ -34,7 +34,8 @@ class Caption:
 
     changed_probability: that the images differ, by the model's changed/unchanged head. alternatives: sentences with
     their log-probability, best first; the first is `text`. where: (2, rows, columns), how much the sentence is about
-    each place of before and after, 0 to 1 = the most (`idc.where`); a grid over the canvas of the backbone.
+    each place of before and after, 0 to 1 = the most (`idc.captioning.heat_map`); a grid over the canvas of the
+    backbone.
     """
 
     text: str
@@ -46,7 +47,7 @@ class Caption:
 class Captioner:
     """A trained model with its backbone and tokenizer."""
 
-    def __init__(self, exported: export.Exported, backbone: Backbone, device: str | torch.device = "cpu") -> None:
+    def __init__(self, exported: model_folder.Exported, backbone: Backbone, device: str | torch.device = "cpu") -> None:
         self._exported = exported
         self._backbone = backbone
         self._device = torch.device(device)
@@ -56,7 +57,7 @@ class Captioner:
     def load(cls, path: str | Path, device: str | torch.device = "cpu", backbone_weights: str = "") -> Captioner:
         """From a run folder or its model/ folder. backbone_weights: a local file, where the backbone's weights come
         neither with pip nor from the hub. ValueError, one line, where something is missing or does not fit."""
-        exported = export.load(path, device)
+        exported = model_folder.load(path, device)
         return cls(exported, Backbone.from_description(exported.backbone, backbone_weights, device), device)
 
     def caption(

@@ -1,0 +1,1 @@
+"""The data: sources packed into WebDataset shards, one deterministic global order, samples by position."""

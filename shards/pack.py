@@ -17,18 +17,18 @@ from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 
-from shards import manifest
 from shards.errors import USER_ERROR, DataError, Parser, run_main
-from shards.negatives import COUNT, find_negatives, read_counts
-from shards.packing_state import Place
-from shards.pool import pack_units
+from shards.format import manifest
+from shards.format.record import Record, Source
+from shards.images.resizing import Resize
+from shards.negatives.mining import COUNT, find_negatives, read_counts
+from shards.packing.jobs import Packer, Shard, Unit, make_units
+from shards.packing.processes import pack_units
+from shards.packing.ray_tasks import connected, pack_units_on_ray
+from shards.packing.state import Place
+from shards.packing.tokenizer import KINDS, text_statistics, train_tokenizer
 from shards.progress import Progress
-from shards.ray_pool import connected, pack_units_on_ray
-from shards.record import Record, Source
-from shards.resizing import Resize
 from shards.sources import SOURCES, make_source
-from shards.units import Packer, Shard, Unit, make_units
-from shards.vocabulary import KINDS, text_statistics, train_tokenizer
 
 NAMED_LOSSES = 5  # of the samples whose images turn out missing or damaged, so many are named on stderr
 LARGEST = 8192  # pixels a side that --resize takes

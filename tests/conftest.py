@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from servers import wait_until_it_listens
+from testing.servers import wait_until_it_listens
 
 S3_BUCKET = "shards"
 

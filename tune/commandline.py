@@ -9,17 +9,18 @@ from pathlib import Path
 
 import yaml
 
-from cluster.checkpoint import write_whole
-from cluster.commandline import DEFAULT_RECIPE, load_recipe, read_config, read_words
-from cluster.config import Config, is_harmless, validate
+from cluster.config.fields import Config, is_harmless
+from cluster.config.options import differences, nearest, override, show, to_yaml
+from cluster.config.validation import validate
 from cluster.errors import ConfigError
-from cluster.options import differences, nearest, override, show, to_yaml
-from cluster.runfolder import find_root
-from tune.dimension import SYNTAX, is_range, option_values
-from tune.plan import GRID, PBT, SEARCHES, SWEEPS, TPE, Plan
-from tune.points import grid_size, how_many_left
-from tune.space import apply_options, setting_of
-from tune.table import Table
+from cluster.launch.run_folder import find_root
+from cluster.recipes.commandline import DEFAULT_RECIPE, load_recipe, read_config, read_words
+from shards.format.whole_files import write_whole
+from tune.search.dimension import SYNTAX, is_range, option_values
+from tune.search.plan import GRID, PBT, SEARCHES, SWEEPS, TPE, Plan
+from tune.search.points import grid_size, how_many_left
+from tune.search.space import apply_options, setting_of
+from tune.search.table import Table
 
 USAGE = "usage: python tune/sweep.py [RECIPE] [--trials N] [--add N] [--search S] [--resume] [--OPTION VALUE|RANGE]..."
 HELP = f"""{USAGE}

@@ -21,17 +21,18 @@ if __name__ == "__main__":  # `python tune/sweep.py` puts tune/ on the path, who
 os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1",
                "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_AIR_NEW_OUTPUT": "0"}  # fmt: skip
 
-from cluster import credentials, launch, prepare  # noqa: E402
-from cluster.devices import place, room  # noqa: E402
+from cluster import prepare  # noqa: E402
+from cluster.distributed.devices import place, room  # noqa: E402
 from cluster.errors import ConfigError, TrainingError  # noqa: E402
+from cluster.launch import credentials, ray_train  # noqa: E402
 from cluster.pipeline import say  # noqa: E402
 from shards.errors import run_main  # noqa: E402
 from tune.commandline import CONFIG, HELP, Sweep, parse, save  # noqa: E402
-from tune.plan import Plan, shared_stages  # noqa: E402
-from tune.points import how_many_left  # noqa: E402
-from tune.process import locked  # noqa: E402
-from tune.report import write_report  # noqa: E402
-from tune.table import Table  # noqa: E402
+from tune.report.report import write_report  # noqa: E402
+from tune.search.plan import Plan, shared_stages  # noqa: E402
+from tune.search.points import how_many_left  # noqa: E402
+from tune.search.table import Table  # noqa: E402
+from tune.trials.process import locked  # noqa: E402
 
 TRIAL_MEMORY = 2**30  # bytes of a trial's actor and driver, which are on the first node (0.94 GB seen with `blocks`)
 HEAD = "node:__internal_head__"  # a resource that Ray gives to the first node of every cluster, 1 of it
@@ -68,12 +69,12 @@ def run(sweep: Sweep) -> int:
     if left:
         # Data are made once, before any trial asks for them.
         prepare.main([str(plan.folder / CONFIG), "--root", str(plan.root)])
-        shutil.rmtree(plan.folder / launch.RAY_FOLDER, ignore_errors=True)  # of a sweep that was killed
+        shutil.rmtree(plan.folder / ray_train.RAY_FOLDER, ignore_errors=True)  # of a sweep that was killed
         try:
-            with credentials.handed_over(plan.folder if launch.attaches() else None) as secret:
+            with credentials.handed_over(plan.folder if ray_train.attaches() else None) as secret:
                 _tune(sweep, table, left, secret)
         finally:
-            shutil.rmtree(plan.folder / launch.RAY_FOLDER, ignore_errors=True)
+            shutil.rmtree(plan.folder / ray_train.RAY_FOLDER, ignore_errors=True)
     best = write_report(sweep, table)
     if best is None:
         say("no trial has a score: see the output of the trials in " + str(plan.folder / "output"))
@@ -87,15 +88,15 @@ def _tune(sweep: Sweep, table: Table, left: int, secret: Path | None) -> None:
     """Runs the trials that are left. `secret`: the file by which they get this process's credentials, if by one."""
     plan = sweep.plan
     threads = os.environ.get("OMP_NUM_THREADS")
-    launch.start_ray(plan.config.cluster)
+    ray_train.start_ray(plan.config.cluster)
     # Ray reads its environment when it is imported.
     import ray
     from ray import tune
 
-    from tune.algorithm import scheduler_of, search_of
-    from tune.process import Ray
-    from tune.record import Recorder
-    from tune.trial import SweepTrial, pretrain
+    from tune.recorder import Recorder
+    from tune.search.algorithm import scheduler_of, search_of
+    from tune.trials.process import Ray
+    from tune.trials.trial import SweepTrial, pretrain
 
     try:
         for name in ("ray.tune", "ray.train"):
@@ -124,7 +125,7 @@ def _tune(sweep: Sweep, table: Table, left: int, secret: Path | None) -> None:
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
-                name="tune", storage_path=str(plan.folder / launch.RAY_FOLDER), verbose=0,
+                name="tune", storage_path=str(plan.folder / ray_train.RAY_FOLDER), verbose=0,
                 callbacks=[Recorder(sweep, table)],
             ),
         )  # fmt: skip

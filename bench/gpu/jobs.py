@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.gpu.record import ROOT
-from cluster.runlog import read_metrics
-from tune.run import tie_to
+from cluster.tracking.run_log import read_metrics
+from tune.trials.run import tie_to
 
 TIMES = ("samples_per_s", "steps_per_s", "data_wait", "memory", "seconds")
 

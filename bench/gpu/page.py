@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.claim import ARMS, SEEDS
+from bench.gpu.arms import ARMS, SEEDS
 from bench.gpu.plan import PARTS
 from bench.gpu.record import read_json, write_json
 from shards.errors import DataError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.gpu.machine import stamp
 from bench.gpu.record import Record
-from tune.run import tie_to
+from tune.trials.run import tie_to
 
 
 def main(arguments: list[str]) -> int:

@@ -22,11 +22,11 @@ class Part:
 
 PARTS: dict[str, Part] = {
     "machine": Part("bench.gpu.machine", weight=1, least=2, most=20),
-    "ceilings": Part("bench.gpu.ceilings", weight=2, least=4, most=40),
-    "correctness": Part("bench.gpu.correctness", weight=10, least=15, most=240),
-    "speed": Part("bench.gpu.speed", weight=8, least=15, most=200),
-    "training": Part("bench.gpu.training", weight=14, least=150, most=1200),
-    "claim": Part("bench.gpu.claim", weight=12, least=120, goes_on=True),
+    "ceilings": Part("bench.gpu.parts.ceilings", weight=2, least=4, most=40),
+    "correctness": Part("bench.gpu.parts.correctness", weight=10, least=15, most=240),
+    "speed": Part("bench.gpu.parts.speed", weight=8, least=15, most=200),
+    "training": Part("bench.gpu.parts.training", weight=14, least=150, most=1200),
+    "claim": Part("bench.gpu.parts.claim", weight=12, least=120, goes_on=True),
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import DataError
-from shards.record import Source
+from shards.format.record import Source
 
 
 def whole_numbers(count: int) -> Callable[[str], tuple[int, ...]]:

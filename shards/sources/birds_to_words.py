@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shards.errors import DataError
-from shards.sources.layout import Losses, Photos, read_text
-from shards.sources.pair_folder import Pair, PairFolder
-from shards.sources.splits import SPLIT_NAMES
+from shards.sources.layouts.layout import Losses, Photos, read_text
+from shards.sources.layouts.pair_folder import Pair, PairFolder
+from shards.sources.layouts.splits import SPLIT_NAMES
 
 COLUMNS = (
     *("img1ObservationURL", "img1ImgURL", "img1Species", "img1Selection"),

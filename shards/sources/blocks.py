@@ -12,13 +12,13 @@ from multiprocessing import get_context
 import numpy as np
 from PIL import Image
 
-from shards import pixel_runs
 from shards.blocks.captions import CLASS_NAMES, captions_for, photo_captions
 from shards.blocks.renderer import render
 from shards.blocks.scenes import IMAGES, REACH, Scene, Triple, make_class_scene, make_triple
 from shards.blocks.visibility import object_picture
 from shards.errors import DataError
-from shards.record import Record, Split
+from shards.format.record import Record, Split
+from shards.images import masks
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 OFFICIAL_PAIRINGS = (("before", "after"), ("before", "distractor"))
@@ -245,7 +245,7 @@ def _truth(options: BlocksOptions, triple: Triple, first: str, second: str) -> d
     for role, image in (("before", first), ("after", second)):
         number = triple.changed_object(image)
         shown = None if number is None else object_picture(triple.scene(image), width, height) == number
-        pixels[role] = "" if shown is None else pixel_runs.encode(shown)
+        pixels[role] = "" if shown is None else masks.encode(shown)
     return truth | {"pixels": {"size": [height, width], **pixels}}
 
 

@@ -11,10 +11,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from shards.claims import truth_of_references
 from shards.errors import DataError
-from shards.record import Record, Split
-from shards.sources.layout import SPLITS, Losses, digest, image_fault, read_bytes, read_json, require
+from shards.format.record import Record, Split
+from shards.sources.layouts.layout import SPLITS, Losses, digest, image_fault, read_bytes, read_json, require
+from shards.wording.claims import truth_of_references
 
 SCENES_PER_UNIT = 250
 FOLDERS = {"default": "images", "semantic": "sc_images", "nonsemantic": "nsc_images"}

@@ -14,8 +14,17 @@ from collections import Counter
 from pathlib import Path
 
 from shards.errors import DataError
-from shards.record import Record, Split
-from shards.sources.layout import SAMPLES_PER_UNIT, Losses, digest, image_fault, inside, read_bytes, read_text, require
+from shards.format.record import Record, Split
+from shards.sources.layouts.layout import (
+    SAMPLES_PER_UNIT,
+    Losses,
+    digest,
+    image_fault,
+    inside,
+    read_bytes,
+    read_text,
+    require,
+)
 
 IMAGES = "images"
 CAPTIONS = "text_c10"

@@ -14,9 +14,18 @@ from functools import cached_property
 from pathlib import Path
 
 from shards.errors import DataError
-from shards.record import Record, Split
-from shards.sources.layout import SAMPLES_PER_UNIT, SPLITS, Losses, image_fault, inside, key_of, read_bytes, require
-from shards.sources.splits import SPLIT_NAMES, split_groups
+from shards.format.record import Record, Split
+from shards.sources.layouts.layout import (
+    SAMPLES_PER_UNIT,
+    SPLITS,
+    Losses,
+    image_fault,
+    inside,
+    key_of,
+    read_bytes,
+    require,
+)
+from shards.sources.layouts.splits import SPLIT_NAMES, split_groups
 
 LAYOUT = "a folder of photos in class folders (CLASS/photo.jpg)"
 OUTSIDE = "a link that leads outside the folder"

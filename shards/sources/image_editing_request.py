@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shards.errors import DataError
-from shards.sources.layout import Losses, Photos, entry_of, name_of, read_json, sentences_of
-from shards.sources.pair_folder import Pair, PairFolder
+from shards.sources.layouts.layout import Losses, Photos, entry_of, name_of, read_json, sentences_of
+from shards.sources.layouts.pair_folder import Pair, PairFolder
 
 FILES = {"train": ("train.json",), "val": ("valid.json", "val.json"), "test": ("test.json",)}
 PHOTO_FOLDERS = ("images", ".")

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import DataError
-from shards.record import Split
-from shards.sources.layout import Losses, Photos, entry_of, name_of, read_json, require, sentences_of, text_of
-from shards.sources.pair_folder import Pair, PairFolder
-from shards.sources.splits import SPLIT_NAMES
+from shards.format.record import Split
+from shards.sources.layouts.layout import Losses, Photos, entry_of, name_of, read_json, require, sentences_of, text_of
+from shards.sources.layouts.pair_folder import Pair, PairFolder
+from shards.sources.layouts.splits import SPLIT_NAMES
 
 ANNOTATIONS = "LevirCCcaptions.json"
 SIDES = ("A", "B")  # before and after

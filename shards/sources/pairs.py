@@ -19,8 +19,9 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from shards.errors import DataError
-from shards.record import Record, Split
-from shards.sources.layout import (
+from shards.format.record import Record, Split
+from shards.format.strict_json import parse_json
+from shards.sources.layouts.layout import (
     SAMPLES_PER_UNIT,
     Losses,
     digest,
@@ -31,9 +32,8 @@ from shards.sources.layout import (
     require,
     sentences_of,
 )
-from shards.sources.splits import SPLIT_NAMES, split_groups
-from shards.sources.tables import Row, read_rows
-from shards.strict_json import parse_json
+from shards.sources.layouts.splits import SPLIT_NAMES, split_groups
+from shards.sources.layouts.tables import Row, read_rows
 
 COLUMNS = ("before", "after", "captions", "caption", "changed", "change_type", "split")
 ENDINGS = (".jsonl", ".csv")

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shards.errors import DataError
-from shards.sources.layout import SPLITS, Losses, Photos, entry_of, name_of, read_json, sentences_of
-from shards.sources.pair_folder import Pair, PairFolder
+from shards.sources.layouts.layout import SPLITS, Losses, Photos, entry_of, name_of, read_json, sentences_of
+from shards.sources.layouts.pair_folder import Pair, PairFolder
 
 PROTOCOLS = ("single", "multi")
 PHOTO_FOLDERS = ("images", "resized_images", ".")

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 from bench.ablation import main  # noqa: E402
 from bench.ablation_page import arms, write  # noqa: E402
 from bench.ablation_tables import SCALES, TABLES  # noqa: E402
-from cluster.config import validate  # noqa: E402
+from cluster.config.validation import validate  # noqa: E402
 from cluster.errors import ConfigError  # noqa: E402
 from shards.errors import DataError  # noqa: E402
 

@@ -14,18 +14,18 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bench.gpu import claim, runs, synthetic, training  # noqa: E402
 from bench.gpu.__main__ import main  # noqa: E402
 from bench.gpu.jobs import Done  # noqa: E402
-from bench.gpu.ours import on_device, prepared  # noqa: E402
 from bench.gpu.page import fill, write  # noqa: E402
-from bench.gpu.plain import PlainLoop, PlainModel  # noqa: E402
+from bench.gpu.parts import claim, runs, synthetic, training  # noqa: E402
+from bench.gpu.parts.ours import on_device, prepared  # noqa: E402
+from bench.gpu.parts.plain import PlainLoop, PlainModel  # noqa: E402
 from bench.gpu.plan import PARTS, Part, share  # noqa: E402
 from bench.gpu.record import Record, read_json, write_json  # noqa: E402
-from cluster.checkpoint import COMMIT, Commit  # noqa: E402
-from cluster.options import to_yaml  # noqa: E402
-from idc.objectives import ObjectiveOptions  # noqa: E402
-from idc.reference import to_reference  # noqa: E402
+from cluster.config.options import to_yaml  # noqa: E402
+from cluster.training.checkpoint import COMMIT, Commit  # noqa: E402
+from idc.losses.objectives import ObjectiveOptions  # noqa: E402
+from idc.reference.parity import to_reference  # noqa: E402
 from shards.errors import DataError  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import Config
-from cluster.options import override
-from cluster.recipes import RECIPES
+from cluster.config.fields import Config
+from cluster.config.options import override
+from cluster.recipes.embedded import RECIPES
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
+from cluster.batches.feature_cache import Extraction, _run_processes, cache_features, open_features
 from cluster.errors import ConfigError
-from cluster.features import Extraction, _run_processes, cache_features, open_features
 from cluster.prepare import prepare
-from cluster.worker import _require_same_backbone
-from idc.backbone import Backbone
-from shards import manifest
+from cluster.training.worker import _require_same_backbone
+from idc.backbone.backbone import Backbone
 from shards.errors import DataError
-from shards.images import decode_image
-from shards.reader import Folder
-from shards.tars import write_shard
+from shards.format import manifest
+from shards.format.tars import write_shard
+from shards.images.decode import decode_image
+from shards.reading.reader import Folder
 
 EXTRACTION = Extraction(size=(64, 80))
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from cluster import handover
-from cluster.batches import Batches
-from cluster.options import override
+from cluster.batches.batches import Batches
+from cluster.config.options import override
 from cluster.prepare import prepare_training, with_sizes
+from cluster.training import weights
 from shards.errors import DataError
-from shards.reader import Folder
-from shards.storage import Bucket
+from shards.reading.object_store import Bucket
+from shards.reading.reader import Folder
 
 
 def test_a_run_reads_its_shards_from_a_url(tiny: Any, s3_url: str, tmp_path) -> None:
@@ -27,7 +27,7 @@ def test_a_run_reads_its_shards_from_a_url(tiny: Any, s3_url: str, tmp_path) -> 
     assert with_sizes(config, training).model == tiny.config.model
     stage = dataclasses.replace(tiny.config.stage("pretrain"), steps=6)
     remote, local = (
-        Batches(place, features, handover.open_tokenizer(place), tiny.config.model, 12, stage, 5, 0, 1)
+        Batches(place, features, weights.open_tokenizer(place), tiny.config.model, 12, stage, 5, 0, 1)
         for place, features in ((data.shards.location, data.features.path), (tiny.shards, tiny.features))
     )
     for step in range(6):
@@ -48,10 +48,10 @@ def test_a_store_that_is_gone_makes_no_sample_bad(tiny: Any, s3_url: str, tmp_pa
     for path in tiny.shards.iterdir():
         Bucket(s3_url).upload(path, path.name)
     stage = dataclasses.replace(tiny.config.stage("pretrain"), steps=6)
-    tokenizer = handover.open_tokenizer(s3_url)
+    tokenizer = weights.open_tokenizer(s3_url)
     batches = Batches(s3_url, tiny.features, tokenizer, tiny.config.model, 12, stage, 5, 0, 1)
     for tar in Folder.open(s3_url).path.glob("*.tar"):
         tar.unlink()
-    monkeypatch.setattr("shards.storage.REQUEST_LIMIT", 1e-6)
+    monkeypatch.setattr("shards.reading.object_store.REQUEST_LIMIT", 1e-6)
     with pytest.raises(DataError, match=f"{s3_url}/.*no answer within .*The same command goes on$"):
         batches.step(0)

@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from multirank import run_ranks
+from testing.multirank import run_ranks
 
-from cluster import checkpoint
-from cluster.config import Config
-from cluster.job import Job
-from cluster.options import override
+from cluster.batches.samples import ClassIndex, Samples
+from cluster.config.fields import Config
+from cluster.config.options import override
 from cluster.prepare import prepare_training, with_sizes
-from cluster.recipes import RECIPES
-from cluster.runlog import read_metrics
-from cluster.samples import ClassIndex, Samples
-from idc.model import build
+from cluster.recipes.embedded import RECIPES
+from cluster.tracking.run_log import read_metrics
+from cluster.training import checkpoint
+from cluster.training.job import Job
+from idc.model.build import build
 from shards.pack import pack
-from shards.reader import Folder
+from shards.reading.reader import Folder
 from shards.sources import make_source
 
 PAIRS = 20
@@ -39,7 +39,7 @@ OPTIONS = {
 
 def train(job: Job) -> None:
     """One worker, without Ray."""
-    from cluster.worker import run
+    from cluster.training.worker import run
 
     run(job, torch.device("cpu"))
 

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster.checkpoint import find, load_weights
-from cluster.runlog import read_metrics
+from cluster.tracking.run_log import read_metrics
+from cluster.training.checkpoint import find, load_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 300

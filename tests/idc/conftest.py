@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from idc.config import BOS, EOS, MASK, NOT_SCORED, ModelConfig
-from idc.model import build
-from idc.trunk import Trunk
+from idc.model.build import build
+from idc.model.config import BOS, EOS, MASK, NOT_SCORED, ModelConfig
+from idc.model.trunk import Trunk
 
 SIZES = {
     "vocab_size": 23,

@@ -5,12 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from idc import caption, export
-from idc.backbone import Backbone, BackboneError
+from idc import caption
+from idc.backbone.backbone import Backbone, BackboneError
 from idc.captioner import Captioner, ImageError
-from idc.config import ModelConfig
-from idc.model import build
-from shards.vocabulary import train_tokenizer
+from idc.captioning import model_folder
+from idc.model.build import build
+from idc.model.config import ModelConfig
+from shards.packing.tokenizer import train_tokenizer
 
 SIZE = (48, 64)
 
@@ -28,7 +29,7 @@ def run(tmp_path_factory):
             d_ff=32, cross_modal_blocks=1,
         )
     )  # fmt: skip
-    export.save(folder / "model", model.config, model.state_dict(), folder / entry["file"], backbone.describe())
+    model_folder.save(folder / "model", model.config, model.state_dict(), folder / entry["file"], backbone.describe())
     return folder
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_source import TinySource
+from testing.tiny_source import TinySource
 
 from shards.pack import pack
 

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_verify import TAR, edit_manifest, entry_of, rewrite
+from testing.tampering import TAR, edit_manifest, entry_of, rewrite
 
-from shards import index, manifest
-from shards.arrays import decode_array
+from shards.checks.verification import verify
 from shards.errors import DataError
-from shards.images import decode_image
-from shards.reader import Folder
+from shards.format import index, manifest
+from shards.format.arrays import decode_array
+from shards.format.strict_json import parse_json
+from shards.format.tars import file_sha256, read_members
+from shards.images.decode import decode_image
+from shards.reading.reader import Folder
 from shards.sources import make_source
-from shards.strict_json import parse_json
-from shards.tars import file_sha256, read_members
-from shards.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY = 2 * 2**30  # bytes of address space; the libraries alone take half of it
@@ -224,7 +224,7 @@ DECODE = """
 import resource, sys
 from pathlib import Path
 from shards.errors import DataError
-from shards.images import decode_image
+from shards.images.decode import decode_image
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     decode_image(Path(sys.argv[1]).read_bytes())
@@ -270,7 +270,7 @@ def test_damaged_images_and_arrays_raise_nothing_else(tmp_path):
 
     import numpy as np
 
-    from shards.arrays import encode_array
+    from shards.format.arrays import encode_array
 
     pixels = np.random.default_rng(0).integers(0, 255, (12, 14, 4), dtype=np.uint8)
     seeds = [(decode_array, encode_array(np.ones((3, 4), np.float16)))]

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from slurm_cluster import Slurm, slurm
+from testing.slurm_cluster import Slurm, slurm
 
 from cluster.prepare import prepare
-from cluster.recipes import RECIPES
+from cluster.recipes.embedded import RECIPES
 
 
 @pytest.fixture(scope="session")

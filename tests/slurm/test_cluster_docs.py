@@ -8,9 +8,9 @@ import sys
 
 import pytest
 import yaml
-from slurm_cluster import CODE, Slurm
+from testing.slurm_cluster import CODE, Slurm
 
-from cluster.commandline import parse
+from cluster.recipes.commandline import parse
 
 PAGE = (CODE / "docs" / "clusters.md").read_text().replace("\\\n", " ")
 MANIFEST = CODE / "docs" / "kuberay-rayjob.yaml"

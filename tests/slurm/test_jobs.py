@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from slurm_cluster import Slurm
+from testing.slurm_cluster import Slurm
 
 ALICE, BOB = "daemon", "games"  # accounts that every Linux has; neither is root
 TINY = ("tiny", "--log.wandb", "disabled", "--evaluate.tokenizer", "split")

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from slurm_cluster import CODE, Slurm
+from testing.slurm_cluster import CODE, Slurm
 
-from cluster.commandline import parse
-from cluster.devices import place, require_room
+from cluster.distributed.devices import place, require_room
+from cluster.recipes.commandline import parse
 
 SCRIPTS = sorted(path for pattern in ("*.sh", "*.example") for path in (CODE / "slurm").glob(pattern))
 

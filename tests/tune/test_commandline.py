@@ -10,8 +10,8 @@ import pytest
 
 from cluster.errors import ConfigError
 from tune.commandline import parse, save
-from tune.points import points
-from tune.table import FINISHED, Table
+from tune.search.points import points
+from tune.search.table import FINISHED, Table
 
 ROOT = Path(__file__).resolve().parents[2]
 

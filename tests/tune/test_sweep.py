@@ -16,11 +16,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from servers import end, wait_until_it_listens
+from testing.servers import end, wait_until_it_listens
 
-from cluster.commandline import read_config
-from cluster.runlog import read_metrics
-from tune.table import DIVERGED, FAILED, FINAL, FINISHED, REPLACED, STOPPED, Table
+from cluster.recipes.commandline import read_config
+from cluster.tracking.run_log import read_metrics
+from tune.search.table import DIVERGED, FAILED, FINAL, FINISHED, REPLACED, STOPPED, Table
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards import pixel_runs
 from shards.blocks.grammar import agrees, parse
 from shards.blocks.scenes import CAMERA_BASE, IMAGES
 from shards.errors import DataError
+from shards.images import masks
 from shards.sources.blocks import HOLDOUT, SPLITS, BlocksHoldout, BlocksOptions, BlocksSource, scene_index
 
 OPTIONS = dict(seed=5, scenes=(130, 20, 30), class_photos=6, relational=0.2)
@@ -70,7 +70,7 @@ def test_truth_has_the_pixels_of_the_changed_object(records, source):
             continue
         kind, pixels = record.change_type, record.truth["pixels"]
         assert pixels["size"] == [height, width]
-        masks = {role: pixel_runs.decode(pixels[role], height, width) for role in ("before", "after")}
+        masks = {role: masks.decode(pixels[role], height, width) for role in ("before", "after")}
         assert masks["before"].any() == (kind != "add") and masks["after"].any() == (kind != "drop")
         for mask in masks.values():
             assert not mask.any() or mask.sum() * (320 / width) ** 2 >= 200

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
+from shards.checks.verification import verify
 from shards.errors import DataError
 from shards.pack import main, pack
-from shards.reader import Folder
+from shards.reading.reader import Folder
 from shards.sources import make_source
 from shards.sources.birds_to_words import COLUMNS, BirdsToWordsSource
-from shards.verify import verify
 
 FILE = "birds-to-words-v1.0.tsv"
 

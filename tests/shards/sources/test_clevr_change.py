@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from shards.checks.verification import verify
 from shards.errors import DataError
 from shards.pack import main, pack
-from shards.reader import Folder
+from shards.reading.reader import Folder
 from shards.sources import make_source
 from shards.sources.clevr_change import ANNOTATIONS, ClevrChangeSource
-from shards.verify import verify
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from shards.checks.verification import verify
 from shards.errors import DataError
 from shards.pack import main, pack
-from shards.reader import Folder
+from shards.reading.reader import Folder
 from shards.sources import make_source
 from shards.sources.cub import CubSource
-from shards.verify import verify
 
 PHOTOS = {  # id -> path, class, 1 for train
     "1": ("001.Black_footed_Albatross/Black_0001_79.jpg", "1", "0"),

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from shards.checks.verification import verify
 from shards.errors import DataError
 from shards.pack import main, pack
-from shards.reader import Folder
+from shards.reading.reader import Folder
 from shards.sources.folder import FolderSource
-from shards.verify import verify
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import shutil
 
 import pytest
 
+from shards.checks.verification import verify
 from shards.errors import DataError
 from shards.pack import main, pack
-from shards.reader import Folder
+from shards.reading.reader import Folder
 from shards.sources.image_editing_request import ImageEditingRequestSource
-from shards.verify import verify
 
 
 @pytest.fixture

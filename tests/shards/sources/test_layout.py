@@ -7,8 +7,8 @@ import os
 import pytest
 
 from shards.errors import DataError
-from shards.index import KEY
-from shards.sources.layout import (
+from shards.format.index import KEY
+from shards.sources.layouts.layout import (
     Photos,
     entry_of,
     image_fault,

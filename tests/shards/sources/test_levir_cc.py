@@ -6,12 +6,12 @@ import json
 
 import pytest
 
+from shards.checks.verification import verify
 from shards.errors import DataError
 from shards.pack import main, pack
-from shards.reader import Folder
+from shards.reading.reader import Folder
 from shards.sources import make_source
 from shards.sources.levir_cc import ANNOTATIONS, LevirCcSource
-from shards.verify import verify
 
 SENTENCES = [
     {"tokens": ["a", "road", "is", "built"], "raw": " a road  is built .", "imgid": 0, "sentid": 0},

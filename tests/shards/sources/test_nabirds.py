@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from shards.checks.verification import verify
 from shards.errors import DataError
 from shards.pack import main
-from shards.reader import Folder
-from shards.verify import verify
+from shards.reading.reader import Folder
 
 PHOTOS = {
     "0000139e-21dc-4d0c-bfe1-4cae3c85c829": ("0817/0000139e21dc4d0cbfe14cae3c85c829.jpg", "817", "0"),

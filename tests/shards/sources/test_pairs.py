@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from shards.checks.verification import verify
 from shards.errors import DataError
 from shards.pack import main, pack
-from shards.reader import Folder
+from shards.reading.reader import Folder
+from shards.sources.layouts.splits import split_groups
 from shards.sources.pairs import PairsSource
-from shards.sources.splits import split_groups
-from shards.verify import verify
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "sources.md").read_text()
 SECTION = PAGE.partition("## pairs")[2].partition("\n## ")[0]

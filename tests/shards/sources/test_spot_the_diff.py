@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 
+from shards.checks.verification import verify
 from shards.errors import DataError
 from shards.pack import main, pack
-from shards.reader import Folder
+from shards.reading.reader import Folder
 from shards.sources import make_source
 from shards.sources.spot_the_diff import SpotTheDiffSource
-from shards.verify import verify
 
 ENTRIES = {
     "train": [

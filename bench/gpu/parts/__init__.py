@@ -1,0 +1,1 @@
+"""What `python -m bench.gpu` measures, a part a module, and what the parts share."""

@@ -1,0 +1,338 @@
+"""From a step number to tensors: which samples, captions and masks. Everything drawn is a function of positions.
+
+A sample's random choices (caption, negatives, masks, its partner photo) come from `shards.order.permutation.generator`
+of its position in the stage, so the same global batch is the same on any number of workers and after any restart. So is
+the sample that stands in for one that cannot be read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cluster.batches.bad_samples import Bad
+from cluster.batches.resident import Resident
+from cluster.batches.samples import ClassIndex, Mixed, Samples, stack
+from cluster.batches.schedule import STREAM_OF_TASK, TaskSchedule
+from cluster.config.fields import (
+    GROUPED_TASKS,
+    FinetuneConfig,
+    NegativesConfig,
+    StageConfig,
+    task_batch_size,
+    task_group,
+    task_micro_batches,
+)
+from idc.captioning.tokenizer import Tokenizer
+from idc.losses.masking import mask_cells, mask_words
+from idc.losses.places import loss_names, prepare
+from idc.model.config import NOT_SCORED, ModelConfig
+from shards.errors import DataError, Unreachable
+from shards.order.mixture import Mixture
+from shards.order.permutation import generator, rank_positions
+from shards.order.replacement import TRIES, replacements
+from shards.reading.reader import Folder
+from shards.wording.frequent_words import NameFinder
+
+UNKNOWN_CHANGE = -1
+PROBED_SAMPLES = 64  # samples looked at when a stage starts, to find data that cannot serve its tasks
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """One rank's part of a step: its micro-batches in order, prepared for `model(task, batch, options)`."""
+
+    task: str  # as the configuration names it: photo_mlm is mlm on photos
+    micro_batches: list[dict[str, Tensor]]
+    samples: int  # of the whole step, all ranks
+    bad: list[Bad] = field(default_factory=list)  # samples of this rank that others stand in for
+
+    @property
+    def model_task(self) -> str:
+        """The task as the model names it."""
+        return re.sub("^(photo|class|pair)_", "", self.task)
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The losses of the step, in the order of each micro-batch's counts."""
+        return loss_names(self.model_task, self.micro_batches[0])
+
+
+class Batches:
+    """Makes the batches of one stage for one rank. `step(n)` has no side effects and may be called from any thread."""
+
+    def __init__(
+        self,
+        shards: str | Path,
+        features: Path,
+        tokenizer: Tokenizer,
+        model: ModelConfig,
+        visual_tokens: int,
+        stage: StageConfig,
+        seed: int,
+        rank: int,
+        world: int,
+        mixed: Sequence[Mixed] = (),
+        photos: Mixed | None = None,
+        classes: Mixed | None = None,
+        names: Sequence[str] = (),
+        resident: Resident | None = None,
+        multiple: int = 1,
+        room: int = 1,
+    ) -> None:
+        """`seed` is the stage's own (schedule.stage_seed). Raises DataError for data that lack what the tasks need.
+
+        Pairs come from the first folder and all `mixed` in the ratios of their weights; captioned photos from `photos`,
+        class-labelled ones from `classes`, where they are given, else from the first folder. names: what the labels
+        tasks look for in images, by class id. resident: where all features are held in memory; batches then name rows
+        of it in place of features. multiple: lengths of captions are rounded up to it, room: numbers of scored words
+        and hidden cells, so that shapes repeat.
+        """
+        self.schedule = TaskSchedule(stage, seed)
+        self._tokenizer, self._model, self._visual_tokens = tokenizer, model, visual_tokens
+        self._stage, self._seed, self._rank, self._world = stage, seed, rank, world
+        self._multiple, self._room = multiple, room
+        first = Mixed(shards, features)
+        folders = {"pair": [first, *mixed], "photo": [photos or first], "class": [classes or first]}
+        self._named, class_names = NameFinder(names), Folder.open(folders["class"][0].shards).manifest["classes"]
+        # Numbers among the names: a class is one of them, or it is named by several words.
+        self._of_class = [self._named.numbers([name]) for name in class_names] if model.attributes else None
+        kinds = dict.fromkeys(STREAM_OF_TASK[task] for task in self.schedule.tasks)
+        self._samples: dict[str, list[Samples]] = {}
+        self._mixtures: dict[str, Mixture] = {}
+        for kind in kinds:
+            self._samples[kind] = [
+                Samples(Folder.open(folder.shards), Folder.open(folder.features), kind, "train", resident)
+                for folder in folders[kind]
+            ]
+            sizes = [len(samples) for samples in self._samples[kind]]
+            self._mixtures[kind] = Mixture(sizes, [folder.weight for folder in folders[kind]])
+        self._aligns_captions = isinstance(stage, FinetuneConfig) and stage.weights.get("fda", 0) > 0
+        if "class" in kinds:
+            self._classes = ClassIndex(self._samples["class"][0], model.classes)
+        for task in self.schedule.tasks:
+            needs_negatives = task.endswith("fda") or (task == "finetune" and self._aligns_captions)
+            if STREAM_OF_TASK[task] != "class":
+                for samples in self._samples[STREAM_OF_TASK[task]]:
+                    _check_text(samples, stage.negatives if needs_negatives else None)
+
+    def step(self, step: int) -> StepBatch:
+        """The micro-batches of this rank in step 0, 1, ..."""
+        task, start = self.schedule.task(step), self.schedule.start(step)
+        batch_size = task_batch_size(self._stage, task)
+        number, size = task_micro_batches(self._stage, task, self._world)
+        positions, real = self._share(task, start, self._rank)
+        hidden = self._hidden_room(task, start) if "mvcl" in task else 0
+        group = self._stage.contrastive_group if task in GROUPED_TASKS else 0
+        bad: list[Bad] = []
+        micro_batches = []
+        for rows in (slice(part * size, (part + 1) * size) for part in range(number)):
+            batch = self._assemble(task, positions[rows], bad)
+            if not real[rows].all():
+                batch["real"] = torch.from_numpy(real[rows])
+            step_batch = StepBatch(task, [batch], batch_size)
+            batch = prepare(step_batch.model_task, batch, self._model.pad, group, hidden, self._room)
+            micro_batches.append(batch)
+        return StepBatch(task, micro_batches, batch_size, bad)
+
+    def _share(self, task: str, start: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
+        """The positions of a rank in the step that begins at `start`, and which of them are its own, (n,) both.
+
+        Every rank has as many: those that lack some are given ones that they have already, or the step's first.
+        """
+        group, batch_size = task_group(self._stage, task), task_batch_size(self._stage, task)
+        number, size = task_micro_batches(self._stage, task, self._world)
+        own = rank_positions(start, batch_size, self._world, rank, group)
+        filled = np.full(number * size, own[0] if len(own) else start)
+        filled[: len(own)] = own
+        return filled, np.arange(number * size) < len(own)
+
+    def _hidden_room(self, task: str, start: int) -> int:
+        """The most cells that a micro-batch of any rank hides in a step, where the whole batch is compared.
+
+        Ranks bring their hidden cells together in arrays of one shape. What a sample hides is a function of its
+        position, so no rank has to ask the others.
+        """
+        if self._stage.contrastive_group or self._world == 1:
+            return 0
+        most, (_, size) = 0, task_micro_batches(self._stage, task, self._world)
+        kind = STREAM_OF_TASK[task]
+        images = 1 if kind == "photo" else 2
+        for rank in range(self._world):
+            positions, real = self._share(task, start, rank)
+            epochs = self._mixtures[kind].locate(positions, self._seed)[1]
+            hidden = [
+                int(mask_cells(self._visual_tokens, generator(self._seed, epoch, position, task), images).sum())
+                for position, epoch in zip(positions.tolist(), epochs.tolist(), strict=True)
+            ]
+            most = max(most, *(np.array(hidden) * real).reshape(-1, size).sum(axis=1).tolist())
+        return most
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of samples of each stream, by its name."""
+        return {samples.name: len(samples) for found in self._samples.values() for samples in found}
+
+    def _assemble(self, task: str, positions: np.ndarray, bad: list[Bad]) -> dict[str, Tensor]:
+        kind = STREAM_OF_TASK[task]
+        located = np.stack([positions, *self._mixtures[kind].locate(positions, self._seed)], axis=1)
+        draws, indices, records, arrays = [], [], [], []
+        for position, source, epoch, i in located.tolist():
+            samples = self._samples[kind][source]
+            others = replacements(position, len(samples), self._seed, epoch)
+            found = samples.first_good(chain([i], others), bad)
+            for column, value in zip((indices, records, arrays), found, strict=True):
+                column.append(value)
+            draws.append(generator(self._seed, epoch, position, task))
+        batch = stack(arrays)
+        if task == "classify":
+            return self._classify(self._samples[kind][0], indices, batch, draws, bad)
+        if task in ("class_labels", "photo_labels", "pair_labels"):
+            return batch | {"present": self._present(records)}
+        images = 1 if kind == "photo" else 2
+        if task in ("mlm", "photo_mlm"):
+            return batch | self._masked(self._captions(records, draws), draws)
+        if task in ("mvcl", "photo_mvcl"):
+            masks = np.stack([mask_cells(self._visual_tokens, rng, images) for rng in draws])
+            return batch | {"caption": self._captions(records, draws), "visual_mask": torch.from_numpy(masks)}
+        if task in ("fda", "photo_fda"):
+            return batch | {"caption_with_negatives": self._with_negatives(records, draws)}
+        return batch | self._finetune(records, draws)
+
+    def _present(self, records: list[dict]) -> Tensor:
+        """(B, classes) 1 for the class of a labelled photo, or for every class that a caption names.
+
+        What is said of a pair without a change is not about what it shows: -1, not scored.
+        """
+        present = torch.zeros(len(records), self._model.classes)
+        for row, record in zip(present, records, strict=True):
+            if "class_id" in record:
+                number = record["class_id"]
+                row[number if self._of_class is None else list(self._of_class[number])] = 1
+            elif record.get("changed", True) is False:
+                row.fill_(NOT_SCORED)
+            else:
+                row[list(self._named.numbers(record["captions"]))] = 1
+        return present
+
+    def _finetune(self, records: list[dict], draws: list[np.random.Generator]) -> dict[str, Tensor]:
+        references = self._stage.references
+        if self._model.caption_loss == "masked":
+            batch = self._masked(self._captions(records, draws), draws)
+        elif references == 1:
+            batch = {"caption": self._captions(records, draws)}
+        else:
+            texts = []
+            for record, rng in zip(records, draws, strict=True):
+                order = rng.permutation(len(record["captions"]))
+                texts += [record["captions"][order[number % len(order)]] for number in range(references)]
+            batch = {"caption": self._encode(texts).unflatten(0, (len(records), references))}
+        changed = [UNKNOWN_CHANGE if record["changed"] is None else int(record["changed"]) for record in records]
+        batch["changed"] = torch.tensor(changed)
+        if self._aligns_captions:
+            batch["caption_with_negatives"] = self._with_negatives(records, draws)
+        return batch
+
+    def _classify(
+        self,
+        samples: Samples,
+        indices: list[int],
+        photos: dict[str, Tensor],
+        draws: list[np.random.Generator],
+        bad: list[Bad],
+    ) -> dict[str, Tensor]:
+        share = self._stage.same_class_share
+        partners, arrays = [], []
+        for i, rng in zip(indices, draws, strict=True):
+            drawn = (self._classes.partner(i, rng, share) for _ in range(1 + TRIES))
+            partner, _, partner_arrays = samples.first_good(drawn, bad)
+            partners.append(partner)
+            arrays.append(partner_arrays)
+        before, after = self._classes.ids[indices], self._classes.ids[partners]
+        others = stack(arrays)
+        return {
+            **{name.replace("photo", "before"): value for name, value in photos.items()},
+            **{name.replace("photo", "after"): value for name, value in others.items()},
+            "class_before": torch.from_numpy(before),
+            "class_after": torch.from_numpy(after),
+            "same_class": torch.from_numpy((before == after).astype(np.int64)),
+        }
+
+    def _captions(self, records: list[dict], draws: list[np.random.Generator]) -> Tensor:
+        """One caption of each record, drawn: ids (B, L)."""
+        pairs = zip(records, draws, strict=True)
+        return self._encode([record["captions"][rng.integers(len(record["captions"]))] for record, rng in pairs])
+
+    def _encode(self, texts: list[str]) -> Tensor:
+        """Ids (n, L); an empty text is a row of padding. What all rows pad is cut, unless the model sees padding."""
+        ids = self._tokenizer.batch(texts, self._model.max_length)
+        ids = torch.as_tensor(ids, dtype=torch.int64)
+        ids[[number for number, text in enumerate(texts) if not text]] = self._model.pad
+        if self._model.mask_padding:
+            longest = int((ids != self._model.pad).sum(dim=1).max())
+            ids = ids[:, : -(-longest // self._multiple) * self._multiple]
+        return ids
+
+    def _masked(self, captions: Tensor, draws: list[np.random.Generator]) -> dict[str, Tensor]:
+        special = self._model.special_ids
+        rows = [
+            mask_words(ids, rng, self._model.vocab_size, special=special)
+            for ids, rng in zip(captions.numpy(), draws, strict=True)
+        ]
+        masked, labels = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
+        return {"caption_masked": masked, "caption_labels": labels}
+
+    def _with_negatives(self, records: list[dict], draws: list[np.random.Generator]) -> Tensor:
+        """A caption and K negatives of each record: ids (B, 1 + K, L); rows of padding where there are fewer."""
+        texts = []
+        for record, rng in zip(records, draws, strict=True):
+            texts.append(record["captions"][rng.integers(len(record["captions"]))])
+            texts += draw_negatives(record, self._stage.negatives, rng)
+        return self._encode(texts).unflatten(0, (len(records), 1 + self._stage.negatives.count))
+
+
+def name_words(names: Sequence[str], tokenizer: Tokenizer) -> Tensor:
+    """Ids (names, W) of the words of each name, padded."""
+    rows = [torch.tensor(tokenizer.encode(name), dtype=torch.int64) for name in names]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) if rows else torch.zeros(0, 0, dtype=torch.int64)
+
+
+def draw_negatives(record: dict, negatives: NegativesConfig, rng: np.random.Generator) -> list[str]:
+    """K hard negatives, taken in turn from the shuffled lists of each kind; '' where the record has no more of them."""
+    lists = [record.get("negatives", {}).get(kind, []) for kind in negatives.kinds]
+    shuffled = [[texts[i] for i in rng.permutation(len(texts))] for texts in lists]
+    rng.shuffle(shuffled)
+    found = []
+    for place in range(max((len(texts) for texts in shuffled), default=0)):
+        found += [texts[place] for texts in shuffled if place < len(texts)]
+    found = found[: negatives.count]
+    return found + [""] * (negatives.count - len(found))
+
+
+def _check_text(samples: Samples, negatives: NegativesConfig | None) -> None:
+    """Raises DataError where captions are missing, or where none of the first samples has a negative of these kinds."""
+    any_negative = negatives is None
+    for i in range(min(len(samples), PROBED_SAMPLES)):
+        try:
+            record = samples.record(i)
+        except Unreachable:
+            raise
+        except DataError:
+            any_negative = True  # what it had is not known; when its turn comes, another one stands in for it
+            continue
+        if not record.get("captions"):
+            raise DataError(f"{samples.records.folder.path}: sample {samples.records.keys[i]} has no caption")
+        if negatives is not None:
+            any_negative |= any(record.get("negatives", {}).get(kind) for kind in negatives.kinds)
+    if not any_negative:
+        raise DataError(
+            f"{samples.records.folder.path}: {samples.kind} samples have no negatives of the kinds "
+            f"{', '.join(negatives.kinds)}: choose other negatives.kinds, or set the ratio and weight of fda to 0"
+        )

@@ -1,0 +1,312 @@
+"""Grid features of a frozen backbone, cached in a shard folder of the same keys: what `cluster.features` does.
+
+Finished tars are kept when the same is asked for again. manifest.json is written last.
+
+On CPUs a process a core, each of one thread. On GPUs a process a GPU, in which threads decode for it; it ends with the
+work, and this process itself opens no CUDA context, which would take half a gigabyte of the GPU from the training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import lru_cache
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from idc.backbone.backbone import Backbone
+from idc.backbone.weights import DEFAULT_BACKBONE, BackboneError
+from shards.errors import DataError
+from shards.format import index, manifest
+from shards.format.arrays import encode_array
+from shards.format.tars import PARTIAL, file_sha256, write_shard
+from shards.images.decode import decode_image
+from shards.reading.reader import Folder, Stream
+
+BATCH = 64  # images decoded before the backbone runs on them, or as many as a GPU takes at once
+STALL_S = 3600.0  # a group of tars takes seconds to minutes
+MARK = "features.json" + PARTIAL  # says what an unfinished folder is being made of
+
+_extractor: Extractor | None = None  # of a worker process, built once in it
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What features are made with; plain values, so that worker processes can be told."""
+
+    backbone: str = DEFAULT_BACKBONE  # timm model
+    weights: str = ""  # local file; "" = a pip package's or the hub's
+    size: tuple[int, int] = (128, 160)  # height, width in pixels that images are fitted into
+    device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
+
+    def build(self) -> Backbone:
+        """The backbone, made once for several folders. DataError with the fix where it cannot be had."""
+        return _build(self)
+
+    def on(self, device: str) -> Extraction:
+        """The same on another device."""
+        return dataclasses.replace(self, device=device)
+
+    def devices(self, workers: int) -> list[str]:
+        """The device of each process: this one for each of the workers, or every GPU once."""
+        if self.device != "cuda":
+            return [self.device] * (workers if self.device == "cpu" else 1)
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cuda"]
+
+
+@lru_cache(maxsize=1)
+def _build(extraction: Extraction) -> Backbone:
+    try:
+        return Backbone(extraction.backbone, extraction.weights, extraction.size, device=extraction.device)
+    except BackboneError as error:
+        raise DataError(str(error)) from None
+
+
+class Extractor:
+    """A backbone on one device, and the threads that decode and fit images for it; 1: the caller's own."""
+
+    def __init__(self, backbone: Backbone, threads: int = 1) -> None:
+        self._backbone, self.precision = backbone, backbone.precision
+        self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
+        self.batch = max(BATCH, backbone.chunk)
+
+    def features(self, images: Sequence[tuple[str, bytes]]) -> np.ndarray:
+        """B images as (name, bytes of JPEG or PNG) -> float16 (B, N, F). DataError where one cannot be decoded."""
+        each = self._threads.map(self._canvas, images) if self._threads else map(self._canvas, images)
+        return self._backbone.features_of_canvases(list(each)).numpy()
+
+    def _canvas(self, image: tuple[str, bytes]) -> np.ndarray:
+        name, data = image
+        try:
+            return self._backbone.prepare(decode_image(data))  # neither holds the interpreter's lock for long
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from None
+
+
+def cache_features(shards: str | Path, out: str | Path, extraction: Extraction, workers: int = 1) -> Folder:
+    """Makes the feature folder `out` of the image folder `shards`, or finishes it; returns it opened.
+
+    Nothing is done where it is finished already. Each worker is a process of one thread; tars are the same for any
+    number of workers. Raises DataError where `out` holds something else.
+    """
+    source, out = Folder.open(shards), Path(out)
+    if "features" in source.manifest:
+        raise DataError(f"{source.location} holds features already; name the folder of images that they were made from")
+    if workers < 1:
+        raise DataError(f"--workers is {workers}; it must be at least 1")
+    backbone = extraction.on("cpu").build()  # also where a GPU computes: it is described here, not run
+    description = backbone.describe() | {"of": source.sha256()}
+    if (out / manifest.FILE).exists():
+        finished = Folder.open(out)
+        _require_same(finished.manifest.get("features"), description, out)
+        return finished
+    _claim(out, description)
+
+    groups: dict[tuple[str, str], list[dict]] = defaultdict(list)
+    for shard in source.manifest["shards"]:
+        # pairs-train-000003.tar and photos-train-000003.tar come from the same scenes and share images.
+        groups[shard["split"], shard["name"].rpartition("-")[2]].append(shard)
+    entries: dict[str, dict] = {}
+    for key, group in list(groups.items()):
+        kept = [_finished_entry(out, shard) for shard in group]
+        if all(kept):
+            entries |= {entry["name"]: entry for entry in kept}
+            del groups[key]
+    images = sum(_images(shard) for group in groups.values() for shard in group)
+    with tqdm(total=images, desc=f"features {out.name}", unit="image", disable=None) as bar:
+        for precision, group_entries in _run(source, out, extraction, backbone, list(groups.values()), workers):
+            description["precision"] = precision
+            for entry in group_entries:
+                entries[entry["name"]] = entry
+                bar.update(_images(entry))
+    copied = {name: source.manifest[name] for name in ("source", "options", "splits", "classes", "dropped")}
+    listed = [entries[shard["name"]] for shard in source.manifest["shards"]]
+    manifest.write(out, {"schema": manifest.SCHEMA, **copied, "shards": listed, "features": description})
+    (out / MARK).unlink(missing_ok=True)
+    return Folder.open(out)
+
+
+def open_features(path: str | Path, shards: Folder) -> Folder:
+    """A finished feature folder of exactly this image folder; DataError with the fix otherwise."""
+    folder = Folder.open(path)
+    if "features" not in folder.manifest:
+        raise DataError(
+            f"{folder.path} holds images and no features; make them with {_command(shards.location, '...')}"
+        )
+    if folder.manifest["features"].get("of") != shards.sha256():
+        raise DataError(
+            f"{folder.path} was made from other images than those of {shards.location}; delete it and run "
+            + _command(shards.location, folder.path)
+        )
+    return folder
+
+
+def _run(
+    source: Folder, out: Path, extraction: Extraction, backbone: Backbone, groups: list[list[dict]], workers: int
+) -> Iterator[tuple[str, list[dict]]]:
+    """The precision and the manifest entries of each group of tars, as they are finished."""
+    global _extractor
+    if not groups:
+        return
+    if extraction.device.startswith("cuda") and not torch.cuda.is_available():
+        raise DataError(f"--device {extraction.device}: torch finds no GPU on this machine; give --device cpu")
+    devices = extraction.devices(workers)[: len(groups)]
+    if extraction.device == "cpu" and (workers == 1 or len(groups) == 1):
+        _extractor, threads = Extractor(backbone), torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for group in groups:
+                yield _write_group(source, out, group)
+        finally:
+            torch.set_num_threads(threads)
+            _extractor = None
+        return
+    threads = 1 if extraction.device == "cpu" else max(workers // len(devices), 1)
+    yield from _run_processes(source, out, extraction, groups, devices, threads)
+
+
+def _run_processes(
+    source: Folder, out: Path, extraction: Extraction, groups: list[list[dict]], devices: list[str], threads: int
+) -> Iterator[tuple[str, list[dict]]]:
+    """The same with a process for each of the devices, in which `threads` decode."""
+    context = multiprocessing.get_context("spawn")
+    free = context.SimpleQueue()  # each process takes one
+    for device in devices:
+        free.put(device)
+    pool = ProcessPoolExecutor(len(devices), context, _start_worker, (extraction, free, threads))
+    try:
+        pending: set[Future[tuple[str, list[dict]]]] = {
+            pool.submit(_write_group, source, out, group) for group in groups
+        }
+        while pending:
+            done, pending = wait(pending, timeout=STALL_S, return_when=FIRST_COMPLETED)
+            if not done:
+                raise DataError(f"no tar of features was finished in {STALL_S:.0f} s; run the same command again")
+            for future in done:
+                yield future.result()
+    except BrokenProcessPool:
+        raise DataError("a worker process died (out of memory?); run again with fewer --workers: it goes on") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(extraction: Extraction, free: SimpleQueue, threads: int) -> None:
+    """On CPUs, two processes of one thread each give 20 % more images a second than one of two threads."""
+    global _extractor
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    _extractor = Extractor(extraction.on(free.get()).build(), threads)
+
+
+def _write_group(source: Folder, out: Path, group: list[dict]) -> tuple[str, list[dict]]:
+    """Writes the feature tars of image tars that share images; returns the precision and their manifest entries."""
+    assert _extractor is not None
+    streams = [Stream(source, [shard]) for shard in group]
+    uses: Counter[bytes] = Counter()
+    for stream in streams:
+        for i in range(len(stream)):
+            uses.update(_digest(data) for data in _image_members(stream, i).values())
+    entries = []
+    shared: dict[bytes, bytes] = {}  # .npy bytes of images that are needed again; dropped after their last use
+    for shard, stream in zip(group, streams, strict=True):
+        entry = write_shard(out, shard["name"], _samples(_extractor, stream, uses, shared))
+        entries.append({**entry, "kind": shard["kind"], "split": shard["split"]})
+    return _extractor.precision, entries
+
+
+def _samples(
+    extractor: Extractor, stream: Stream, uses: Counter[bytes], shared: dict[bytes, bytes]
+) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """(key, {"before.npy": bytes, ...}) of a stream, each distinct image computed once."""
+    waiting: list[tuple[str, dict[str, bytes]]] = []  # key, member -> digest
+    images: dict[bytes, tuple[str, bytes]] = {}
+    for i in range(len(stream)):
+        digests = {}
+        for suffix, data in _image_members(stream, i).items():
+            digest = digests[suffix.partition(".")[0] + ".npy"] = _digest(data)
+            if digest not in shared and digest not in images:
+                images[digest] = f"{stream.keys[i]}.{suffix}", data
+        waiting.append((stream.keys[i], digests))
+        if len(images) >= extractor.batch or i == len(stream) - 1:
+            try:
+                features = extractor.features(list(images.values()))
+            except DataError as error:
+                raise stream.folder.damaged(f"{stream.folder.path}: {error}") from None
+            for digest, array in zip(images, features, strict=True):
+                shared[digest] = encode_array(array)
+            for key, members in waiting:
+                yield key, {name: shared[digest] for name, digest in members.items()}
+                for digest in members.values():
+                    uses[digest] -= 1
+                    if not uses[digest]:
+                        del shared[digest]
+            waiting, images = [], {}
+
+
+def _image_members(stream: Stream, i: int) -> dict[str, bytes]:
+    return {suffix: data for suffix, data in stream.read(i).items() if suffix.endswith((".jpg", ".png"))}
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _images(shard: dict) -> int:
+    return shard["samples"] * (2 if shard["kind"] == "pair" else 1)
+
+
+def _finished_entry(out: Path, shard: dict) -> dict | None:
+    """The manifest entry of a feature tar that an earlier run finished, or None. Only whole tars have their names."""
+    path = out / shard["name"]
+    if not path.exists():
+        return None
+    return {
+        "name": shard["name"],
+        "kind": shard["kind"],
+        "split": shard["split"],
+        "samples": shard["samples"],
+        "bytes": path.stat().st_size,
+        "sha256": file_sha256(path),
+        "index_sha256": file_sha256(index.path_of(path)),
+    }
+
+
+def _claim(out: Path, description: dict) -> None:
+    """Marks a folder as being made of `description`; DataError where it holds anything else."""
+    out.mkdir(parents=True, exist_ok=True)
+    mark = out / MARK
+    if mark.exists():
+        try:
+            earlier = json.loads(mark.read_bytes())
+        except ValueError:
+            earlier = None
+        _require_same(earlier, description, out)
+    elif any(out.iterdir()):
+        raise DataError(f"{out} is not empty and holds no features; name another folder with --out")
+    else:
+        mark.write_text(json.dumps(description))
+
+
+def _require_same(earlier: dict | None, wanted: dict, out: Path) -> None:
+    # bf16 where the machine computes with it: a folder begun on one machine is finished and read on any other.
+    differing = sorted(key for key in wanted if key != "precision" and (earlier or {}).get(key) != wanted[key])
+    if differing:
+        raise DataError(
+            f"{out} holds features that differ in {', '.join(differing)}; delete it, or name another folder with --out"
+        )
+
+
+def _command(shards: object, out: object) -> str:
+    return f"python -m cluster.features {shards} --out {out}"

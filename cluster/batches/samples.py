@@ -1,0 +1,141 @@
+"""Samples that batches are made of: a kind and split of a shard folder joined with its features; bad ones are noted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cluster.batches.bad_samples import Bad
+from cluster.batches.resident import Resident
+from shards.errors import DataError, Unreachable
+from shards.format.schema import faults
+from shards.reading.reader import Folder, Stream
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A further shard folder that samples are taken from, its features, and its weight beside 1 of the first folder."""
+
+    shards: str | Path
+    features: Path
+    weight: Fraction = Fraction(1)
+
+
+class Samples:
+    """One kind and split of a shard folder joined with its cached features."""
+
+    def __init__(
+        self, shards: Folder, features: Folder, kind: str, split: str, resident: Resident | None = None
+    ) -> None:
+        """resident: features come from memory, as rows of it; those not there yet are read into it now."""
+        self.records: Stream = shards.stream(kind, split)
+        self._features: Stream = features.stream(kind, split)
+        self.kind, self.split = kind, split
+        self.name = f"{kind} samples of {split} in {shards.path.name}"
+        self._classes: list[str] = shards.manifest["classes"]
+        made = features.manifest["features"]
+        self._shape = (math.prod(made["grid"]), made["dim"])
+        self._bad: dict[int, Bad] = {}
+        if self.records.keys != self._features.keys:
+            raise DataError(
+                f"{features.path} has other {kind} samples of {split} than {shards.path}: delete it, to be made again"
+            )
+        if not len(self.records):
+            raise DataError(f"{shards.path} has no {kind} samples in the split {split}")
+        self._rows = (
+            None
+            if resident is None
+            else resident.rows(f"{self.name}, {features.path}", len(self), self._from_disk, self.condemn)
+        )
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def record(self, i: int) -> dict:
+        """The json of sample i; DataError naming it where it cannot be read or is not of the right form."""
+        record = self.records.metadata(i)
+        for fault in faults(record, self.kind, self._classes):
+            raise DataError(f"{self.records.folder.path}: member {self.records.keys[i]}.json: {fault}")
+        return record
+
+    def arrays(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Grid features by role ("before" and "after", or "photo"): (n, N, F) as they are stored, float16."""
+        return stack([self._from_disk(int(i)) for i in indices])
+
+    def _arrays(self, i: int) -> dict[str, np.ndarray]:
+        """Grid features (N, F) of sample i by role, or their rows in memory (`Resident`)."""
+        return self._from_disk(i) if self._rows is None else self._rows[i]
+
+    def _from_disk(self, i: int) -> dict[str, np.ndarray]:
+        """Grid features (N, F) of sample i by role; DataError naming it where they cannot be used."""
+        arrays = self._features.arrays(i)
+        roles = ("before", "after") if self.kind == "pair" else ("photo",)
+        if sorted(arrays) != sorted(roles) or any(array.shape != self._shape for array in arrays.values()):
+            raise DataError(
+                f"{self._features.folder.path}: sample {self._features.keys[i]} is not {' and '.join(roles)} of shape "
+                f"{self._shape}"
+            )
+        return arrays
+
+    def first_good(self, candidates: Iterable[int], bad: list[Bad]) -> tuple[int, dict, dict[str, np.ndarray]]:
+        """(index, json, arrays) of the first candidate that can be read; those before it go to `bad`.
+
+        One damaged member condemns a sample, whether the task at hand needs it or not. DataError where none is left.
+        """
+        for i in candidates:
+            if i not in self._bad:
+                try:
+                    record = self.record(i)
+                    if self.kind != "class" and not record["captions"]:
+                        raise DataError(f"{self.records.folder.path}: sample {self.records.keys[i]} has no caption")
+                    return i, record, self._arrays(i)
+                except DataError as error:
+                    self.condemn(i, error)
+            bad.append(self._bad[i])
+        raise DataError(f"{bad[-1].why}; and none of the samples drawn in its place can be read")
+
+    def condemn(self, i: int, error: DataError) -> None:
+        """Sample i stays bad from now on: a disk that fails now and then must not give two answers."""
+        if isinstance(error, Unreachable):
+            raise error
+        self._bad[i] = Bad(self.name, self.records.keys[i], str(error).partition(";")[0])
+
+
+def stack(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+    """Arrays of several samples by role as tensors with one dimension more, of the same type."""
+    return {role: torch.from_numpy(np.stack([row[role] for row in rows])) for role in rows[0]}
+
+
+class ClassIndex:
+    """The class of every class-labelled photo."""
+
+    def __init__(self, samples: Samples, classes: int) -> None:
+        self.ids = np.array([_class_of(samples, i) for i in range(len(samples))], dtype=np.int64)
+        self._members = [np.flatnonzero(self.ids == number) for number in range(classes)]
+        if sum(len(members) > 0 for members in self._members) < 2:
+            raise DataError(f"{samples.records.folder.path}: the task classify needs photos of two classes or more")
+
+    def partner(self, i: int, rng: np.random.Generator, same_class_share: float) -> int:
+        """Another photo: of the class of photo i with this probability, else of another class."""
+        members = self._members[self.ids[i]]
+        if rng.random() < same_class_share and len(members) > 1:
+            return int(members[(np.searchsorted(members, i) + 1 + rng.integers(len(members) - 1)) % len(members)])
+        # One of those that are not members: the place among them, moved on past each member that lies before it.
+        place = rng.integers(len(self.ids) - len(members))
+        return int(place + np.searchsorted(members - np.arange(len(members)), place, side="right"))
+
+
+def _class_of(samples: Samples, i: int) -> int:
+    """The class of a photo, -1 where it cannot be read: when its turn comes, another one stands in for it."""
+    try:
+        return samples.record(i)["class_id"]
+    except DataError as error:
+        samples.condemn(i, error)
+        return -1

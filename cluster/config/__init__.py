@@ -1,0 +1,1 @@
+"""A run as typed settings (`fields`) and how options change them (`options`)."""

@@ -1,0 +1,1 @@
+"""Ranks, their devices, and rows gathered with gradient."""

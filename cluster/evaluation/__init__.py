@@ -1,0 +1,1 @@
+"""Captions and their scores. No Ray and no DeepSpeed in here."""

@@ -1,0 +1,1 @@
+"""Workers on Ray, and the folder of a run."""

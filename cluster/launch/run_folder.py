@@ -1,0 +1,137 @@
+"""The run folder `runs/NAME/`: where it lies, which configuration it belongs to, and where that came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from cluster.config.fields import DERIVED, LEFT_OPEN, Config, is_harmless
+from cluster.config.options import differences, show, to_yaml
+from cluster.errors import ConfigError
+from cluster.recipes.commandline import read_config
+from cluster.training import checkpoint
+from shards.format.whole_files import write_whole
+
+HOME_VARIABLE = "IDC_HOME"
+CONFIG, DATA, PROVENANCE = "config.yaml", "data.json", "provenance.json"
+SCHEDULER_VARIABLES = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "RAY_ADDRESS")
+GIT_LIMIT_S = 20
+
+
+def find_root(option: str, code: Path) -> Path:
+    """The folder of data/ and runs/: the option --root, else $IDC_HOME, else the checkout `code`.
+
+    Inside `ray job submit --working-dir` the code is a copy that Ray deletes; there the last resort is ~/idc.
+    """
+    if option or os.environ.get(HOME_VARIABLE):
+        return Path(option or os.environ[HOME_VARIABLE]).expanduser().resolve()
+    if "runtime_resources" in code.parts:
+        return Path.home() / "idc"
+    return code
+
+
+def check_run(root: Path, config: Config) -> Path:
+    """The run folder root/runs/NAME, which need not exist yet. What the data decide is not looked at.
+
+    Raises ConfigError where the folder was made with another configuration, naming the first field that differs. Fields
+    that cannot change what is learned may differ, and so may those of a stage that has not begun.
+    """
+    run = root / "runs" / config.name
+    path = run / CONFIG
+    if path.is_file():
+        _check_same(run, config, read_config(path))
+    elif run.is_dir() and any(run.iterdir()):
+        raise ConfigError(f"{run} is not a run folder (it has no {CONFIG}): choose another --name")
+    return run
+
+
+def open_run(run: Path, config: Config, fingerprint: dict[str, str]) -> None:
+    """Makes or reopens a run folder that `check_run` let pass, and leaves `config` there.
+
+    `fingerprint`: part of the data -> checksum of its manifest; ConfigError where training began with other data.
+    """
+    path = run / DATA
+    if path.is_file() and _unbegun(run, config) != set(config.stages):
+        saved = json.loads(path.read_bytes())
+        changed = [name for name in fingerprint if saved.get(name) != fingerprint[name]]
+        if changed:
+            raise ConfigError(
+                f"{run} was trained on other {changed[0]} than those that are there now: bring those back, or begin "
+                f"anew with another --name"
+            )
+    run.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(fingerprint, indent=1) + "\n")
+    write_whole(run / CONFIG, to_yaml(config))
+
+
+def _unbegun(run: Path, config: Config) -> set[str]:
+    return {name for name in config.stages if not checkpoint.find(run / "checkpoints" / name)}
+
+
+def _check_same(run: Path, config: Config, saved: Config) -> None:
+    unbegun = _unbegun(run, saved)
+    if unbegun == set(saved.stages):
+        return
+    for name, new, old in differences(config, saved):
+        if is_harmless(name) or name in DERIVED or name.partition(".")[0] in unbegun:
+            continue
+        if name in LEFT_OPEN and old == LEFT_OPEN[name]:
+            continue
+        raise ConfigError(
+            f"{run} was made with --{name} {show(old)} and this command has {show(new)}: "
+            f"give the old value to go on, or another --name to begin anew"
+        )
+
+
+def with_root(config: Config, root: Path) -> Config:
+    """The configuration with the root that it resolved to."""
+    return dataclasses.replace(config, root=str(root))
+
+
+def write_provenance(run: Path, code: Path) -> None:
+    """provenance.json: one entry for each time the command was given; git state, packages, command and host."""
+    path = run / PROVENANCE
+    try:
+        entries = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        entries = []
+    entries.append(
+        {
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": [sys.executable, *sys.argv],
+            "host": socket.gethostname(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "cpus": os.cpu_count(),
+            "git": _git(code),
+            "packages": {
+                name: distribution.version
+                for distribution in importlib.metadata.distributions()
+                if (name := distribution.metadata["Name"])
+            },
+            "scheduler": {name: os.environ[name] for name in SCHEDULER_VARIABLES if name in os.environ},
+        }
+    )
+    write_whole(path, json.dumps(entries, indent=1, sort_keys=True) + "\n")
+
+
+def _git(code: Path) -> dict[str, str] | None:
+    """The commit and what differs from it; None where the code is no git checkout or git is not there."""
+
+    def ask(*arguments: str) -> str:
+        command = ["git", "-C", str(code), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=GIT_LIMIT_S, check=True).stdout
+
+    try:
+        sha, status, diff = ask("rev-parse", "HEAD"), ask("status", "--short"), ask("diff", "HEAD")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"sha": sha.strip(), "status": status, "diff": diff}

@@ -1,0 +1,1 @@
+"""Complete settings by name: for embedded and own data, and for published data sets; `commandline` reads them."""

@@ -1,0 +1,142 @@
+"""The command line of `cluster/train.py`: a recipe or a config.yaml, a stage, dotted options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from cluster.config.fields import DERIVED, Config
+from cluster.config.options import from_dict, nearest, options, override, show, type_name
+from cluster.config.validation import validate
+from cluster.errors import ConfigError
+from cluster.recipes.embedded import RECIPES
+
+DEFAULT_RECIPE = "blocks"
+# train: all without evaluation; pretrain: every stage before fine-tuning
+STAGE_CHOICES = ("all", "train", "pretrain", "finetune", "evaluate")
+USAGE = (
+    "usage: python cluster/train.py [RECIPE] [--stage all|train|pretrain|finetune|evaluate] [--dotted.option value]..."
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the user asked for."""
+
+    config: Config
+    stage: str = "all"
+    help: bool = False
+
+    @property
+    def asked_stages(self) -> tuple[str, ...]:
+        """The training stages that the command names, those without steps too."""
+        asked = {"pretrain": tuple(self.config.pretraining), "finetune": ("finetune",), "evaluate": ()}
+        return asked.get(self.stage, self.config.stages)
+
+    @property
+    def training_stages(self) -> tuple[str, ...]:
+        """The training stages to run; those without steps are left out."""
+        return tuple(name for name in self.asked_stages if self.config.stage(name).steps)
+
+    @property
+    def evaluates(self) -> bool:
+        """True where captions are to be made and scored."""
+        return self.stage in ("all", "evaluate")
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of a command line, nothing looked up yet."""
+
+    recipe: str | None
+    options: tuple[tuple[str, str], ...]  # (name, value) in order
+    flags: frozenset[str]  # options without a value that were given
+
+
+def read_words(arguments: Sequence[str], usage: str, flags: Sequence[str] = ()) -> Words:
+    """Splits arguments into the recipe, --name value or --name=value, and flags; ConfigError for what is none."""
+    recipe, options, given = None, [], set()
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word in ("--help", "-h"):
+            given.add("help")
+        elif not word.startswith("-"):
+            if recipe is not None:
+                raise ConfigError(f"{word!r}: only one recipe can be given, and {recipe!r} is; {usage}")
+            recipe = word
+        elif not word.startswith("--"):
+            raise ConfigError(f"{word!r} is not an option: options begin with --; {usage}")
+        elif word[2:] in flags:
+            given.add(word[2:])
+        else:
+            name, sign, value = word[2:].partition("=")
+            if not sign:
+                if not rest or rest[0].startswith("--"):
+                    raise ConfigError(f"--{name} needs a value: --{name} VALUE")
+                value = rest.pop(0)
+            options.append((name, value))
+    return Words(recipe, tuple(options), frozenset(given))
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command, its options applied and checked. ConfigError, one line, for whatever cannot be meant."""
+    words = read_words(arguments, USAGE)
+    stage = next((value for name, value in reversed(words.options) if name == "stage"), "all")
+    if stage not in STAGE_CHOICES:
+        raise ConfigError(f"--stage {stage!r} is not a stage{nearest(stage, STAGE_CHOICES)}")
+    changes = [(name, value) for name, value in words.options if name != "stage"]
+    config = override(load_recipe(words.recipe or DEFAULT_RECIPE), changes, refuse=DERIVED)
+    command = Command(config, stage, "help" in words.flags)
+    validate(config, command.asked_stages)
+    if stage in ("pretrain", "finetune") and not command.training_stages:
+        names = config.pretraining if stage == "pretrain" else (stage,)
+        steps = " and ".join(f"--{name}.steps" for name in names)
+        raise ConfigError(f"--stage {stage} has nothing to do: {steps} {'is' if len(names) == 1 else 'are'} 0")
+    return command
+
+
+def load_recipe(name: str) -> Config:
+    """The configuration of a recipe, or of a YAML file such as runs/NAME/config.yaml."""
+    if name in RECIPES:
+        return RECIPES[name]()
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"no recipe {name!r}{nearest(name, RECIPES)}")
+    return read_config(path)
+
+
+def read_config(path: Path) -> Config:
+    """The configuration in a YAML file; ConfigError naming the file where it is not one."""
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise ConfigError(f"{path} is not YAML") from None
+    try:
+        return from_dict(Config(), values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def help_text(config: Config) -> str:
+    """Usage, recipes and every option with its default in this recipe."""
+    lines = [USAGE, "", "Recipes (or a config.yaml of a run):"]
+    width = max(map(len, RECIPES)) + 2
+    lines += [f"  {name:{width}}{(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items()]
+    lines += ["", f"Options, with their values in the recipe {config.name!r}:"]
+    lines.append(f"  {'--stage ' + '|'.join(STAGE_CHOICES):48} [all]")
+    for option in options(config):
+        if option.name not in DERIVED:
+            line = f"  {f'--{option.name} {_short(type_name(option.type))}':48} [{show(option.value)}]"
+            lines.append(f"{line}  {option.comment}".rstrip())
+    return "\n".join(lines)
+
+
+def _short(kind: str) -> str:
+    """A type's name for a narrow column: the keys of a table are in the recipes."""
+    return "NAME=" + kind.rpartition("=")[2] if "=" in kind else kind

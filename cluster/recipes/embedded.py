@@ -1,0 +1,176 @@
+"""Recipes: functions that return a complete configuration. `cluster/train.py NAME` runs the one of that name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from cluster.config.fields import (
+    BackboneConfig,
+    BlocksConfig,
+    ClusterConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    NegativesConfig,
+    StageConfig,
+)
+from cluster.recipes.published import birds_to_words, clevr_change, image_editing_request, spot_the_diff
+from idc.model.config import ModelConfig
+
+# What the data decide (config.DERIVED) is filled in when they are opened; until then it only has to be possible.
+OPEN = {"vocab_size": 6, "classes": 1, "fine_channels": 1}
+
+
+def blocks() -> Config:
+    """The main job: rendered scenes, frozen features, our architecture; minutes on two cores."""
+    return Config(
+        name="blocks",
+        # Cameras of training vary more than those of the test: the real data set's do.
+        data=DataConfig(shards="data/blocks", blocks=BlocksConfig(scenes=(3000, 150, 250), camera=2.0)),
+        # Every pixel of the pictures: the backbone's cells are 8 and 16 pixels wide, small blocks 14.
+        backbone=BackboneConfig(size=(224, 336)),
+        model=ModelConfig(
+            **OPEN, architecture="idc", d_model=128, heads=4, d_ff=512, cross_modal_blocks=2, cell_size=128,
+            dropout=0.0, attention_dropout=0.0, max_length=32, layer_norm="standard", final_norm=True,
+        ),
+        # What a region shows comes first: words about it cannot be learnt before (docs/method.md).
+        pretraining={
+            "regions": StageConfig(
+                steps=420, global_batch_size=96, micro_batch_size=16, ratios={"class_labels": 3, "photo_labels": 4},
+                weights={"labels": 0.3}, lr=2e-3, warmup_steps=40, checkpoint_every=420, log_every=4,
+            ),
+            "pretrain": StageConfig(
+                steps=150, global_batch_size=64, micro_batch_size=32,
+                ratios={"mlm": 2, "mvcl": 1, "fda": 1, "classify": 1, "photo_mlm": 1},
+                negatives=NegativesConfig(count=1), mvcl_temperature=0.1, fda_temperature=0.1,
+                contrastive_group=16, lr=1e-3, warmup_steps=40, checkpoint_every=150, log_every=2,
+            ),
+        },
+        finetune=FinetuneConfig(
+            steps=1080, global_batch_size=64, micro_batch_size=32, ratios={"finetune": 6, "photo_labels": 1},
+            weights={"changed": 0.5, "labels": 0.1, "fda": 0.1}, negatives=NegativesConfig(count=1),
+            fda_temperature=0.1, references=3, lr=1e-3, warmup_steps=40, validate_every=120, checkpoint_every=360,
+            # Scores of 300 pairs differ by more from step to step than the last steps, of small ones, improve.
+            select="last",
+        ),
+        evaluate=EvaluateConfig(beam=3),
+        cluster=ClusterConfig(precision="bf16"),
+    )  # fmt: skip
+
+
+def pairs() -> Config:
+    """Your own pairs of images with captions, and nothing else: our architecture, minutes on two cores.
+
+    What there is to see is told by the captions' own words, for nobody has labelled it. More pairs deserve more steps.
+    """
+    base = blocks()
+    stages = base.pretraining
+    labels = {"pair_labels": 1.0}
+    return dataclasses.replace(
+        base,
+        name="pairs",
+        data=DataConfig(shards="data/pairs", source="none", words=200),
+        backbone=BackboneConfig(size=(224, 224)),
+        model=dataclasses.replace(base.model, dropout=0.1, max_length=40),
+        pretraining={
+            "regions": dataclasses.replace(stages["regions"], ratios=labels),
+            "pretrain": dataclasses.replace(stages["pretrain"], ratios={"mlm": 2, "mvcl": 1, "fda": 1}),
+        },
+        finetune=dataclasses.replace(
+            base.finetune, steps=720, ratios={"finetune": 6} | labels, references=1, select="CIDEr"
+        ),
+    )
+
+
+def blocks_paper() -> Config:
+    """The published architecture, losses, ratios and schedules (AAAI 2022, CLEVR-Change), on the embedded data.
+
+    Its 250,000 steps are meant for GPUs.
+    """
+    paper = {"mvcl_temperature": 1.0, "fda_temperature": 1.0, "weight_decay": 0.0, "clip": 0.0, "log_every": 50}
+    return Config(
+        name="blocks_paper",
+        data=DataConfig(shards="data/blocks-20000", blocks=BlocksConfig(scenes=(20_000, 1000, 2000))),
+        backbone=BackboneConfig(size=(224, 224)),
+        model=ModelConfig(**OPEN, caption_loss="masked"),
+        pretraining={"pretrain": StageConfig(
+            steps=250_000, global_batch_size=200, micro_batch_size=100, batch_sizes={"fda": 28},
+            ratios={"mlm": 8, "mvcl": 1, "fda": 2}, negatives=NegativesConfig(count=6), contrastive_group=0,
+            lr=1e-4, schedule="noam", warmup_steps=8000, checkpoint_every=5000, **paper,
+        )},
+        finetune=FinetuneConfig(
+            steps=40_000, global_batch_size=200, micro_batch_size=100, ratios={"finetune": 1}, per_word=True,
+            lr=3e-5, schedule="halving", halve_at=(10_000, 20_000), warmup_steps=0,
+            validate_every=2000, checkpoint_every=2000, **paper,
+        ),
+        evaluate=EvaluateConfig(beam=1),
+    )  # fmt: skip
+
+
+def blocks_full() -> Config:
+    """The main job at the paper's size: 79,606 pairs of 480x320 pixels (67,660, 3,976, 7,970), a larger network.
+
+    For GPUs. Losses and the order of the stages are those of `blocks`, 24 times as many samples; its schedule has not
+    been measured.
+    """
+    small = blocks()
+
+    def longer(stage: StageConfig) -> StageConfig:
+        return dataclasses.replace(
+            stage, steps=6 * stage.steps, warmup_steps=6 * stage.warmup_steps, lr=stage.lr / 2,
+            global_batch_size=4 * stage.global_batch_size, micro_batch_size=4 * stage.micro_batch_size,
+            batch_sizes={task: 4 * size for task, size in stage.batch_sizes.items()},
+            checkpoint_every=6 * stage.checkpoint_every,
+        )  # fmt: skip
+
+    return dataclasses.replace(
+        small,
+        name="blocks_full",
+        # A train scene gives four pairs, or three where the inverse change would be ambiguous: in this seed 67,660.
+        data=DataConfig(
+            shards="data/blocks-full",
+            blocks=BlocksConfig(seed=6, scenes=(17_018, 1988, 3985), size=(480, 320), supersample=2),
+        ),
+        model=dataclasses.replace(small.model, d_model=512, heads=8, d_ff=2048, cross_modal_blocks=3, cell_size=256),
+        pretraining={name: longer(stage) for name, stage in small.pretraining.items()},
+        finetune=dataclasses.replace(longer(small.finetune), validate_every=6 * small.finetune.validate_every),
+    )
+
+
+def tiny() -> Config:
+    """Every part of the main job within seconds, on a handful of scenes: for tests. It learns nothing."""
+    stage = {"global_batch_size": 8, "micro_batch_size": 4, "contrastive_group": 2, "log_every": 1, "warmup_steps": 2}
+    return Config(
+        name="tiny",
+        data=DataConfig(
+            shards="data/tiny", read_threads=1,
+            blocks=BlocksConfig(scenes=(24, 8, 8), size=(64, 48), supersample=1, class_photos=2),
+        ),
+        backbone=BackboneConfig(size=(48, 64)),
+        model=ModelConfig(
+            **OPEN, d_model=32, heads=2, d_ff=64, cross_modal_blocks=1, dropout=0.1,
+            attention_dropout=0.0, max_length=24,
+        ),
+        pretraining={"pretrain": StageConfig(
+            steps=10,
+            ratios={"mlm": 2, "mvcl": 1, "fda": 1, "classify": 2, "photo_mlm": 1, "photo_mvcl": 1, "photo_fda": 1},
+            negatives=NegativesConfig(count=2), checkpoint_every=5, **stage,
+        )},
+        finetune=FinetuneConfig(
+            steps=10, ratios={"finetune": 2, "classify": 1}, weights={"fda": 0.5}, negatives=NegativesConfig(count=2),
+            references=2, validate_every=5, validate_limit=4, checkpoint_every=5, **stage,
+        ),
+        evaluate=EvaluateConfig(beam=2, limit=8),
+        cluster=ClusterConfig(timeout_s=120),
+    )  # fmt: skip
+
+
+RECIPES: dict[str, Callable[[], Config]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        blocks, pairs, blocks_paper, blocks_full, clevr_change, birds_to_words, spot_the_diff, image_editing_request,
+        tiny,
+    )
+}  # fmt: skip

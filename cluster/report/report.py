@@ -1,0 +1,244 @@
+"""report.html: a run in one file that needs no network: scores and how to read them, curves, and a gallery of pairs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from cluster.evaluation.predict import read_predictions
+from cluster.report.charts import line_chart, skill_scale
+from cluster.report.gallery import Pictures, Shown, card, drawn, example, extremes, judge
+from cluster.report.page import page
+from cluster.report.tables import accuracy_table, kind_name, number, score_table
+from cluster.tracking.run_log import read_metrics
+from idc.backbone.canvas import Canvas
+from shards.errors import DataError
+from shards.reading.reader import Folder
+
+READING = (
+    "CIDEr alone misleads: one sentence said of every pair scores high on it. Skill puts the model between the best "
+    "such sentence (0) and an oracle that says the truth in fixed words (1), on the same references. The accuracies "
+    "ask what a sentence claims, whatever its wording."
+)
+
+
+def write_report(run: Path, results: Path, shards: Folder, canvas: Canvas, split: str) -> Path:
+    """Writes results/report.html from results/scores.json and predictions.jsonl; returns its path.
+
+    run: the run folder, for its curves and provenance. results: the same folder, or another in which another data set
+    was evaluated. shards: the images, of which `split` was captioned. canvas: what the maps of the predictions cover.
+    Raises DataError where a file is missing.
+    """
+    try:
+        scores = json.loads((results / "scores.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{results / 'scores.json'} cannot be read ({error}); run --stage evaluate first") from None
+    shown = judge(read_predictions(results / "predictions.jsonl"))
+    pictures = Pictures(shards.stream("pair", split), canvas, scores.get("where", {}).get("threshold"))
+    metrics = read_metrics(run)
+    body = "".join(
+        (
+            _head(run, results, shards, split, scores),
+            _top(scores, shown, pictures),
+            _scores(scores, shown),
+            _curves(metrics, scores),
+            _gallery(shown, pictures, scores),
+            _about(run, scores),
+        )
+    )
+    path = results / "report.html"
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(page(f"{run.name}: what changed?", body), encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def _head(run: Path, results: Path, shards: Folder, split: str, scores: Mapping[str, Any]) -> str:
+    count = scores["n"]
+    on = f"{count['total']} pairs of the {split} split of {shards.path.name}"
+    halves = (
+        f", {count['changed']} changed and {count['unchanged']} not" if count["changed"] + count["unchanged"] else ""
+    )
+    source = "" if run == results else f" The model was trained in the run {escape(run.name)}."
+    lead = f"One sentence for each of {escape(on)}{halves}.{source}"
+    return f"<h1>{escape(results.name)}: what changed?</h1><p class='lead'>{lead}</p>"
+
+
+def _top(scores: Mapping[str, Any], shown: Sequence[Shown], pictures: Pictures) -> str:
+    accuracy, skill = scores["accuracy"], scores["skill"]
+    why, lacking = skill.get("reasons", {}), accuracy.get("reasons", {})
+    tiles = [
+        (number(skill["total"], why.get("total", ""), 2), "skill, all pairs (0 constant, 1 oracle)"),
+        (number(skill["changed"], why.get("changed", ""), 2), "skill, changed pairs"),
+    ]
+    for name, pairs, said in (
+        ("changed", "changed pairs", "says that something changed"),
+        ("unchanged", "unchanged pairs", "says that nothing did"),
+        ("type", "changed pairs", "the right kind of change"),
+        ("object", "changed pairs", "the right object too"),
+    ):
+        count = accuracy.get("n", {}).get(name)  # a scores.json of an earlier version has none
+        tiles.append(
+            (_percent(accuracy[name], lacking.get(name, "")), f"of {f'{count} ' if count else ''}{pairs}: {said}")
+        )
+    where = scores.get("where", {})
+    if where.get("pointing_game") is not None:
+        tiles += [
+            (_percent(where["pointing_game"], ""), f"of {where['n']} changed pairs: looks at the changed object"),
+            (_percent(where["iou"], ""), "overlap of the outlines with its pixels (IoU)"),
+        ]
+    boxes = "".join(f'<div class="tile"><b>{value}</b><span>{label}</span></div>' for value, label in tiles)
+    one = example(shown)
+    return f'<div class="top">{card(one, pictures, large=True) if one else ""}<div class="tiles">{boxes}</div></div>'
+
+
+def _scores(scores: Mapping[str, Any], shown: Sequence[Shown]) -> str:
+    parts = [f"<h2>Scores</h2><p class='note'>{READING}</p>"]
+    for half, title in (("total", "CIDEr, all pairs"), ("changed", "CIDEr, changed pairs")):
+        oracle = scores["oracle"] and (scores["oracle"] if half == "total" else scores["oracle"].get("changed"))
+        shuffled = scores["baselines"]["shuffled_images"]
+        shuffled = shuffled if half == "total" else shuffled.get("changed", {})
+        values = [scores[half]["CIDEr"], scores["baselines"][f"constant_{half}"]["CIDEr"], (oracle or {}).get("CIDEr")]
+        if None not in values:
+            marks = [("model", values[0], "model")]
+            if shuffled.get("CIDEr") is not None:
+                marks.append(("captions of other pairs", shuffled["CIDEr"], "plain"))
+            parts.append(skill_scale(title, values[1], values[2], marks))
+    parts.append(
+        f"<h3>By kind of change</h3>{accuracy_table(shown)}<h3>All metrics, in percent</h3>{score_table(scores)}"
+    )
+    if scores.get("reasons", {}).get("oracle"):
+        parts.append(f"<p class='note'>No oracle: {escape(scores['reasons']['oracle'])}.</p>")
+    return "".join(parts)
+
+
+def _curves(metrics: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> str:
+    """Per stage: each loss of each task, validation scores with the chosen step ringed, and the learning rate."""
+    parts = []
+    for stage in dict.fromkeys(record["stage"] for record in metrics):
+        losses: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        validation: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        rates, speeds = [], []
+        for record in metrics:
+            if record["stage"] != stage:
+                continue
+            step = record["step"]
+            for name, value in (record.get("validation") or {}).items():
+                if isinstance(value, (int, float)):
+                    validation[name].append((step, float(value)))
+            for name, value in (record.get("loss") or {}).items():
+                if value is not None:
+                    task = record["task"]
+                    losses[name if task in (name, stage) else f"{task} · {name.removeprefix('class_')}"].append(
+                        (step, value)
+                    )
+            if record.get("lr") is not None:
+                rates.append((step, record["lr"]))
+            if record.get("samples_per_s"):
+                speeds.append((step, record["samples_per_s"]))
+        chosen = _chosen_step(stage, scores)
+        charts = [line_chart(f"validation {name}", points, mark=chosen) for name, points in validation.items()]
+        charts += [line_chart(f"{name} loss", points, smooth=True) for name, points in sorted(losses.items())]
+        charts += [
+            line_chart("learning rate", rates),
+            line_chart("samples a second", speeds, smooth=True, from_zero=True),
+        ]
+        title = "Fine-tuning" if stage == "finetune" else "Pre-training"
+        title += "" if stage in ("pretrain", "finetune") else f": {escape(stage)}"
+        parts.append(f'<h3>{title}</h3><div class="charts">{"".join(charts)}</div>')
+    note = (
+        "Pale: as logged; strong: running mean. A ring marks the checkpoint that was kept; the test split has no say "
+        "in which."
+    )
+    return f"<h2>Curves</h2><p class='note'>{note}</p>{''.join(parts)}" if parts else ""
+
+
+def _gallery(shown: Sequence[Shown], pictures: Pictures, scores: Mapping[str, Any]) -> str:
+    if not shown:
+        return ""
+    kinds = extremes(shown)
+    buttons = [
+        ("", "all"),
+        ("right", "right"),
+        ("not", "not right"),
+        *((kind, kind_name(kind)) for kind in kinds if kind),
+    ]
+    bar = "".join(
+        f'<button data-show="{escape(show)}" aria-pressed="{"false" if show else "true"}">{escape(label)}</button>'
+        for show, label in buttons
+    )
+    sections = [_section("Drawn at random", drawn(shown, scores.get("seed", 0)), pictures)]
+    for kind, (best, worst) in kinds.items():
+        name = kind_name(kind).capitalize()
+        sections += [
+            _section(f"{name}: best by CIDEr", best, pictures),
+            _section(f"{name}: worst by CIDEr", worst, pictures),
+        ]
+    note = (
+        "Bold: what the model said; below it: the references. Outlined: what the sentence is about. Click a pair to "
+        "switch its images."
+    )
+    head = f'<h2>Gallery</h2><p class="note">{note}</p><div class="filter">{bar}</div>'
+    return f'{head}<div id="gallery">{"".join(sections)}</div>'
+
+
+def _section(title: str, shown: Sequence[Shown], pictures: Pictures) -> str:
+    cards = "".join(card(one, pictures) for one in shown)
+    return f'<section><h3>{escape(title)}</h3><div class="cards">{cards}</div></section>' if shown else ""
+
+
+def _about(run: Path, scores: Mapping[str, Any]) -> str:
+    """Where the numbers come from: checkpoint, seed, command, commit, configuration."""
+    facts = {
+        "checkpoint": scores.get("checkpoint") or "–",
+        "seed": scores.get("seed"),
+        "tokens of the metrics": {"ptb": "PTB tokenizer of the COCO tools", "split": "split at white space"}.get(
+            scores.get("tokenizer", ""), scores.get("tokenizer")
+        ),
+    }
+    entry = _last_provenance(run / "provenance.json")
+    git = entry.get("git") or {}
+    packages = entry.get("packages") or {}
+    facts |= {
+        "command": " ".join(map(str, entry.get("command", []))),
+        "commit": f"{git['sha'][:12]}{' with local changes' if git.get('diff') or git.get('status') else ''}"
+        if git
+        else "",
+        "host": " · ".join(str(entry[name]) for name in ("host", "platform", "cpus") if name in entry),
+        "time": entry.get("time", ""),
+        "packages": ", ".join(
+            f"{name} {packages[name]}" for name in ("torch", "deepspeed", "ray", "timm") if name in packages
+        ),
+    }
+    rows = "".join(
+        f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items() if value not in ("", None)
+    )
+    config = run / "config.yaml"
+    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    shown = f"<details><summary>Configuration</summary><pre>{escape(text)}</pre></details>" if text else ""
+    return f"<h2>This run</h2><dl>{rows}</dl>{shown}"
+
+
+def _percent(value: float | None, reason: str) -> str:
+    return number(value, reason, 0) + (" %" if value is not None else "")
+
+
+def _chosen_step(stage: str, scores: Mapping[str, Any]) -> float | None:
+    """The step of the scored checkpoint, if it is of this stage: "checkpoints/finetune/step_00000600"."""
+    parts = Path(scores.get("checkpoint") or "").parts
+    return float(parts[-1].removeprefix("step_")) if len(parts) >= 2 and parts[-2] == stage else None
+
+
+def _last_provenance(path: Path) -> dict[str, Any]:
+    """The entry of the newest command that was given for the run."""
+    try:
+        entries = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    last = entries[-1] if isinstance(entries, list) and entries else entries
+    return last if isinstance(last, dict) else {}

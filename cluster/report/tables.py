@@ -1,0 +1,118 @@
+"""The tables of a report: metrics of the model and of what it is compared with, and what its sentences get right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from cluster.evaluation.scores import can_judge, truth_of
+from cluster.report.gallery import Shown
+from idc.metrics.coco import METRICS
+
+KIND_NAMES = {
+    "color": "color",
+    "material": "material",
+    "add": "something added",
+    "drop": "something removed",
+    "move": "something moved",
+    "none": "unchanged",
+    "": "all",
+}
+
+
+def kind_name(kind: str) -> str:
+    """A change type as a heading says it."""
+    return KIND_NAMES.get(kind, kind)
+
+
+def score_table(scores: Mapping[str, Any]) -> str:
+    """All metrics: the model in halves and by type, then the baselines and the oracle."""
+    count = scores["n"]
+    rows = [
+        _row("all pairs", scores["total"], count["total"], "main"),
+        _row("changed", scores["changed"], count["changed"], "main"),
+    ]
+    rows += [
+        _row(kind_name(kind), values, count["by_type"][kind], "part") for kind, values in scores["by_type"].items()
+    ]
+    rows.append(_row("unchanged", scores["unchanged"], count["unchanged"], "main"))
+    baselines = scores["baselines"]
+    for half, number in (("total", count["total"]), ("changed", count["changed"])):
+        said = baselines[f"constant_{half}"].get("caption")
+        label = f"always “{said}”" if said else "best constant caption"
+        rows.append(_row(f"{label}, {_half(half)}", baselines[f"constant_{half}"], number, "base"))
+    shuffled = baselines["shuffled_images"]
+    rows.append(_row("the model’s captions of other pairs, all pairs", shuffled, count["total"], "base"))
+    if "changed" in shuffled:
+        rows.append(_row("the model’s captions of other pairs, changed", shuffled["changed"], count["changed"], "base"))
+    if scores["oracle"]:
+        rows.append(_row("oracle: the truth in fixed words, all pairs", scores["oracle"], count["total"], "base"))
+        if "changed" in scores["oracle"]:
+            values = scores["oracle"]["changed"]
+            rows.append(_row("oracle: the truth in fixed words, changed", values, count["changed"], "base"))
+    head = "".join(f"<th>{name.replace('_', '-')}</th>" for name in METRICS)
+    return _table(f"<th></th><th>pairs</th>{head}", rows)
+
+
+def accuracy_table(shown: Sequence[Shown]) -> str:
+    """By type: how often a sentence says that something changed, the right kind of change, and the right object."""
+    kinds = sorted({one.kind for one in shown if one.kind}, key=lambda kind: (kind == "none", kind))
+    rows = []
+    for kind in kinds:
+        group = [one for one in shown if one.kind == kind]
+        right = _share(group, {"right"})
+        if kind == "none":
+            cells = [_bar(right), "", ""]
+        else:
+            judged = [
+                one for one in group if can_judge(one.prediction) and (truth_of(one.prediction) or {}).get("object")
+            ]
+            cells = [
+                _bar(_share(group, {"right", "partly", "wrong", None})),
+                _bar(_share(judged, {"right", "partly"}), len(judged), len(group)),
+                _bar(_share(judged, {"right"}), len(judged), len(group)),
+            ]
+        name = kind_name(kind)
+        rows.append(
+            f"<tr><td>{escape(name)}</td><td>{len(group)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        )
+    if not rows:
+        return ""
+    head = "<th></th><th>pairs</th><th>says rightly whether it changed</th><th>right kind</th><th>right object too</th>"
+    return _table(head, rows)
+
+
+def _table(head: str, rows: Sequence[str]) -> str:
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<div class="scroll"><table>{body}</table></div>'
+
+
+def _row(label: str, values: Mapping[str, Any], count: int, kind: str) -> str:
+    reasons = values.get("reasons", {})
+    cells = "".join(f"<td>{number(values.get(name), reasons.get(name, ''))}</td>" for name in METRICS)
+    text = ' class="text"' if kind == "base" else ""
+    return f'<tr class="{kind}"><td{text}>{escape(label)}</td><td>{count}</td>{cells}</tr>'
+
+
+def number(value: float | None, reason: str = "", digits: int = 1) -> str:
+    """A number, or a dash that says on hovering why there is none."""
+    if value is None:
+        return f'<span class="missing" title="{escape(reason or "not known", quote=True)}">–</span>'
+    return f"{value:.{digits}f}"
+
+
+def _half(half: str) -> str:
+    return "all pairs" if half == "total" else half
+
+
+def _share(group: Sequence[Shown], verdicts: set[str | None]) -> float | None:
+    return 100 * sum(one.verdict in verdicts for one in group) / len(group) if group else None
+
+
+def _bar(percent: float | None, count: int = 0, of: int = 0) -> str:
+    """A share as a bar; of how many pairs, where that is not all of them."""
+    if percent is None:
+        return number(None, "the references of this kind of change, or what changed, cannot be read")
+    some = f" of {count}" if count != of else ""
+    return f'<span class="bar"><i style="width:{percent:.0f}%"></i></span>{percent:.0f} %{some}'

@@ -1,0 +1,135 @@
+"""How fast a stage trains: samples and steps a second, the share of a GPU's peak, waits, memory; a profiler's trace."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from idc.losses.objectives import losses
+from idc.model.build import build
+
+# Dense bf16 products of a card, TFLOP/s, by its makers' data sheets; what its name has to contain.
+PEAKS = {"H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "H200": 989, "B200": 2250, "A100": 312, "L40S": 362}
+WARM_UP = 20  # steps before a trace
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Dense bf16 FLOP/s that the device's maker states; None where it is not in our list."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((1e12 * peak for card, peak in PEAKS.items() if card in name), None)
+
+
+class StepFlops:
+    """Floating point operations of a training step of one worker, counted once for each shape of batch."""
+
+    def __init__(self, model: nn.Module) -> None:
+        # Shapes alone: no memory, no computing, and nothing of DeepSpeed's hooks.
+        with torch.device("meta"):
+            self._model = build(model.config)
+        self._known: dict[tuple, int] = {}
+
+    def of(self, task: str, batch: Mapping[str, Tensor]) -> int:
+        """Of the matrix products of forward and backward passes over one micro-batch."""
+        shapes = (task, *((name, tuple(tensor.shape)) for name, tensor in sorted(batch.items())))
+        if shapes not in self._known:
+            on_meta = {name: tensor.to("meta") for name, tensor in batch.items()}
+            with FlopCounterMode(display=False) as counter:
+                found = losses(self._model, task, on_meta)
+                torch.stack([loss.sum for loss in found.values()]).sum().backward()
+            self._known[shapes] = counter.get_total_flops()
+        return self._known[shapes]
+
+
+class Speed:
+    """Speed since the last line of the log, validations and checkpoints left out. Of one worker, and of all."""
+
+    def __init__(self, device: torch.device, model: nn.Module | None, step: int, samples: int) -> None:
+        """`model` is needed where operations are counted, on GPUs; `step` and `samples` have been done before."""
+        self._device, self._peak = device, peak_flops(device)
+        self._flops = StepFlops(model) if device.type == "cuda" and model is not None else None
+        self._done, self._time = (step, samples), time.perf_counter()
+        self._made: Counter[str] = Counter()
+
+    def waited(self, seconds: float) -> None:
+        """Time without a batch."""
+        self._made["wait"] += seconds
+
+    def left_out(self, seconds: float) -> None:
+        """Time that no step took: a validation, a checkpoint."""
+        self._made["other"] += seconds
+
+    def step(self, task: str, micro_batches: list[dict[str, Tensor]]) -> None:
+        """A step has been started on these."""
+        if self._flops is not None:
+            self._made["flops"] += sum(self._flops.of(task, batch) for batch in micro_batches)
+
+    def measures(self, step: int, samples: int) -> dict[str, float | None]:
+        """samples_per_s and steps_per_s, data_wait (seconds a step) and memory (peak MiB of this worker).
+
+        On a GPU also model_tflops, 10^12 operations a second of this worker, and mfu, their share of the card's peak
+        for bf16 (None where the peak is not known). Starts anew.
+        """
+        now = time.perf_counter()
+        elapsed = max(now - self._time - self._made["other"], 1e-9)
+        steps, made = step - self._done[0], self._made
+        found: dict[str, float | None] = {
+            "samples_per_s": round((samples - self._done[1]) / elapsed, 2),
+            "steps_per_s": round(steps / elapsed, 4),
+            "data_wait": round(made["wait"] / max(steps, 1), 5),
+            "memory": round(peak_memory_mib(), 1),
+        }
+        if self._flops is not None:
+            rate = made["flops"] / elapsed
+            found |= {
+                "model_tflops": round(rate / 1e12, 2),
+                "mfu": round(rate / self._peak, 4) if self._peak else None,
+            }
+        self._done, self._time, self._made = (step, samples), now, Counter()
+        return found
+
+
+def peak_memory_mib() -> float:
+    """The most memory this worker has held: of the GPU where it uses one, else resident."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+class Trace:
+    """PyTorch's profiler over some steps of a stage, written to traces/STAGE-rankN.json (for Perfetto)."""
+
+    def __init__(self, run: Path, stage: str, rank: int, steps: int) -> None:
+        """`steps`: to be recorded, after WARM_UP others; 0: none."""
+        self._path, self._left, self._before = run / "traces" / f"{stage}-rank{rank}.json", steps, WARM_UP
+        self._profiler: torch.profiler.profile | None = None
+
+    def step(self) -> None:
+        """Called before each step."""
+        if not self._left and self._profiler is None:
+            return
+        if self._before:
+            self._before -= 1
+        elif self._profiler is None:
+            self._profiler = torch.profiler.profile(record_shapes=True)
+            self._profiler.start()
+        elif self._left > 1:
+            self._left -= 1
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Writes what has been recorded."""
+        if self._profiler is not None:
+            self._profiler.stop()
+            self._path.parent.mkdir(exist_ok=True)
+            self._profiler.export_chrome_trace(str(self._path))
+        self._profiler, self._left = None, 0

@@ -1,0 +1,50 @@
+"""What workers are told: plain values, so that they pickle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.batches.samples import Mixed
+from cluster.config.fields import Config
+from cluster.training.weights import open_tokenizer
+from idc.captioning.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Pairs to caption with the exported model, and where the captions go."""
+
+    shards: str | Path
+    features: Path
+    split: str
+    predictions: Path
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told; plain values, so that it pickles."""
+
+    config: Config
+    run: Path
+    shards: str | Path
+    features: Path
+    stages: tuple[str, ...]  # training stages to do now
+    exports: bool = False  # write the model of the best checkpoint to model/
+    evaluation: Evaluation | None = None  # what to caption at the end
+    mixed: tuple[Mixed, ...] = ()  # further folders of pairs to train on
+    photos: Mixed | None = None  # the folder of captioned photos, where it is another
+    classes: Mixed | None = None  # the folder of class-labelled photos, where it is another
+    names: tuple[str, ...] = ()  # of what the model tells apart, by class id
+    joint_tokenizer: Path | None = None  # where captions come from several folders; None: the tokenizer of `shards`
+
+    @property
+    def feature_folders(self) -> list[Path]:
+        """The features of all folders that are trained on."""
+        further = [one.features for one in (*self.mixed, self.photos, self.classes) if one is not None]
+        return list(dict.fromkeys([self.features, *further]))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of all captions that are trained on."""
+        return open_tokenizer(self.shards, self.joint_tokenizer)

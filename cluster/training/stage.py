@@ -1,0 +1,182 @@
+"""One training stage of one run on one worker: from its newest checkpoint, or from the start, to the last step."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cluster.batches.bad_samples import BadSamples
+from cluster.batches.batches import Batches, name_words
+from cluster.batches.feed import Feed
+from cluster.batches.resident import Resident
+from cluster.batches.samples import Samples
+from cluster.batches.schedule import learning_rate, stage_seed, step_seed
+from cluster.config.fields import FinetuneConfig
+from cluster.distributed.ranks import Ranks
+from cluster.errors import NotFiniteError
+from cluster.evaluation.predict import merge, predict
+from cluster.evaluation.quick_scores import validation_scores
+from cluster.tracking.run_log import RunLog
+from cluster.tracking.speed import Speed, Trace
+from cluster.training import checkpoint
+from cluster.training.engine import Engine
+from cluster.training.job import Job
+from cluster.training.step import Measured, read, rounding, train_step
+from cluster.training.weights import load_first_weights, source_of_stage
+from idc.model.build import build
+from shards.reading.reader import Folder
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step that has been started; what it measured may still be on the device."""
+
+    done: int  # steps of the stage, this one included
+    task: str
+    samples: int  # of the stage so far
+    lr: float
+    measured: Measured
+
+
+class StageRun:
+    """One training stage of one run on one worker."""
+
+    def __init__(
+        self,
+        job: Job,
+        name: str,
+        ranks: Ranks,
+        device: torch.device,
+        log: RunLog | None,
+        resident: Resident | None = None,
+    ) -> None:
+        """`log`: of the first rank alone; `resident`: where features are held in memory."""
+        self._job, self._name, self._ranks, self._device, self._log = job, name, ranks, device, log
+        self._resident, self._skipped = resident, 0  # steps in a row whose gradient was not finite
+        self._stage, self._folder = job.config.stage(name), job.run / "checkpoints" / name
+        self._tokenizer = job.tokenizer
+        self._metric = self._stage.select if isinstance(self._stage, FinetuneConfig) else None
+
+    def run(self) -> None:
+        """Trains from the newest checkpoint, or from the start, to the last step."""
+        config, stage, ranks = self._job.config, self._stage, self._ranks
+        newest = ranks.share(checkpoint.latest(self._folder))
+        if newest is not None and newest.commit.step >= stage.steps:
+            return
+        torch.manual_seed(config.seed)
+        model = build(config.model)
+        model.name_classes(name_words(self._job.names, self._tokenizer))
+        first = source_of_stage(self._job.run, config, self._name, Path(config.root)) if newest is None else None
+        if first is not None:
+            load_first_weights(model, first, stage.start_parts)
+        batches = Batches(
+            self._job.shards, self._job.features, self._tokenizer, config.model, model.visual_tokens, stage,
+            stage_seed(config.seed, self._name), ranks.rank, ranks.world, self._job.mixed, self._job.photos,
+            self._job.classes, self._job.names, self._resident, *rounding(self._device, config.cluster),
+        )  # fmt: skip
+        engine = Engine(model, stage, config.cluster, self._device)
+        try:
+            step = 0
+            if newest is not None:
+                step = checkpoint.restore(newest, engine, ranks.world)
+            if self._log is not None:
+                self._log.rewind(self._name, step)
+            self._train(engine, batches, step)
+        finally:
+            engine.close()
+
+    def _train(self, engine: Engine, batches: Batches, first: int) -> None:
+        stage, data, run, schedule = self._stage, self._job.config.data, self._job.run, batches.schedule
+        bad = BadSamples(run, self._name, batches.sizes, data.bad_samples, self._ranks, self._log)
+        speed = Speed(self._device, engine.model, first, schedule.samples(first))
+        trace = Trace(run, self._name, self._ranks.rank, self._job.config.log.profile_steps)
+        unread: list[Taken] = []  # steps whose numbers are still on the device
+        steps = range(first, stage.steps)
+        with Feed(batches, steps, data, self._device, self._resident) as feed:
+            for step in steps:
+                trace.step()
+                asked = time.perf_counter()
+                batch = next(feed)
+                speed.waited(time.perf_counter() - asked)
+                speed.step(batch.model_task, batch.micro_batches)
+                lr = learning_rate(stage, step)
+                measured = train_step(engine, batch, stage, lr, self._seed_of(step))
+
+                done = step + 1
+                unread.append(Taken(done, batch.task, schedule.samples(done), lr, measured))
+                bad.note(done, batch.bad)
+                if done % stage.log_every == 0 or self._keeps(done):
+                    bad.meet()
+                    self._read(engine, unread, speed)
+                    unread = []
+                if self._keeps(done):
+                    started = time.perf_counter()
+                    self._keep(engine, done)
+                    speed.left_out(time.perf_counter() - started)
+        trace.close()
+
+    def _seed_of(self, step: int) -> int:
+        return step_seed(self._job.config.seed, self._name, step, self._ranks.rank)
+
+    def _read(self, engine: Engine, unread: list[Taken], speed: Speed) -> None:
+        """Waits for the device, once: the line of the log, and the end of a run whose losses are not finite."""
+        stage, numbers = self._stage, read(engine, [taken.measured for taken in unread])
+        for taken, (losses, norm) in zip(unread, numbers, strict=True):
+            applied, last = math.isfinite(norm), taken is unread[-1]
+            self._skipped = 0 if applied else self._skipped + 1
+            if self._skipped > stage.skip_limit:
+                raise NotFiniteError(self._not_finite(taken, losses, norm))
+            if self._log is not None and (last or not applied):
+                record = {"stage": self._name, "step": taken.done, "samples": taken.samples, "task": taken.task,
+                          "loss": losses, "lr": taken.lr, "grad_norm": norm}  # fmt: skip
+                measures = speed.measures(taken.done, taken.samples) if last else {}
+                self._log.write(record | measures | ({} if applied else {"skipped": True}))
+
+    def _validates(self, done: int) -> bool:
+        stage, last = self._stage, done == self._stage.steps
+        every = stage.validate_every if isinstance(stage, FinetuneConfig) else 0
+        return bool(every) and (done % every == 0 or last)
+
+    def _keeps(self, done: int) -> bool:
+        """True where a checkpoint is due after `done` steps; a validation always comes with one."""
+        return done % self._stage.checkpoint_every == 0 or done == self._stage.steps or self._validates(done)
+
+    def _keep(self, engine: Engine, done: int) -> None:
+        """Writes a checkpoint after `done` steps, validated where that is due."""
+        scores = self._validate(engine, done) if self._validates(done) else None
+        commit = checkpoint.Commit(self._name, done, self._ranks.world, engine.zero_stage, scores)
+        ranks = self._ranks
+        checkpoint.save(self._folder, engine, commit, ranks.rank, ranks.barrier, self._stage.keep, self._metric)
+
+    def _validate(self, engine: Engine, done: int) -> dict[str, float | None]:
+        """Scores of the validation split's captions, the same on every rank; a line of the log."""
+        config, stage, ranks, started = self._job.config, self._stage, self._ranks, time.perf_counter()
+        # A replica with whole weights: under ZeRO 3 the trained module has none outside of a training step.
+        replica = build(config.model)
+        replica.load_state_dict(engine.weights())
+        samples = Samples(Folder.open(self._job.shards), Folder.open(self._job.features), "pair", "val")
+        mine = predict(
+            replica.to(self._device), samples, self._tokenizer, rank=ranks.rank, world=ranks.world,
+            batch_size=config.evaluate.batch_size, limit=stage.validate_limit, device=self._device,
+            precision=config.cluster.precision,
+        )  # fmt: skip
+        predictions = merge([ranks.gather(mine)])
+        scores = ranks.share(validation_scores(predictions) if ranks.first else {})
+        if self._log is not None:
+            seconds = round(time.perf_counter() - started, 2)
+            self._log.write({"stage": self._name, "step": done, "validation": scores, "seconds": seconds})
+        return scores
+
+    def _not_finite(self, taken: Taken, losses: dict[str, float], norm: float) -> str:
+        bad = [name for name, loss in losses.items() if not math.isfinite(loss)]
+        what = f"the loss {bad[0]}" if bad else "the gradient"
+        newest = checkpoint.latest(self._folder)
+        return (
+            f"{self._name} step {taken.done}, task {taken.task}: {what} is not finite, in {self._skipped} steps one "
+            f"after another (gradient norm {norm}); lower --{self._name}.lr or set --{self._name}.clip; the last "
+            f"checkpoint is {newest.folder if newest else 'none'}"
+        )

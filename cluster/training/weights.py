@@ -1,0 +1,127 @@
+"""Weights that pass from stage to stage and out of a run: first weights of a stage, the exported model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from cluster.config.fields import Config, FinetuneConfig
+from cluster.errors import ConfigError
+from cluster.recipes.commandline import read_config
+from cluster.training import checkpoint
+from idc.captioning import model_folder
+from idc.captioning import tokenizer as tokenizers
+from idc.captioning.tokenizer import Tokenizer
+from shards.reading.reader import Folder
+
+# Heads that another data set may need in another size; everything else has to fit.
+REPLACEABLE = ("class_head.", "match_head.")
+
+
+def source_of_stage(run: Path, config: Config, name: str, root: Path) -> Path | None:
+    """The weights file that a stage starts from; None: random weights.
+
+    ConfigError where the file or the earlier stage is missing, naming what to do.
+    """
+    stage = config.stage(name)
+    if stage.start_from:
+        path = root / stage.start_from
+        if path.is_dir():
+            stages = read_config(path / "config.yaml").pretraining
+            found = [checkpoint.latest(path / "checkpoints" / stage) for stage in stages]
+            if not any(found):
+                raise ConfigError(f"--{name}.start_from {path}: no checkpoint of pre-training in this run folder")
+            return [newest for newest in found if newest][-1].weights
+        if not path.is_file():
+            raise ConfigError(f"--{name}.start_from {path} is neither a run folder nor a .safetensors file")
+        return path
+    earlier = [other for other in config.stages[: config.stages.index(name)] if config.stage(other).steps]
+    if not earlier:
+        return None
+    before, steps = earlier[-1], config.stage(earlier[-1]).steps
+    newest = checkpoint.latest(run / "checkpoints" / before)
+    if newest is None or newest.commit.step < steps:
+        done = newest.commit.step if newest else 0
+        zero = " ".join(f"--{other}.steps 0" for other in earlier)
+        raise ConfigError(
+            f"{run} has {done} of the {steps} steps of {before}: run --stage pretrain (or all) first, "
+            f"or set {zero} to train {name} from random weights"
+        )
+    return newest.weights
+
+
+def load_first_weights(model: nn.Module, path: Path, parts: Sequence[str] = ()) -> None:
+    """Loads a weights file into a model of the same sizes; classification heads of another data set stay random.
+
+    parts: names of the model's parts to load ("finder", "matching"); empty: all. Raises ConfigError naming the part
+    that is not there or the first tensor that does not fit.
+    """
+    weights, own = checkpoint.load_weights(path), model.state_dict()
+    if parts:
+        known = {name.split(".")[0] for name in own}
+        if unknown := sorted(set(parts) - known):
+            raise ConfigError(f"start_parts {unknown[0]!r} is no part of this model; it has {', '.join(sorted(known))}")
+        weights = {name: weight for name, weight in weights.items() if name.split(".")[0] in parts}
+        own = {name: weight for name, weight in own.items() if name.split(".")[0] in parts}
+    for name in list(weights):
+        if name in own and weights[name].shape == own[name].shape:
+            continue
+        if name.startswith(REPLACEABLE):
+            del weights[name]
+            continue
+        found = tuple(own[name].shape) if name in own else "no such tensor"
+        raise ConfigError(
+            f"{path}: {name} is {tuple(weights[name].shape)} and this model has {found}: use the model options, the "
+            f"tokenizer and the features of the run that the weights come from"
+        )
+    missing = [name for name in own if name not in weights and not name.startswith(REPLACEABLE)]
+    if missing:
+        raise ConfigError(f"{path} has no {missing[0]}, which this model needs: its model options were other ones")
+    model.load_state_dict(weights, strict=False)
+
+
+def open_tokenizer(shards: str | Path, joint: Path | None = None) -> Tokenizer:
+    """The tokenizer `joint` of several folders, else that of a shard folder; ConfigError where it cannot be used."""
+    try:
+        if joint is not None:
+            return tokenizers.load(joint)
+        folder = Folder.open(shards)
+        entry = folder.manifest.get("tokenizer")
+        if not entry:
+            raise ConfigError(f"{shards} has no tokenizer: it can be evaluated on, not trained on")
+        return tokenizers.load(folder.path / entry["file"])
+    except tokenizers.TokenizerError as error:
+        raise ConfigError(str(error)) from None
+
+
+def best_checkpoint(run: Path, config: Config) -> checkpoint.Checkpoint | None:
+    """The checkpoint that is exported: the best of finetune, or the last of pre-training in a run without it."""
+    last = [name for name in config.stages if config.stage(name).steps][-1:]
+    if not last:
+        return None
+    stage = config.stage(last[0])
+    folder = run / "checkpoints" / last[0]
+    return checkpoint.best(folder, stage.select) if isinstance(stage, FinetuneConfig) else checkpoint.latest(folder)
+
+
+def export_model(run: Path, config: Config, tokenizer: Path, features: Path) -> None:
+    """Writes run/model/, what `idc.caption` loads: the weights of the best checkpoint, tokenizer and backbone."""
+    best = best_checkpoint(run, config)
+    assert best is not None, "a finished stage has a checkpoint"
+    model_folder.save(
+        run / model_folder.FOLDER,
+        config.model,
+        checkpoint.load_weights(best.weights),
+        tokenizer,
+        Folder.open(features).manifest["features"],
+        model_folder.Decoding(config.evaluate.beam, config.evaluate.length_penalty),
+        {
+            "run": config.name,
+            "stage": best.commit.stage,
+            "step": best.commit.step,
+            "seed": config.seed,
+            "validation": best.commit.validation,
+        },
+    )

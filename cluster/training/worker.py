@@ -1,0 +1,87 @@
+"""What every worker runs: the training stages one after another, the export, and captions of the evaluation split."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from pathlib import Path
+
+import torch
+
+from cluster.batches import resident
+from cluster.batches.samples import Samples
+from cluster.distributed.ranks import Ranks
+from cluster.errors import ConfigError
+from cluster.evaluation.predict import merge, predict, write_predictions
+from cluster.tracking.run_log import RunLog
+from cluster.training.job import Evaluation, Job
+from cluster.training.stage import StageRun
+from cluster.training.weights import export_model
+from idc.captioning.model_folder import load
+from shards.reading.reader import Folder
+
+
+def run(job: Job, device: torch.device) -> None:
+    """Everything a worker does, in the process group that is there already. All ranks call it with the same job."""
+    torch.set_num_threads(job.config.cluster.threads)
+    ranks = Ranks(job.config.cluster.timeout_s)
+    _require_shared(job.run, ranks)
+    if job.stages:
+        log = RunLog(job.run, job.config) if ranks.first else None
+        folders = [Folder.open(path) for path in job.feature_folders]
+        held = resident.choose(job.config.data.features_on, device, folders)
+        try:
+            for name in job.stages:
+                StageRun(job, name, ranks, device, log, held).run()
+        finally:
+            if log is not None:
+                log.close()
+    if job.exports:
+        if ranks.first:
+            export_model(job.run, job.config, job.tokenizer.path, job.features)
+        ranks.barrier("exporting the model")
+    if job.evaluation is not None:
+        _caption(job, job.evaluation, ranks, device)
+
+
+def _require_same_backbone(trained: dict, features: Folder) -> None:
+    found = features.manifest["features"]
+    differing = [name for name in trained if name not in ("of", "precision") and found.get(name) != trained[name]]
+    if differing:
+        raise ConfigError(
+            f"{features.path} differs in {differing[0]} from the features that the model was trained on: give the "
+            f"--backbone options of the run"
+        )
+
+
+def _require_shared(run: Path, ranks: Ranks) -> None:
+    """ConfigError where a worker does not see what rank 0 writes: its part of every checkpoint would be lost."""
+    token = ranks.share(secrets.token_hex(8))
+    path = run / ".canary"
+    if ranks.first:
+        path.write_text(token)
+    ranks.barrier("looking for the run folder")
+    seen = path.is_file() and path.read_text() == token
+    blind = [host for host in ranks.gather([None if seen else socket.gethostname()]) if host]
+    if ranks.first:
+        path.unlink()
+    if blind:
+        raise ConfigError(f"{run} is not the same folder on {blind[0]}: name one that all share by --root")
+
+
+def _caption(job: Job, evaluation: Evaluation, ranks: Ranks, device: torch.device) -> None:
+    """Captions the evaluation split with the exported model, each rank its share; rank 0 writes them."""
+    settings = job.config.evaluate
+    exported = load(job.run)
+    _require_same_backbone(exported.backbone, Folder.open(evaluation.features))
+    samples = Samples(Folder.open(evaluation.shards), Folder.open(evaluation.features), "pair", evaluation.split)
+    mine = predict(
+        exported.model.to(device), samples, exported.tokenizer, rank=ranks.rank, world=ranks.world,
+        beam=settings.beam, length_penalty=settings.length_penalty, batch_size=settings.batch_size,
+        limit=settings.limit, device=device, maps=True,
+        precision=job.config.cluster.precision,
+    )  # fmt: skip
+    predictions = merge([ranks.gather(mine)])
+    if ranks.first:
+        write_predictions(evaluation.predictions, predictions)
+    ranks.barrier("writing predictions")

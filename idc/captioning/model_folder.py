@@ -1,0 +1,138 @@
+"""The model folder: everything that captions a pair of images, in files that any tool can read and none can run.
+
+model.safetensors (weights), config.json (sizes, backbone, decoding, format version) and the tokenizer's file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from idc.captioning import tokenizer as tokenizers
+from idc.captioning.tokenizer import Tokenizer
+from idc.model.build import build
+from idc.model.config import ModelConfig
+from idc.model.trunk import Trunk
+
+FORMAT = 3  # before: the architecture idc followed the camera in other ways, names of classes had other values
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+FOLDER = "model"  # inside a run folder
+
+
+class ExportError(ValueError):
+    """A model folder that cannot be used; the message is one line with the file and the fix."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How captions are made unless asked otherwise; see `idc.captioning.decoding`."""
+
+    beam: int = 3
+    length_penalty: float = 0.0
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A loaded model folder. `backbone` describes the features it was trained on (`Backbone.describe`)."""
+
+    model: Trunk
+    tokenizer: Tokenizer
+    backbone: dict[str, Any]
+    decoding: Decoding
+    about: dict[str, Any]
+
+
+def save(
+    folder: str | Path,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    tokenizer: str | Path,
+    backbone: Mapping[str, Any],
+    decoding: Decoding | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a model folder, in place of one that is there; returns it.
+
+    weights: the model's state_dict. tokenizer: its file, which is copied. backbone: as `Backbone.describe` gives it.
+    about: anything worth keeping with the model, such as its scores; plain values.
+    """
+    folder, tokenizer = Path(folder), Path(tokenizer)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    # Tied weights share memory, which the format has no way to say: each name gets a copy of its own.
+    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS)
+    name = "tokenizer" + tokenizer.suffix
+    shutil.copyfile(tokenizer, partial / name)
+    description = {
+        "format": FORMAT,
+        "model": config.to_dict(),
+        "backbone": dict(backbone),
+        "tokenizer": {"file": name, "sha256": hashlib.sha256(tokenizer.read_bytes()).hexdigest()},
+        "decoding": dataclasses.asdict(decoding or Decoding()),
+        "about": dict(about or {}),
+    }
+    (partial / CONFIG).write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+    return folder
+
+
+def find(path: str | Path) -> Path:
+    """The model folder that a path means: itself, or the one inside a run folder. ExportError where there is none."""
+    path = Path(path)
+    for folder in (path, path / FOLDER):
+        if (folder / CONFIG).is_file():
+            return folder
+    if not path.is_dir():
+        raise ExportError(f"{path}: no such folder; name a run folder (runs/NAME) or its model/")
+    raise ExportError(f"{path} has no {FOLDER}/{CONFIG}: the run has exported no model yet; run its evaluate stage")
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Exported:
+    """Loads a model folder, or that of a run folder, in evaluation mode. ExportError naming what is wrong with it."""
+    folder = find(path)
+    try:
+        description = json.loads((folder / CONFIG).read_bytes())
+        version = description["format"]
+        values, backbone, entry = (description[name] for name in ("model", "backbone", "tokenizer"))
+        decoding = Decoding(**description["decoding"])
+        file, checksum = entry["file"], entry["sha256"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ExportError(
+            f"{folder / CONFIG} is not the description of a model ({type(error).__name__}); export it again"
+        ) from None
+    if version != FORMAT:
+        raise ExportError(
+            f"{folder / CONFIG} has format {version} and this version reads {FORMAT}: its weights would say "
+            f"other things here; use the version that made it, or train or import the model again"
+        )
+    try:
+        config = ModelConfig.from_dict(values)
+    except (ValueError, TypeError) as error:
+        raise ExportError(f"{folder / CONFIG}: {error}") from None
+    tokenizer = tokenizers.load(folder / Path(file).name)
+    if hashlib.sha256(tokenizer.path.read_bytes()).hexdigest() != checksum:
+        raise ExportError(f"{tokenizer.path} is not the tokenizer that the model was trained with; export it again")
+    model = build(config)
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, SafetensorError) as error:
+        raise ExportError(f"{folder / WEIGHTS} cannot be read ({error}); export the model again") from None
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise ExportError(f"{folder / WEIGHTS} does not fit {CONFIG} ({first})") from None
+    model.to(device).eval().requires_grad_(False)
+    return Exported(model, tokenizer, dict(backbone), decoding, description.get("about", {}))

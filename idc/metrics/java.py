@@ -1,0 +1,78 @@
+"""The metrics that need Java, run in a process of their own: `python -m idc.metrics.java REQUEST.json ANSWER.json`.
+
+pycocoevalcap talks to Java through pipes without a time limit, and a Java process that dies or stalls leaves its
+caller waiting for ever. Whoever needs these numbers starts this program with a time limit and kills its whole process
+group at the end of it (`idc.metrics.coco`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from pycocoevalcap.meteor.meteor import Meteor
+from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+_OPTIONS_READ = "Picked up "  # how Java begins a line about options of the environment
+
+
+class _CachedMeteor(Meteor):
+    """One Java process for any number of scorings; what was aligned once is not aligned again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[tuple, str] = {}
+
+    def _stat(self, hypothesis_str: str, reference_list: list[str]) -> str:
+        key = (hypothesis_str, *reference_list)
+        if key not in self._known:
+            try:
+                statistics = super()._stat(hypothesis_str, reference_list)
+            except OSError:  # the pipe is broken
+                statistics = ""
+            if not statistics:
+                self.meteor_p.kill()  # so that reading what it said last cannot wait
+                lines = self.meteor_p.stderr.read().decode(errors="replace").splitlines()
+                said = " ".join(word for line in lines if not line.startswith(_OPTIONS_READ) for word in line.split())
+                raise RuntimeError(f"METEOR's Java process ended: {said[-300:]}")
+            self._known[key] = statistics
+        return self._known[key]
+
+
+def tokenize(texts: list[str]) -> list[str]:
+    """PTB tokens of each text, punctuation dropped, joined by blanks."""
+    lines = PTBTokenizer().tokenize({number: [{"caption": text}] for number, text in enumerate(texts)})
+    if len(lines) != len(texts):
+        raise RuntimeError(f"the PTB tokenizer answered {len(lines)} of {len(texts)} sentences")
+    return [lines[number][0] for number in range(len(texts))]
+
+
+def meteor(sets: list[dict]) -> list[float]:
+    """METEOR (0 to 1) of each {"references": [[sentence, ...], ...], "predictions": [sentence, ...]}, tokenized."""
+    scorer = _CachedMeteor()
+    scores = []
+    for one in sets:
+        references = dict(enumerate(one["references"]))
+        predictions = {number: [text] for number, text in enumerate(one["predictions"])}
+        scores.append(scorer.compute_score(references, predictions)[0])
+    return scores
+
+
+def main(request: Path, answer: Path) -> None:
+    """Answers {"tokenize": [...]} or {"meteor": [...]} in a file."""
+    asked = json.loads(request.read_text())
+    made = tokenize(asked["tokenize"]) if "tokenize" in asked else meteor(asked["meteor"])
+    partial = answer.with_suffix(".partial")
+    partial.write_text(json.dumps(made))
+    os.replace(partial, answer)
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        # An orderly end would run Meteor.__del__, which waits for ever for a lock that the failed call still holds.
+        os._exit(1)

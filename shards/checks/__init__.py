@@ -1,0 +1,1 @@
+"""The work behind `shards.verify`, `shards.audit` and `shards.show`."""

@@ -1,0 +1,1 @@
+"""Images: headers, decoding, orientation, sizes, masks of objects, fingerprints and near duplicates."""

@@ -1,0 +1,214 @@
+"""Hard negatives: sentences that are close to a sample's captions and not true of it, in three lists kept apart.
+
+- retrieve: captions of other samples of the split that are most similar by TF-IDF;
+- replace: a caption with one or two of its attribute or direction words exchanged;
+- confuse: the right words about the wrong thing: the same object with another change, "nothing has changed" of a
+  change; in captions of photos, attributes swapped between two objects; in free text, the two sides swapped.
+
+A pair without a change says nothing of objects, so its negatives are made from the captions of the changed pairs that
+share an image with it (they speak of objects that are there), or of changed pairs at random where there is none.
+Captions that the grammar of shards.blocks reads are reworded by it (shards.negatives.grammar_edits), others by a
+lexicon (shards.negatives.word_edits, shards.negatives.swaps). A list stays shorter than asked for rather than hold a
+sentence that may be true (shards.wording.claims).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice, zip_longest
+
+import numpy as np
+
+from shards.errors import DataError
+from shards.format.record import Record
+from shards.negatives.grammar_edits import confuse_change, confuse_photo, exchange_words, flip_directions
+from shards.negatives.neighbours import nearest_captions
+from shards.negatives.swaps import confuse_text
+from shards.negatives.word_edits import Said, replace_words
+from shards.order import permutation
+from shards.wording.claims import Truth, change_claim, claim_key, photo_claim, says_no_change
+from shards.wording.lexicons.choice import choose_lexicon
+from shards.wording.lexicons.lexicon import Lexicon
+
+KINDS = ("retrieve", "replace", "confuse")
+COUNT = 6  # per list: the K = 6 of the method
+SENTENCES = 4  # captions of a sample that are reworded
+QUERIES = 2  # of those, how many have their neighbours looked up
+NEIGHBOURS = 64  # captions looked at for each of them
+_READABLE = 0.5  # share of the captions that the grammar of blocks must read to be theirs
+_SHORT = 10  # words of a denial that is taken for any pair
+_LOOKED_AT = 2000  # captions, evenly spread
+
+
+def read_counts(text: str) -> int | dict[str, int]:
+    """The option --negatives: "6", or "retrieve=6,replace=4" (kinds that are not named get none).
+
+    Raises DataError where it is neither.
+    """
+    if text.isdecimal():
+        return int(text)
+    counts = dict.fromkeys(KINDS, 0)
+    for part in text.split(","):
+        kind, _, number = part.partition("=")
+        if kind not in counts or not number.isdecimal():
+            raise DataError(
+                f"--negatives is {text!r}: give a count, or one a kind, as in retrieve=6,replace=4,confuse=2"
+            )
+        counts[kind] = int(number)
+    return counts["retrieve"] if len(set(counts.values())) == 1 else counts
+
+
+def find_negatives(
+    records: Sequence[Record], count: int | Mapping[str, int] = COUNT, seed: int = 0, workers: int | None = 1
+) -> list[dict[str, list[str]] | None]:
+    """For each record {"retrieve", "replace", "confuse"}, each with distinct sentences; None for class photos.
+
+    `count` is the most a list has, or the most by kind. A pure function of records, count and seed, whatever the
+    workers (threads; None: one a core). Samples of different splits never share text.
+    """
+    counts = dict.fromkeys(KINDS, count) if isinstance(count, int) else {kind: count.get(kind, 0) for kind in KINDS}
+    found: list[dict[str, list[str]] | None] = [None] * len(records)
+    groups: dict[tuple[str, str], list[int]] = {}
+    for place, record in enumerate(records):
+        if record.kind != "class":
+            groups.setdefault((record.kind, record.split), []).append(place)
+    lexicons = {kind: _lexicon(kind, records) for kind in {kind for kind, _ in groups}}
+    for (kind, _), places in groups.items():
+        group = _Group([records[place] for place in places], lexicons[kind], counts, seed)
+        for place, lists in zip(places, group.find(workers), strict=True):
+            found[place] = lists
+    return found
+
+
+def _lexicon(kind: str, records: Sequence[Record]) -> Lexicon | None:
+    """The lexicon for the captions of a kind of sample; None where they are of the grammar of blocks."""
+    captions = [caption for record in records if record.kind == kind for caption in record.captions]
+    looked_at = captions[:: max(1, len(captions) // _LOOKED_AT)]
+    read = photo_claim if kind == "photo" else change_claim
+    if sum(read(caption) is not None for caption in looked_at) >= _READABLE * max(1, len(looked_at)):
+        return None
+    return choose_lexicon(captions)
+
+
+class _Group:
+    """The records of one kind and split, between which captions may be exchanged."""
+
+    def __init__(self, records: list[Record], lexicon: Lexicon | None, counts: dict[str, int], seed: int) -> None:
+        self.records = records
+        self.kind = records[0].kind
+        self.lexicon = lexicon
+        self.counts = counts
+        self.seed = seed
+        self.captions = list(dict.fromkeys(caption for record in records for caption in record.captions))
+        self.usage = Counter(word for caption in self.captions for word in caption.lower().split())
+        self.no_change = [] if lexicon is None else _plain_denials(records)
+
+    def find(self, workers: int | None) -> Iterator[dict[str, list[str]]]:
+        """The lists of each record."""
+        generators = [permutation.generator(self.seed, 0, 0, f"negatives/{record.key}") for record in self.records]
+        speaking = _speaking(self.records, self.seed)
+        sources = [_some(sentences, SENTENCES, rng) for sentences, rng in zip(speaking, generators, strict=True)]
+        queries = [sentences[:QUERIES] if self.counts["retrieve"] else [] for sentences in sources]
+        asked = {query for some in queries for query in some}
+        cores = len(os.sched_getaffinity(0))
+        threads = min(workers or cores, cores)
+        neighbours = nearest_captions(self.captions, asked, NEIGHBOURS, self.seed, threads)
+        sharing = _sharing(self.records) if self.lexicon is not None else {}
+        for record, sentences, asked_here, rng in zip(self.records, sources, queries, generators, strict=True):
+            related = [c for image in record.images.values() for c in sharing.get(image, ())]
+            truth = Truth(record, related, self.lexicon)
+            similar = [neighbours[query] for query in asked_here]
+            retrieve = (sentence for rank in zip_longest(*similar) for sentence in rank if sentence is not None)
+            reword = self._by_grammar if self.lexicon is None else self._by_lexicon
+            lists = {"retrieve": _choose(self.kind, retrieve, truth.may_hold, self.counts["retrieve"])}
+            yield lists | reword(record, sentences, truth, rng)
+
+    def _by_grammar(
+        self, record: Record, sentences: list[str], truth: Truth, rng: np.random.Generator
+    ) -> dict[str, list[str]]:
+        """The list "replace", up to a third with directions turned round where there are any, and "confuse"."""
+        count = self.counts["replace"]
+        flipped = list(dict.fromkeys(islice(flip_directions(sentences, rng), count // 3)))
+        exchanged = exchange_words(sentences, self.usage.keys(), rng)
+        confuse = confuse_photo if self.kind == "photo" else confuse_change
+        confused = confuse(sentences, truth, rng)
+        return {
+            "replace": flipped + _choose(self.kind, exchanged, truth.may_hold, count - len(flipped)),
+            "confuse": _choose(self.kind, confused, truth.may_hold, self.counts["confuse"]),
+        }
+
+    def _by_lexicon(
+        self, record: Record, sentences: list[str], truth: Truth, rng: np.random.Generator
+    ) -> dict[str, list[str]]:
+        assert self.lexicon is not None
+        said = Said(record.captions, self.lexicon)
+        sentences = [sentence for sentence in sentences if not says_no_change(sentence)]
+        replaced = replace_words(sentences, self.lexicon, said, self.usage, rng)
+        confused = list(islice(confuse_text(sentences, self.lexicon, said, self.usage, rng), 64))
+        if self.no_change and not truth.unchanged and confused:
+            confused.insert(1, self.no_change[rng.integers(len(self.no_change))])
+        return {
+            "replace": _choose(self.kind, replaced, truth.repeats, self.counts["replace"]),
+            "confuse": _choose(self.kind, confused, truth.repeats, self.counts["confuse"]),
+        }
+
+
+def _plain_denials(records: list[Record]) -> list[str]:
+    """The short captions by which nothing has changed, as often as they are said."""
+    captions = [caption for record in records for caption in record.captions]
+    return [caption for caption in captions if len(caption.split()) <= _SHORT and says_no_change(caption)]
+
+
+def _sharing(records: list[Record]) -> dict[str, list[str]]:
+    """image -> captions of the records that show it."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        for image in record.images.values():
+            found.setdefault(image, []).extend(record.captions)
+    return found
+
+
+def _speaking(records: list[Record], seed: int) -> Iterator[Sequence[str]]:
+    """For each record the captions its negatives are made from: its own, or a changed pair's where it has no change."""
+    sharing: dict[str, list[Record]] = {}
+    changed = [record for record in records if not _is_unchanged(record) and record.captions]
+    for record in changed:
+        for image in record.images.values():
+            sharing.setdefault(image, []).append(record)
+    for record in records:
+        if not _is_unchanged(record):
+            yield record.captions
+            continue
+        others = [other for image in record.images.values() for other in sharing.get(image, ())]
+        if not others and changed:
+            rng = permutation.generator(seed, 0, 0, f"other/{record.key}")
+            others = [changed[place] for place in rng.integers(len(changed), size=3)]
+        yield tuple(caption for other in others for caption in other.captions)
+
+
+def _is_unchanged(record: Record) -> bool:
+    return record.kind == "pair" and record.changed is False
+
+
+def _some(sentences: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+    """Up to `count` distinct sentences in a drawn order."""
+    distinct = list(dict.fromkeys(sentences))
+    return [distinct[place] for place in rng.permutation(len(distinct))[:count]]
+
+
+def _choose(kind: str, candidates: Iterable[str], may_hold: Callable[[str], bool], count: int) -> list[str]:
+    """The first `count` candidates that cannot be true, those that say something new first."""
+    chosen: list[str] = []
+    repeated: list[str] = []
+    said: set[Hashable] = set()
+    for sentence in candidates:
+        if len(chosen) == count:
+            break
+        if sentence in chosen or sentence in repeated or may_hold(sentence):
+            continue
+        key = claim_key(kind, sentence)
+        (repeated if key in said else chosen).append(sentence)
+        said.add(key)
+    return (chosen + repeated)[:count]

@@ -1,0 +1,1 @@
+"""What sources share: images and captions by folder, by table, by split."""

@@ -1,0 +1,135 @@
+"""What the sources of captioned pairs in a folder have in common: annotation files name photos, photos lie beside."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards.errors import DataError
+from shards.format.manifest import encode
+from shards.format.record import Record, Split
+from shards.sources.layouts.layout import (
+    SAMPLES_PER_UNIT,
+    SPLITS,
+    Losses,
+    digest,
+    image_fault,
+    key_of,
+    read_bytes,
+    require,
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair as the annotations have it: each photo by the name they give it and by its path, None where it is missing.
+
+    `name` is the source's own and unique in its split.
+    """
+
+    split: Split
+    name: str
+    before: tuple[str, str | None]
+    after: tuple[str, str | None]
+    captions: tuple[str, ...]
+    changed: bool | None = None
+
+
+class PairFolder(ABC):
+    """A source of pairs: a subclass has `name` and `layout`, and says which files annotate and what they say."""
+
+    name: str
+    layout: str  # what --root must be
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.dropped: dict[str, int] = {}
+        self.lost: list[str] = []
+        require(self.root, (), self.layout)
+
+    @abstractmethod
+    def annotations(self) -> list[str]:
+        """The annotation files that are there, by their names inside the root."""
+
+    @abstractmethod
+    def pairs(self, losses: Losses) -> Iterator[Pair]:
+        """All pairs, whether they can be packed or not; notes in `losses` what of the annotations is no pair."""
+
+    def split_files(self, names: Mapping[Split, Sequence[str]], folders: Sequence[str]) -> dict[Split, str]:
+        """The annotation file of each split that has one, under the first of its names in the first of the folders."""
+        found = {}
+        for split in SPLITS:
+            paths = [os.path.normpath(f"{folder}/{name}") for folder in folders for name in names[split]]
+            there = [path for path in paths if (self.root / path).is_file()]
+            if there:
+                found[split] = there[0]
+        if not found:
+            raise DataError(f"{self.root} has none of its annotation files: --root must be {self.layout}")
+        return found
+
+    def describe(self) -> dict:
+        """What the records depend on, for a manifest: digests of the annotation files and of which photos are there."""
+        photos = [(pair.split, pair.name, pair.before[1], pair.after[1]) for pair in self.pairs(Losses())]
+        return {
+            "annotations_sha256": digest(self.root, self.annotations()),
+            "photos_sha256": hashlib.sha256(encode(photos)).hexdigest(),
+        }
+
+    def classes(self) -> list[str]:
+        """None: these data sets have no class labels."""
+        return []
+
+    def image(self, image_id: str) -> bytes:
+        """The bytes of a photo by its path inside the folder."""
+        return read_bytes(self.root, image_id)
+
+    def records(self, workers: int = 1) -> list[Record]:
+        """A record for each pair that has captions and both photos, by split, in the order of the annotations.
+
+        What is left out is counted in `dropped` and named in `lost`. `workers` makes no difference. Raises DataError
+        where no pair is left, or naming the first entry of the annotations that is not of their form.
+        """
+        losses = Losses()
+        places: Counter[Split] = Counter()
+        found = []
+        for pair in sorted(self.pairs(losses), key=lambda pair: SPLITS.index(pair.split)):
+            unit = places[pair.split] // SAMPLES_PER_UNIT
+            places[pair.split] += 1
+            if not self._can_be_packed(pair, losses):
+                continue
+            found.append(
+                Record(
+                    kind="pair",
+                    split=pair.split,
+                    key=key_of(f"{pair.split}-{pair.name}"),
+                    images={"before.jpg": pair.before[1], "after.jpg": pair.after[1]},
+                    id=pair.name,
+                    captions=pair.captions,
+                    changed=pair.changed,
+                    change_type="none" if pair.changed is False else None,
+                    unit=unit,
+                )
+            )
+        self.dropped, self.lost = dict(losses.dropped), losses.lost
+        if not found:
+            first = f"; the first of {len(losses.lost)} left out: {losses.lost[0]}" if losses.lost else ""
+            raise DataError(f"{self.root} has no pair that can be packed: --root must be {self.layout}{first}")
+        return found
+
+    def _can_be_packed(self, pair: Pair, losses: Losses) -> bool:
+        """Whether a pair has captions and photos; notes the first reason why not."""
+        name = f"{pair.split} {pair.name}"
+        if not pair.captions:
+            losses.add(name, "no captions")
+            return False
+        for photo, path in (pair.before, pair.after):
+            reason = image_fault(self.root, path)
+            if reason is not None:
+                losses.add(name, reason, photo)
+                return False
+        return True

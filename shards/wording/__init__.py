@@ -1,0 +1,1 @@
+"""What sentences say: claims, parts of speech, frequent words, lexicons. Used by negatives, sources and scores."""

@@ -1,0 +1,184 @@
+"""Workers on a Ray cluster that the test starts: how many, what they know, what is kept of what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testing.servers import end, wait_until_it_listens
+
+from cluster.config.fields import ClusterConfig
+from cluster.config.options import override
+from cluster.errors import ConfigError, TrainingError
+from cluster.launch import credentials, ray_train
+from cluster.launch.credentials import handed_over, read
+from cluster.tracking.run_log import read_metrics
+from cluster.training.worker import Job
+from shards.reading.object_store import Bucket
+
+ROOT = Path(__file__).resolve().parents[3]
+RAY = Path(sys.executable).with_name("ray")
+SECRET = "not-for-everybody"
+HOLD = """
+import ray, time
+ray.init(address="auto", logging_level="ERROR", log_to_driver=False)
+@ray.remote(num_cpus=1)
+class Holder:
+    def here(self): return True
+holder = Holder.remote()
+print(ray.get(holder.here.remote()), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[str]:
+    """The address of a Ray head of two CPUs, and of two GPUs as it is told; no secrets in its environment."""
+    before = dict(os.environ)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    here = {name: value for name, value in before.items() if name not in credentials.SECRETS}
+    here |= {"RAY_worker_niceness": "0", "PYTHONPATH": str(ROOT)}
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        ray = subprocess.Popen(
+            [RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--num-gpus=2",
+             "--include-dashboard=false", f"--temp-dir={folder}", "--object-store-memory=134217728",
+             "--disable-usage-stats", "--node-ip-address=127.0.0.1"],
+            env=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        try:
+            wait_until_it_listens(port, ray, lambda: "the Ray head did not start")
+            os.environ["RAY_ADDRESS"] = f"127.0.0.1:{port}"
+            yield os.environ["RAY_ADDRESS"]
+        finally:
+            end(ray, limit_s=5)
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def job(tiny: Any, run: Path, **more: Any) -> Job:
+    """A job of the recipe `tiny` on CPUs, in an empty run folder."""
+    run.mkdir(parents=True)
+    config = override(tiny.config, [("cluster.gpus_per_worker", "0"), ("pretrain.steps", "2"), ("name", run.name)])
+    return Job(config, run, tiny.shards, tiny.features, more.pop("stages", ()), **more)
+
+
+def test_rays_word_on_gpus_decides(head: str) -> None:
+    import ray
+
+    for options, numbers in (({}, (2, 1)), ({"gpus_per_worker": 0}, (2, 0)), ({"gpus_per_worker": 0.5}, (4, 0.5))):
+        options |= {"cpus_per_worker": 0.5}
+        try:
+            found = ray_train.start_ray(ClusterConfig(**options))
+            assert (found.workers, found.gpus_per_worker) == numbers
+        finally:
+            ray.shutdown()
+    with pytest.raises(ConfigError, match="--cluster.workers 3.*2 GPUs for 2"):
+        ray_train.start_ray(ClusterConfig(workers=3, cpus_per_worker=0.5))
+    assert not ray.is_initialized()
+
+
+def test_secrets_reach_the_workers_and_nobody_else(head: str, tiny: Any, s3_url: str, tmp_path, monkeypatch) -> None:
+    """The run's shards are in a store that asks for keys, which the cluster's own environment does not have."""
+    import ray
+
+    for path in tiny.shards.iterdir():
+        Bucket(s3_url).upload(path, path.name)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("WANDB_API_KEY", SECRET)
+    try:
+        ray_train.start_ray(ClusterConfig(gpus_per_worker=0))
+        told = ray.get_runtime_context().runtime_env
+        assert "AWS_ENDPOINT_URL" in told["env_vars"] and SECRET not in json.dumps(dict(told))
+    finally:
+        ray.shutdown()
+    run = tmp_path / "run"
+    ray_train.fit(dataclasses.replace(job(tiny, run, stages=("pretrain",)), shards=s3_url))
+    assert [record["step"] for record in read_metrics(run)] == [1, 2]
+    assert not (run / credentials.FILE).exists()
+    for rank in range(2):
+        log = (run / "logs" / f"rank_{rank}.log").read_text()
+        assert log.startswith("--- 2") and f"rank {rank} on {socket.gethostname()}, process" in log
+        assert "Found credentials in environment variables" in log and SECRET not in log
+
+
+def test_the_file_of_secrets_is_its_owners_alone(tmp_path: Path, monkeypatch) -> None:
+    for name in credentials.SECRETS:
+        monkeypatch.delenv(name, raising=False)
+    with handed_over(tmp_path) as path:
+        assert path is None and read(path) == {}
+    monkeypatch.setenv("WANDB_API_KEY", SECRET)
+    with handed_over(None) as path:
+        assert path is None
+    (tmp_path / credentials.FILE).symlink_to(tmp_path / "elsewhere")  # of a driver that was killed, or of a stranger
+    with pytest.raises(RuntimeError), handed_over(tmp_path) as path:
+        assert path.stat().st_mode & 0o777 == 0o600 and read(path) == {"WANDB_API_KEY": SECRET}
+        raise RuntimeError("a run that fails")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="not the same folder on all nodes"):
+        read(tmp_path / credentials.FILE)
+
+
+def test_a_failing_worker_is_named_with_its_log(head: str, tiny: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(
+        TrainingError, match=r"worker 0: AssertionError.*its output: .*/run/logs/rank_0\.log\)"
+    ) as error:
+        ray_train.fit(job(tiny, run, exports=True))  # and there is no checkpoint to export
+    assert (run / "logs" / "rank_0.log").is_file(), error.value
+
+
+def test_workers_that_cannot_start_end_the_run_within_the_limit(head: str, tiny: Any, tmp_path: Path) -> None:
+    """Another driver holds one of the two CPUs."""
+    waiting = job(tiny, tmp_path / "run")
+    waiting = dataclasses.replace(waiting, config=override(waiting.config, [("cluster.timeout_s", "3")]))
+    other = subprocess.Popen([sys.executable, "-c", HOLD], env=os.environ, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "True\n"
+        started = time.monotonic()
+        with pytest.raises(TrainingError, match=r"within --cluster.timeout_s 3 for 2 workers.* have 1 CPUs free"):
+            ray_train.fit(waiting)
+        assert time.monotonic() - started < 60
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            other.kill()
+        other.wait(30)
+
+
+NATIVE = """
+import ctypes, logging, os, sys
+from pathlib import Path
+from cluster.tracking.worker_logs import keep_output
+keep_output(Path(sys.argv[1]), 3, "cuda:1")
+os.write(2, b"to the descriptor\\n")
+ctypes.CDLL(None).puts(b"from C")
+ctypes.CDLL(None).fflush(None)
+print("from Python")
+logging.warning("from a logger")
+os.system("echo from a child")
+os.abort()
+"""
+
+
+def test_everything_that_a_process_says_is_in_its_log(tmp_path: Path) -> None:
+    for count in (1, 2):  # a run that goes on writes behind what is there
+        done = subprocess.run(
+            [sys.executable, "-c", NATIVE, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode < 0 and done.stdout + done.stderr == ""
+        lines = (tmp_path / "logs" / "rank_3.log").read_text().splitlines()
+        for said in ("to the descriptor", "from C", "from Python", "WARNING:root:from a logger", "from a child"):
+            assert lines.count(said) == count, lines
+        assert sum(line.startswith("--- ") and line.endswith(", cuda:1") for line in lines) == count

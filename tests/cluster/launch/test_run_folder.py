@@ -1,0 +1,98 @@
+"""A run folder belongs to one configuration and one set of data; the root is found without being told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from testing.checkpoints import commit
+
+from cluster.config.fields import Config
+from cluster.config.options import override
+from cluster.errors import ConfigError
+from cluster.launch import run_folder
+from cluster.recipes.commandline import read_config
+from cluster.recipes.embedded import RECIPES
+
+DATA = {"shards": "abc", "features": "def"}
+
+
+def begin(root: Path, config: Config, data: dict[str, str] = DATA) -> Path:
+    run = run_folder.check_run(root, config)
+    run_folder.open_run(run, config, data)
+    return run
+
+
+def begun_pretrain(root: Path) -> Path:
+    run = begin(root, RECIPES["tiny"]())
+    commit(run / "checkpoints" / "pretrain", 5)
+    return run
+
+
+def test_the_resolved_configuration_is_saved_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    run = begun_pretrain(tmp_path)
+    assert run == tmp_path / "runs" / "tiny"
+    assert read_config(run / "config.yaml") == RECIPES["tiny"]()
+    assert begin(tmp_path, RECIPES["tiny"]()) == run
+
+
+def test_another_configuration_is_refused_and_the_field_named(tmp_path: Path) -> None:
+    begun_pretrain(tmp_path)
+    with pytest.raises(ConfigError, match=r"made with --pretrain.lr 0.001 and this command has 0.5") as caught:
+        begin(tmp_path, override(RECIPES["tiny"](), [("pretrain.lr", "0.5")]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [("evaluate.beam", "5"), ("log.wandb", "offline"), ("finetune.lr", "0.5")])
+def test_harmless_fields_and_stages_not_begun_may_differ(tmp_path: Path, change: tuple[str, str]) -> None:
+    run = begun_pretrain(tmp_path)
+    config = override(RECIPES["tiny"](), [change])
+    begin(tmp_path, config)
+    assert read_config(run / "config.yaml") == config
+
+
+def test_what_was_left_to_the_machine_may_be_named_on_resuming(tmp_path: Path) -> None:
+    """The folder keeps what the user gave; a machine with other GPUs is told how many workers the checkpoint has."""
+    run = begun_pretrain(tmp_path)
+    assert read_config(run / "config.yaml").cluster.gpus_per_worker == "auto"
+    named = [("cluster.workers", "2"), ("cluster.gpus_per_worker", "0"), ("cluster.precision", "fp32")]
+    begin(tmp_path, override(RECIPES["tiny"](), named))
+    with pytest.raises(ConfigError, match="made with --cluster.workers 2 and this command has 4"):
+        begin(tmp_path, override(RECIPES["tiny"](), [*named, ("cluster.workers", "4")]))
+
+
+def test_before_the_first_checkpoint_anything_may_differ(tmp_path: Path) -> None:
+    begin(tmp_path, RECIPES["tiny"]())
+    begin(tmp_path, override(RECIPES["tiny"](), [("pretrain.lr", "0.5")]), {"shards": "other", "features": "def"})
+
+
+def test_other_data_are_refused(tmp_path: Path) -> None:
+    begun_pretrain(tmp_path)
+    with pytest.raises(ConfigError, match="was trained on other features"):
+        begin(tmp_path, RECIPES["tiny"](), DATA | {"features": "changed"})
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "tiny").mkdir(parents=True)
+    (tmp_path / "runs" / "tiny" / "thesis.txt").write_text("x")
+    with pytest.raises(ConfigError, match="is not a run folder"):
+        begin(tmp_path, RECIPES["tiny"]())
+
+
+def test_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("IDC_HOME", raising=False)
+    checkout, copy = Path("/src/idc"), Path("/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1")
+    assert run_folder.find_root("", checkout) == checkout
+    assert run_folder.find_root("", copy) == Path.home() / "idc", "Ray deletes the copy that a job runs in"
+    monkeypatch.setenv("IDC_HOME", str(tmp_path))
+    assert run_folder.find_root("", copy) == tmp_path
+    assert run_folder.find_root(str(tmp_path / "x"), copy) == tmp_path / "x"
+
+
+def test_provenance_grows_with_each_command(tmp_path: Path) -> None:
+    run_folder.write_provenance(tmp_path, tmp_path)
+    run_folder.write_provenance(tmp_path, Path(__file__).resolve().parents[3])
+    first, second = json.loads((tmp_path / "provenance.json").read_text())
+    assert first["git"] is None and first["packages"]["torch"] and first["command"] and first["host"]
+    assert second["git"] is None or len(second["git"]["sha"]) == 40

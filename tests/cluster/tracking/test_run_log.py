@@ -1,0 +1,109 @@
+"""metrics.jsonl is whole lines of JSON whatever happens, and the progress line follows it."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from cluster.config.fields import Config, LogConfig
+from cluster.config.options import override
+from cluster.recipes.embedded import RECIPES
+from cluster.tracking.run_log import METRICS, Progress, RunLog, read_metrics, wandb_mode
+
+
+@pytest.fixture
+def config() -> Config:
+    return override(RECIPES["tiny"](), [("log.wandb", "disabled")])
+
+
+def line(stage: str, step: int, **more: object) -> dict:
+    speed = {"samples_per_s": 10.0, "steps_per_s": 2.0}
+    return {"stage": stage, "step": step, "task": "mlm", "loss": {"mlm": 1.5}, **speed, **more}
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path: Path, config: Config) -> None:
+    RunLog(tmp_path, config).write(line("pretrain", 1, loss={"mlm": math.nan}, grad_norm=math.inf))
+    (record,) = [json.loads(text) for text in (tmp_path / METRICS).read_text().splitlines()]
+    assert record["loss"] == {"mlm": None} and record["grad_norm"] is None
+
+
+def test_a_resumed_run_drops_what_was_logged_after_its_checkpoint(tmp_path: Path, config: Config) -> None:
+    log = RunLog(tmp_path, config)
+    for stage, step in (("pretrain", 1), ("pretrain", 2), ("finetune", 1), ("finetune", 2), ("finetune", 3)):
+        log.write(line(stage, step))
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"stage": "finetune", "st')  # cut by a kill
+    log.rewind("finetune", 2)
+    assert [(r["stage"], r["step"]) for r in read_metrics(tmp_path)] == [
+        ("pretrain", 1), ("pretrain", 2), ("finetune", 1), ("finetune", 2),
+    ]  # fmt: skip
+    log.rewind("pretrain", 1)
+    assert len(read_metrics(tmp_path)) == 1
+
+
+def test_progress_shows_stage_step_loss_and_time_left(tmp_path: Path, config: Config) -> None:
+    log, out = RunLog(tmp_path, config), io.StringIO()
+    log.write(line("pretrain", 1))
+    with Progress(tmp_path, config, out, every=0.0) as progress:
+        progress._read()
+        log.write(line("pretrain", 2))
+        log.write(line("finetune", 10))
+        log.write({"stage": "finetune", "step": 10, "validation": {"CIDEr": 87.61, "object": None}})
+    shown = out.getvalue().splitlines()
+    assert shown == [
+        "pretrain 2/10: mlm 1.500, 10 samples/s, 0:04 left",
+        "finetune 10/10: mlm 1.500, 10 samples/s, 0:00 left",
+        "finetune 10/10: validation CIDEr 87.6",
+    ]
+
+
+def test_progress_misses_nothing_of_a_new_run(tmp_path: Path, config: Config) -> None:
+    out = io.StringIO()
+    with Progress(tmp_path, config, out, every=0.0):
+        RunLog(tmp_path, config).write(line("pretrain", 1))
+    assert out.getvalue().startswith("pretrain 1/10: mlm 1.500")
+
+
+def test_progress_of_a_resumed_run_shows_what_is_new(tmp_path: Path, config: Config) -> None:
+    log, out = RunLog(tmp_path, config), io.StringIO()
+    for step in (1, 2, 3):
+        log.write(line("pretrain", step))
+    with Progress(tmp_path, config, out, every=0.0) as progress:
+        log.rewind("pretrain", 2)
+        progress._read()
+        log.write(line("pretrain", 3))
+    assert out.getvalue().startswith("pretrain 3/10") and out.getvalue().count("\n") == 1
+
+
+def test_progress_misses_nothing_of_a_stage_that_is_over_at_once(tmp_path: Path, config: Config) -> None:
+    log, out = RunLog(tmp_path, config), io.StringIO()
+    with Progress(tmp_path, config, out, every=0.0) as progress:
+        for stage in ("pretrain", "finetune"):
+            log.rewind(stage, 0)
+            log.write(line(stage, 10))
+        progress._read()
+    assert [shown.split(":")[0] for shown in out.getvalue().splitlines()] == ["pretrain 10/10", "finetune 10/10"]
+
+
+def test_wandb_is_offline_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    assert wandb_mode(LogConfig()) == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    assert wandb_mode(LogConfig()) == "online"
+    assert wandb_mode(LogConfig("disabled")) == "disabled"
+
+
+def test_one_wandb_run_for_a_run_folder(tmp_path: Path) -> None:
+    config = override(RECIPES["tiny"](), [("log.wandb", "offline")])
+    for step in (1, 2):
+        log = RunLog(tmp_path, config)
+        log.write(line("pretrain", step))
+        log.close()
+    identifier = (tmp_path / "wandb_id.txt").read_text().strip()
+    # W&B adds a number to the folder of a second run within the same second.
+    files = list((tmp_path / "wandb").glob(f"offline-run-*-{identifier}*/run-{identifier}.wandb"))
+    assert len(files) == 2 and all(path.stat().st_size > 0 for path in files)

@@ -1,0 +1,115 @@
+"""A checkpoint counts only when all of it is there; the newest and the best are found by reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from testing.checkpoints import commit
+from testing.multirank import run_ranks
+
+from cluster.training import checkpoint
+from cluster.training.checkpoint import COMMIT, Commit
+from shards.errors import DataError
+
+
+def test_newest_and_best_are_found_by_reading(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path) is None and checkpoint.best(tmp_path, "CIDEr") is None
+    for step, score in ((10, 50.0), (20, 70.0), (30, 70.0), (40, None)):
+        commit(tmp_path, step, CIDEr=score)
+    assert [c.commit.step for c in checkpoint.find(tmp_path)] == [10, 20, 30, 40]
+    assert checkpoint.latest(tmp_path).commit.step == 40
+    assert checkpoint.best(tmp_path, "CIDEr").commit.step == 20, "the earlier of equals"
+    assert checkpoint.best(tmp_path, "ROUGE_L").commit.step == 40, "no score at all: the newest"
+    assert checkpoint.best(tmp_path, "last").commit.step == 40
+
+
+@pytest.mark.parametrize("cut", range(0, 80, 11))
+def test_a_commit_cut_at_any_byte_is_never_loaded(tmp_path: Path, cut: int) -> None:
+    commit(tmp_path, 10)
+    torn = commit(tmp_path, 20) / COMMIT
+    whole = torn.read_bytes()
+    assert len(whole) > 80
+    torn.write_bytes(whole[:cut])
+    assert checkpoint.latest(tmp_path).commit.step == 10
+    torn.write_bytes(whole)
+    assert checkpoint.latest(tmp_path).commit.step == 20
+    torn.unlink()
+    assert checkpoint.latest(tmp_path).commit.step == 10
+
+
+def test_other_folders_are_passed_over(tmp_path: Path) -> None:
+    commit(tmp_path, 10)
+    (tmp_path / "step_latest").mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    assert len(checkpoint.find(tmp_path)) == 1
+
+
+def test_weights_files_are_whole_or_an_error(tmp_path: Path) -> None:
+    tied = torch.arange(6.0).reshape(2, 3)
+    checkpoint.save_weights({"a": tied, "b": tied, "c": tied.t()}, tmp_path / "w.safetensors")
+    loaded = checkpoint.load_weights(tmp_path / "w.safetensors")
+    assert torch.equal(loaded["a"], tied) and torch.equal(loaded["b"], tied) and torch.equal(loaded["c"], tied.t())
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+    (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:-5])
+    with pytest.raises(DataError, match="w.safetensors is not a weights file"):
+        checkpoint.load_weights(tmp_path / "w.safetensors")
+
+
+def save_and_restore(folder: Path, zero_stages: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Trains 3 steps, saves, trains 3 more; loads into a fresh engine and trains the same 3: losses must be equal."""
+    from testing.engines import BATCH, GROUP, make_batch, make_engine, take_step
+
+    from cluster.distributed.ranks import Ranks
+    from shards.order.permutation import rank_positions
+
+    ranks, report = Ranks(60), []
+    mine = rank_positions(0, BATCH, ranks.world, ranks.rank, GROUP)
+
+    def steps(engine: Any, stage: Any, seeds: range) -> list[tuple]:
+        found = []
+        for seed in seeds:
+            task = ("mlm", "classify", "finetune")[seed % 3]
+            batch = make_batch(task, torch.Generator().manual_seed(seed))
+            part = {name: tensor[mine] for name, tensor in batch.items()}
+            found.append(take_step(engine, stage, task, [part]))
+        return found
+
+    for zero_stage in zero_stages:
+        stage_folder = folder / str(zero_stage)
+        engine, stage = make_engine(zero_stage)
+        steps(engine, stage, range(3))
+        for step in (1, 2, 3):
+            saved = Commit("pretrain", step, ranks.world, zero_stage)
+            checkpoint.save(stage_folder, engine, saved, ranks.rank, ranks.barrier, keep=2)
+        undisturbed, weights = steps(engine, stage, range(3, 6)), engine.weights()
+        engine.close()
+        engine, stage = make_engine(zero_stage)
+        newest = checkpoint.latest(stage_folder)
+        step = checkpoint.restore(newest, engine, ranks.world)
+        saved_weights = checkpoint.load_weights(newest.weights)
+        same_saved = all(torch.equal(saved_weights[name], tensor) for name, tensor in engine.weights().items())
+        resumed, resumed_weights = steps(engine, stage, range(3, 6)), engine.weights()
+        with pytest.raises(DataError, match="resume with --cluster.workers 2"):
+            checkpoint.restore(newest, engine, ranks.world + 1)
+        engine.close()
+        report.append(
+            {
+                "step": step,
+                "kept": [c.commit.step for c in checkpoint.find(stage_folder)],
+                "same_losses": undisturbed == resumed,
+                "same_weights": all(torch.equal(weights[name], resumed_weights[name]) for name in weights),
+                "same_saved": same_saved,
+            }
+        )
+    return report
+
+
+def test_restored_at_the_same_size_training_goes_on_bit_by_bit(tmp_path: Path) -> None:
+    for rank in run_ranks(2, save_and_restore, tmp_path, (0, 1, 2, 3)):
+        for report in rank:
+            assert report == {
+                "step": 3, "kept": [2, 3], "same_losses": True, "same_weights": True, "same_saved": True,
+            }  # fmt: skip

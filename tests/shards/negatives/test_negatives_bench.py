@@ -1,0 +1,52 @@
+"""The command that judges negatives by the exact truth."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT / "bench"))
+
+from negatives import pair_is_true, photo_is_true  # noqa: E402
+
+from shards.sources.blocks import BlocksSource  # noqa: E402
+
+
+def test_references_are_judged_true_and_turned_directions_false():
+    source = BlocksSource(scenes=(30, 0, 0), class_photos=0, relational=0.5)
+    turned = 0
+    for record in source.records(1):
+        judge = pair_is_true if record.kind == "pair" else photo_is_true
+        for caption in record.captions:
+            assert judge(caption, record, source), caption
+            if record.kind == "pair" and " left of the " in caption and " both " not in caption:
+                assert not judge(caption.replace(" left of the ", " right of the "), record, source), caption
+                turned += 1
+    assert turned > 5
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "bench" / "negatives.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_under_one_percent_are_true():
+    done = run("false", "--scenes", "40")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| pair | ") == 6 and done.stdout.count("| photo | ") == 6
+
+
+def test_a_wrong_file_is_named(tmp_path):
+    (tmp_path / "x.json").write_text("[1]")
+    for name in ("x.json", "none.json"):
+        done = run("show", str(tmp_path / name))
+        assert done.returncode == 2 and name in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_page_shows_what_the_command_prints(shared_data):
+    page = (ROOT / "docs" / "negatives.md").read_text()
+    done = run("show", str(shared_data / "text" / "birds_to_words_test_text.json"))
+    assert page.endswith(done.stdout.lstrip()), "run bench/negatives.py show again and put its output into the page"
+    assert page.count("<br>*") == 60

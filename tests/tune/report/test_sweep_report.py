@@ -1,0 +1,134 @@
+"""The report of a sweep from its table: what is best, what matters, and commands that mean what they say."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.config.options import differences
+from cluster.recipes.commandline import parse as parse_run
+from cluster.recipes.commandline import read_config
+from tune.commandline import Sweep, command_of, parse, save
+from tune.report.importance import FEWEST, importances
+from tune.report.report import write_report
+from tune.report.results import ranked, times, useful_seconds
+from tune.search.points import points
+from tune.search.table import DIVERGED, FAILED, FINISHED, STOPPED, Table
+
+OPTIONS = ["--finetune.steps", "20", "--pretrain.weights.classify", "0.5", "--log.wandb", "disabled"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Table]:
+    """The report of 24 trials whose score is made of the temperature of MVCL alone: the closer to 0.2, the better."""
+    root = tmp_path_factory.mktemp("swept")
+    sweep = parse(["tiny", "--root", str(root), "--name", "s", "--search", "random", "--trials", "24", *OPTIONS])
+    save(sweep)
+    table = Table(sweep.plan.folder)
+    table.session(2)
+    for number, values in enumerate(itertools.islice(points(sweep.plan), 24)):
+        key = sweep.plan.key(values)
+        table.start(key, values)
+        if number == 5:
+            table.score(key, 5, 99.0)
+            table.end(key, DIVERGED, "finetune step 7, task finetune: the loss caption is not finite")
+            continue
+        if number == 6:
+            table.end(key, FAILED, "exit code 1: <nothing> (output: x)")
+            continue
+        score = 50 - 8 * abs(math.log(values["pretrain.mvcl_temperature"] / 0.2))
+        table.score(key, 5, score - 10)
+        if number % 2:
+            table.end(key, STOPPED)
+        else:
+            table.score(key, 20, score)
+            table.end(key, FINISHED)
+    table.close()
+    write_report(sweep, table)
+    return sweep, table
+
+
+def test_the_report_shows_the_best_first_and_every_dimension(swept: tuple[Sweep, Table]) -> None:
+    sweep, table = swept
+    best = ranked(table)[0]
+    html = (sweep.plan.folder / "report.html").read_text()
+    assert best.best == max(t.best for t in table.trials.values() if t.state == FINISHED)
+    for one in sweep.plan.dimensions:
+        assert html.count(one.name) >= 5  # table, importance, slice, parallel axis, space
+    assert "rung 5" in html and "rung 15" in html and "not finite" in html and "&lt;nothing&gt;" in html
+    assert html.count('class="chart"') == len(sweep.plan.dimensions)
+    assert not re.search(r"(src|href)=|https?://|@import", html), "it needs no network"
+    assert "nan" not in html.lower().replace("finance", "")
+
+
+def test_the_winners_command_and_recipe_are_the_same_run(swept: tuple[Sweep, Table]) -> None:
+    sweep, table = swept
+    best = ranked(table)[0]
+    words = command_of(sweep, best.values)
+    typed = parse_run(shlex.split(shlex.join(words))[2:]).config
+    recipe = read_config(sweep.plan.folder / "best.yaml")
+    assert words[:2] == ["python", "cluster/train.py"] and differences(typed, recipe) == []
+    assert recipe.name == "s-best" and recipe.cluster.workers == 1 and recipe.finetune.steps == 20
+    assert recipe.pretraining["pretrain"].mvcl_temperature == best.values["pretrain.mvcl_temperature"]
+    assert sweep.plan.key(best.values) == best.key
+    assert parse_run([str(sweep.plan.folder / "best.yaml")]).evaluates
+
+
+def test_results_csv_has_all_trials_the_best_first(swept: tuple[Sweep, Table]) -> None:
+    sweep, table = swept
+    rows = list(csv.DictReader((sweep.plan.folder / "results.csv").open()))
+    assert len(rows) == 24 and rows[0]["key"] == ranked(table)[0].key
+    assert {row["state"] for row in rows[:22]} == {FINISHED, STOPPED} and rows[22]["reason"].startswith(
+        "finetune step 7"
+    )
+    assert float(rows[0]["CIDEr@20"]) == float(rows[0]["CIDEr"]) and rows[0]["attempts"] == "1"
+    assert float(rows[0]["pretrain.fda_temperature"]) == ranked(table)[0].values["pretrain.fda_temperature"]
+
+
+def test_the_dimension_that_matters_is_found(swept: tuple[Sweep, Table]) -> None:
+    sweep, table = swept
+    trials = ranked(table)
+    found = importances(sweep.plan.dimensions, trials, [trial.scores[5] for trial in trials])
+    assert max(found.shares, key=found.shares.get) == "pretrain.mvcl_temperature"
+    assert math.isclose(sum(found.shares.values()), 1) and found.explained < 1
+    noise = np.random.default_rng(0).normal(size=len(trials))
+    assert importances(sweep.plan.dimensions, trials, list(noise)).explained < 0.2
+    assert importances(sweep.plan.dimensions, trials[: FEWEST - 1], [1.0] * (FEWEST - 1)) is None
+    assert importances(sweep.plan.dimensions, trials, [1.0] * len(trials)) is None
+
+
+def test_a_sweep_without_a_score_is_reported_too(tmp_path: Path) -> None:
+    sweep = parse(["tiny", "--root", str(tmp_path), "--name", "s", "--trials", "1"])
+    save(sweep)
+    table = Table(sweep.plan.folder)
+    values = next(points(sweep.plan))
+    table.start(sweep.plan.key(values), values)
+    table.end(sweep.plan.key(values), FAILED, "no memory")
+    assert write_report(sweep, table) is None
+    assert "no memory" in (sweep.plan.folder / "report.html").read_text()
+    assert not (sweep.plan.folder / "best.yaml").exists()
+
+
+def test_useful_time_is_of_steps_and_validations(tmp_path: Path) -> None:
+    lines = [
+        '{"stage": "pretrain", "step": 1, "steps_per_s": 0.5}',
+        '{"stage": "pretrain", "step": 10, "steps_per_s": 3.0}',
+        '{"stage": "finetune", "step": 4, "bad_sample": {"key": "x"}}',
+        '{"stage": "finetune", "step": 5, "steps_per_s": 1.0}',
+        '{"stage": "finetune", "step": 5, "validation": {"CIDEr": 1}, "seconds": 6.0}',
+        '{"stage": "finetune", "step": 6, "steps_per_s": 0.125}',  # the validation before it is in its 8 seconds
+        '{"stage": "finetune", "step": 6, "validation": {"CIDEr": 1}, "seconds": 7.0}',
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert useful_seconds(tmp_path) == pytest.approx(2 + 3 + 1 + 8 + 7)
+    assert useful_seconds(tmp_path / "nothing") == 0
+    sweep = parse(["tiny", "--root", str(tmp_path), "--name", "s", "--trials", "1"])
+    save(sweep)
+    assert times(sweep.plan, Table(sweep.plan.folder)).useful_share is None

@@ -1,0 +1,1 @@
+"""A sweep's results, importance of its options, plots and page."""

@@ -1,0 +1,95 @@
+"""What came out of a sweep, from its table: the order of trials, fair scores, times, results.csv."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.tracking.run_log import read_metrics
+from shards.format.whole_files import write_whole
+from tune.search.plan import PBT, Plan
+from tune.search.table import DIVERGED, FAILED, Table, Trial
+
+FILE = "results.csv"
+
+
+def ranked(table: Table) -> list[Trial]:
+    """Trials with a score, the best first; those that diverged or failed are not among them."""
+    scored = [
+        trial for trial in table.trials.values() if trial.best is not None and trial.state not in (DIVERGED, FAILED)
+    ]
+    return sorted(scored, key=lambda trial: (-trial.best, trial.number))
+
+
+def at_first_rung(plan: Plan, trial: Trial) -> float | None:
+    """The score at the first validation, which trials that were stopped have as well as those that were not."""
+    return trial.scores.get(plan.config.finetune.validate_every)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Where the time of a sweep went, seconds."""
+
+    wall: float  # of all times the command ran
+    slots: float  # wall times the trials that ran at once
+    occupied: float  # slots that had a trial in them
+    useful: float  # steps and validations, of trials and of shared pre-training, in runs as they stand
+
+    @property
+    def useful_share(self) -> float | None:
+        """Of slots, what was training or validation."""
+        return self.useful / self.slots if self.slots else None
+
+
+def times(plan: Plan, table: Table) -> Times:
+    """Read from the table and from the metrics of the runs."""
+    runs = [folder for kind in ("trials", "pretraining") for folder in sorted((plan.folder / kind).glob("*"))]
+    return Times(
+        wall=sum(one.end - one.start for one in table.sessions),
+        slots=sum((one.end - one.start) * one.slots for one in table.sessions),
+        occupied=sum(
+            end - start for trial in table.trials.values() for start, end in zip(trial.starts, trial.ends, strict=True)
+        ),
+        useful=sum(map(useful_seconds, runs)),
+    )
+
+
+def useful_seconds(run: Path) -> float:
+    """Seconds of a run that were steps, validations or checkpoints, by its metrics.jsonl.
+
+    The speed of a line of steps is that since the line before it, whatever came between the two.
+    """
+    seconds, last, after = 0.0, {}, 0.0
+    for record in read_metrics(run):
+        if "validation" in record:
+            after += record["seconds"]
+        elif record.get("steps_per_s"):
+            before = last.get(record["stage"], record["step"] - 1)
+            seconds += (record["step"] - before) / record["steps_per_s"]
+            last[record["stage"]], after = record["step"], 0.0
+    return seconds + after
+
+
+def write_results(plan: Plan, table: Table, order: Sequence[Trial]) -> None:
+    """results.csv: one line a trial, the best first, then those without a score."""
+    steps = sorted({step for trial in table.trials.values() for step in trial.scores})
+    names = [one.name for one in plan.dimensions]
+    rest = [trial for trial in table.trials.values() if trial not in order]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    population = ["member", "from"] if plan.search == PBT else []
+    writer.writerow(["trial", "key", "state", *population, "attempts", "started", "seconds", "step", "CIDEr",
+                     *(f"CIDEr@{step}" for step in steps), *names, "reason"])  # fmt: skip
+    for trial in [*order, *rest]:
+        began = datetime.datetime.fromtimestamp(trial.starts[0], datetime.UTC).isoformat(timespec="seconds")
+        took = sum(end - start for start, end in zip(trial.starts, trial.ends, strict=True))
+        donor = f"{trial.donor['run']}@{trial.donor['step']}" if trial.donor else ""
+        writer.writerow([trial.number, trial.key, trial.state, *([trial.member, donor] if population else []),
+                         len(trial.starts), began, f"{took:.1f}", trial.step, trial.best,
+                         *(trial.scores.get(step) for step in steps), *(trial.values[name] for name in names),
+                         trial.reason])  # fmt: skip
+    write_whole(plan.folder / FILE, out.getvalue())

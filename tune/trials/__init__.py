@@ -1,0 +1,1 @@
+"""One trial: an ordinary run in a process of its own, watched."""
