@@ -14,6 +14,7 @@ from cluster.distributed.devices import expected_here
 from cluster.errors import ConfigError
 from cluster.evaluation.pointing import where_scores
 from cluster.evaluation.predict import read_predictions
+from cluster.evaluation.protocol import protocol
 from cluster.evaluation.scores import score, write_scores
 from cluster.launch import ray_train, run_folder
 from cluster.prepare import Data, Training, prepare_evaluation, prepare_training, with_sizes
@@ -137,6 +138,15 @@ def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
         checkpoint=str(best.folder.relative_to(folder)) if best else "",
     )
     scores["where"] = where_scores(predictions, canvas)
+    scores["protocol"] = protocol(
+        config,
+        shards,
+        evaluation.split,
+        predictions,
+        config.model.max_length,
+        run_folder.code_state(CODE),
+        dataclasses.asdict(best.commit) if best else None,
+    )
     out = evaluation.predictions.parent
     write_scores(out / SCORES, scores)
     say(summary(scores))
