@@ -59,7 +59,7 @@ def score_table(scores: Mapping[str, Any]) -> str:
             values = scores["oracle"]["changed"]
             rows.append(_row("oracle: the truth in fixed words, changed", values, count["changed"], "base"))
     head = "".join(f"<th>{name.replace('_', '-')}</th>" for name in METRICS)
-    return _table(f"<th></th><th>pairs</th>{head}", rows)
+    return table(f"<th></th><th>pairs</th>{head}", rows)
 
 
 def accuracy_table(shown: Sequence[Shown]) -> str:
@@ -87,7 +87,7 @@ def accuracy_table(shown: Sequence[Shown]) -> str:
     if not rows:
         return ""
     head = "<th></th><th>pairs</th><th>says rightly whether it changed</th><th>right kind</th><th>right object too</th>"
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def interval_table(scores: Mapping[str, Any]) -> str:
@@ -107,7 +107,7 @@ def interval_table(scores: Mapping[str, Any]) -> str:
         row(f"skill, {_half(half)}", scores["skill"][half], found["skill"], half, counts[half], 2)
     for name, said in ACCURACY_NAMES.items():
         row(f"{said}, %", scores["accuracy"][name], found["accuracy"], name, scores["accuracy"]["n"][name], 1)
-    return _table("<th></th><th>pairs</th><th>figure</th><th>interval</th>", rows)
+    return table("<th></th><th>pairs</th><th>figure</th><th>interval</th>", rows)
 
 
 def protocol_table(scores: Mapping[str, Any]) -> str:
@@ -137,10 +137,11 @@ def protocol_table(scores: Mapping[str, Any]) -> str:
         + f" · sha256 {code['sha256'][:16]}",
     }
     rows = [f'<tr><td>{name}</td><td class="text">{escape(text)}</td></tr>' for name, text in facts.items()]
-    return _table("<th></th><th></th>", rows)
+    return table("<th></th><th></th>", rows)
 
 
-def _table(head: str, rows: Sequence[str]) -> str:
+def table(head: str, rows: Sequence[str]) -> str:
+    """A table that scrolls where the page is narrow; cells of the head and whole rows in HTML."""
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
     return f'<div class="scroll"><table>{body}</table></div>'
 
