@@ -175,7 +175,8 @@ def _shown(scale: str, table: str, results: dict[str, dict], checkout: Path) -> 
     )  # fmt: skip
     note = f"\n{TABLES[table].note}\n" if TABLES[table].note else ""
     plot = _overtaken(table, rows) + _plot(scale, table, rows, checkout) if TABLES[table].curves else ""
-    return f"{note}\nScale `{scale}`. {_about(every)}\n\n{first}\nRight sentences in %, then CIDEr by type:\n\n{second}{plot}\n"
+    figures = f"{first}\nRight sentences in %, then CIDEr by type:\n\n{second}{plot}\n"
+    return f"{note}\nScale `{scale}`. {_about(every)}\n\n{figures}"
 
 
 def _about(found: Sequence[dict]) -> str:

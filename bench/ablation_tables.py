@@ -190,7 +190,8 @@ def reference(setting: Setting) -> list[Arm]:
 
 def _seconds(arm: Arm, step: Seconds) -> float:
     """What the whole schedule of an arm takes."""
-    return sum(arm.config.stage(name).steps * step[name] for name in arm.config.stages)
+    config = arm.config
+    return sum(config.stage(name).steps * step[name] for name in config.stages if config.stage(name).steps)
 
 
 def _samples(arm: Arm) -> float:
@@ -208,6 +209,8 @@ def _scaled(arm: Arm, factor: float) -> Arm:
     config, options = arm.config, dict(arm.options)
     for name in config.stages:
         stage = config.stage(name)
+        if not stage.steps:
+            continue
         steps = max(1, round(factor * stage.steps))
         options |= {
             f"{name}.steps": str(steps), f"{name}.warmup_steps": str(max(1, round(factor * stage.warmup_steps))),

@@ -18,7 +18,7 @@ from cluster.report.seeds import seeds_page
 from shards.sources.blocks import BlocksSource
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 400
+LIMIT_S = 900
 
 
 def train(tiny: Any, *more: str) -> subprocess.CompletedProcess:
