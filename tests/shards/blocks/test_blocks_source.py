@@ -70,14 +70,14 @@ def test_truth_has_the_pixels_of_the_changed_object(records, source):
             continue
         kind, pixels = record.change_type, record.truth["pixels"]
         assert pixels["size"] == [height, width]
-        masks = {role: masks.decode(pixels[role], height, width) for role in ("before", "after")}
-        assert masks["before"].any() == (kind != "add") and masks["after"].any() == (kind != "drop")
-        for mask in masks.values():
+        shown = {role: masks.decode(pixels[role], height, width) for role in ("before", "after")}
+        assert shown["before"].any() == (kind != "add") and shown["after"].any() == (kind != "drop")
+        for mask in shown.values():
             assert not mask.any() or mask.sum() * (320 / width) ** 2 >= 200
         seen[kind] += 1
         if kind == "color":  # its pixels have another mean colour than in the other image
             before, after = (
-                np.asarray(Image.open(io.BytesIO(source.image(record.images[f"{role}.jpg"]))))[masks[role]].mean(0)
+                np.asarray(Image.open(io.BytesIO(source.image(record.images[f"{role}.jpg"]))))[shown[role]].mean(0)
                 for role in ("before", "after")
             )
             assert np.abs(before - after).max() > 12
