@@ -6,6 +6,7 @@ import pytest
 from cluster.evaluation.pointing import THRESHOLD, pack_map, unpack_map, where_scores
 from idc.backbone.canvas import Canvas
 from shards.errors import DataError
+from shards.images import masks
 
 CANVAS = Canvas((40, 60), (40, 60))
 
