@@ -10,7 +10,7 @@ from cluster.config.fields import Config, task_batch_size
 from cluster.config.options import options as all_options
 from cluster.config.options import override, show
 from cluster.recipes.commandline import load_recipe
-from cluster.recipes.embedded import pairs
+from cluster.recipes.pairs import pairs
 
 Options = dict[str, str]
 Seconds = dict[str, float]  # that a step of each stage takes

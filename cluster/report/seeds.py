@@ -7,8 +7,8 @@ from html import escape
 from typing import Any
 
 from cluster.evaluation.seed_scores import differing_code, head, rows
-from cluster.report.page import page
-from cluster.report.tables import protocol_table, table
+from cluster.report.page import data_table, page
+from cluster.report.tables import protocol_table
 
 NOTE = (
     "Mean and standard deviation (n - 1) over training seeds: first weights, order of samples, masks and dropout "
@@ -26,7 +26,7 @@ def seeds_page(found: Mapping[str, Any], reports: Mapping[int, str]) -> str:
     body = (
         f"<h1>{escape(title)}</h1><p class='lead'>{found['n']['total']:,} pairs. Reports: {links}.</p>"
         f"<h2>Scores</h2><p class='note'>{NOTE}</p>"
-        + table("".join(f"<th>{escape(cell)}</th>" for cell in head(found)), lines)
+        + data_table("".join(f"<th>{escape(cell)}</th>" for cell in head(found)), lines)
         + (f"<p class='note'>{escape(code)}</p>" if code else "")
         + f"<h2>Protocol</h2>{protocol_table({'protocol': {**found['protocol'], 'code': first}})}"
     )

@@ -6,8 +6,8 @@ from pages.doc_pages import read
 
 from cluster.config.fields import DERIVED
 from cluster.config.options import options
-from cluster.recipes.embedded import RECIPES
 from cluster.recipes.options_page import page
+from cluster.recipes.registry import RECIPES
 
 
 def test_the_page_is_current() -> None:

@@ -18,7 +18,7 @@ from pages.doc_pages import CURRENT, ROOT, commands
 from bench import ablation, ablation_page
 from cluster.config.options import to_yaml
 from cluster.recipes import commandline as training
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 from tune import commandline as sweeping
 
 ELSEWHERE = {"python -m shards.pack twins --root TWINS --out data/twins"}  # run by test_contributing.py

@@ -12,7 +12,7 @@ import pytest
 from pages.doc_pages import CURRENT, PAGES, ROOT, prose, read
 
 from cluster.config.options import options
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 TOP = "idc|shards|cluster|tune|slurm|tests|bench|docs"

@@ -24,7 +24,7 @@ from cluster import train
 from cluster.config.fields import task_batch_size
 from cluster.config.options import to_yaml
 from cluster.recipes.commandline import parse
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 from cluster.tracking.run_log import read_metrics
 from idc.metrics.coco import METRICS
 from shards.pack import main as pack
