@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.config.fields import Config, FinetuneConfig
+from idc.metrics.coco import tokenizer_name
 from shards.reading.reader import Folder
 
 SCALE = "percent; CIDEr 100 is the COCO tools' 1.0; skill is a share"
@@ -37,6 +38,8 @@ def protocol(
     options = shards.manifest["options"]
     joined = {"packed_with": f"--protocol {options['protocol']}"} if options.get("protocol") else {}
     settings = config.evaluate
+    texts = [text for prediction in predictions for text in (prediction["caption"], *prediction["references"])]
+    characters = tokenizer_name(settings.tokenizer, texts).removeprefix(settings.tokenizer).removeprefix(", ")
     return {
         "scale": SCALE,
         "data": {"name": shards.path.name, "manifest_sha256": shards.sha256()},
@@ -53,7 +56,9 @@ def protocol(
             "merge": MERGE,
             **joined,
         },
-        "tokenizer": TOKENIZERS[settings.tokenizer],
+        "tokenizer": f"{TOKENIZERS[settings.tokenizer]}; {characters}"
+        if characters
+        else TOKENIZERS[settings.tokenizer],
         "metrics": f"{METRICS_PACKAGE} {importlib.metadata.version(METRICS_PACKAGE)}",
         "decoding": {"beam": settings.beam, "length_penalty": settings.length_penalty, "max_length": max_length},
         "selection": selection(config, chosen),

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from cluster.evaluation.intervals import intervals
-from idc.metrics.coco import Cider, Scored, has_weights, nothing, score_sets, tokenize
+from idc.metrics.coco import Cider, Scored, has_weights, nothing, score_sets, tokenize, tokenizer_name
 from shards.blocks import grammar
-from shards.wording.claims import change_claim, says_change, truth_of_references
+from shards.wording.claims import NONE, change_claim, says_change, truth_of_references
 
 # Sentences compared in the search for the best constant ones: the most frequent. Each takes a millisecond.
 CANDIDATES = 3000
@@ -59,6 +59,7 @@ def score(
     pool = pool or sorted({text for pair in pairs for text in pair["references"]})
     texts = sorted({*said, *pool, *(oracle or ()), *(text for pair in pairs for text in pair["references"])})
     tokens, reason = tokenize(texts, tokenizer, time_limit)
+    tokenizer = tokenizer_name(tokenizer, texts)
     if tokens is None:
         return _without_metrics(reason, pairs, keys, of_type, truths, tokenizer, seed, checkpoint)
     token = dict(zip(texts, tokens, strict=True))
@@ -133,14 +134,22 @@ def right_of(
     """Accuracy, "balanced" aside -> of every pair whether its sentence is right; None where the pair does not count."""
     right: dict[str, list[bool | None]] = {name: [] for name in ACCURACIES if name != "balanced"}
     for pair, truth in zip(pairs, truths, strict=True):
-        is_changed, says = change_of(pair), says_change(pair["caption"])
+        is_changed, claims = change_of(pair), says(pair)
         judged = is_changed is True and can_judge(pair)
-        right["changed"].append(says is True if is_changed is True else None)
-        right["unchanged"].append(says is False if is_changed is False else None)
+        right["changed"].append(claims is True if is_changed is True else None)
+        right["unchanged"].append(claims is False if is_changed is False else None)
         right["type"].append(_says_type(pair["caption"], type_of(pair)) if judged else None)
         known = judged and truth and truth.get("object")
         right["object"].append(grammar.agrees(change_claim(pair["caption"]), dict(truth)) if known else None)
     return right
+
+
+def says(pair: Mapping[str, Any]) -> bool | None:
+    """Whether the sentence made of a pair says that something differs; None where it says nothing.
+
+    "denials" of the pair are sentences of "no change" in another language (`cluster.evaluation.predict.with_denials`).
+    """
+    return says_change(pair["caption"], pair.get("denials", NONE))
 
 
 def can_judge(pair: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from cluster.evaluation.protocol import protocol, selection
 from cluster.evaluation.scores import score
 from cluster.launch.run_folder import code_state
 from cluster.report.tables import interval_table, protocol_table
+from idc.metrics.coco import CHARACTERS
 from shards.reading.reader import Folder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -21,8 +22,8 @@ CODE = {"commit": "0123456789abcdef", "dirty": True, "version": "0.1.0", "sha256
 CHOSEN = {"stage": "finetune", "step": 10, "validation": {"CIDEr": 12.5, "object": None}}
 
 
-def made(tiny: Any, chosen: dict | None = CHOSEN, **changes: str) -> dict:
-    predictions = [{"references": ["a", "b", "c"]}, {"references": ["a"]}, {"references": []}]
+def made(tiny: Any, chosen: dict | None = CHOSEN, said: str = "a", **changes: str) -> dict:
+    predictions = [{"references": references, "caption": said} for references in (["a", "b", "c"], ["a"], [])]
     config = tiny.with_options(**changes)
     return protocol(config, Folder.open(tiny.shards), "test", predictions, 24, CODE, chosen)
 
@@ -37,6 +38,8 @@ def test_it_says_what_the_figures_are_of(tiny: Any) -> None:
     assert found["metrics"] == f"pycocoevalcap {importlib.metadata.version('pycocoevalcap')}"
     assert found["decoding"] == {"beam": 2, "length_penalty": 0.6, "max_length": 24}
     assert found["selection"] == {"stage": "finetune", "rule": "best", "metric": "CIDEr", "split": "val", "pairs": 4}
+    unspaced = made(tiny, said="没有变化")["tokenizer"]
+    assert unspaced.startswith("PTB tokenizer") and unspaced.endswith(f"; {CHARACTERS}")
     assert found["code"] == CODE and json.loads(json.dumps(found)) == found
 
 

@@ -248,3 +248,15 @@ def test_what_has_no_interval_says_why():
     assert untold["CIDEr"]["total"] is None and "time limit" in untold["CIDEr"]["reasons"]["total"]
     assert untold["accuracy"]["unchanged"] == [pytest.approx(100 * 0.025**0.5), 100.0]
     assert score([], tokenizer="split", time_limit=0.0)["intervals"]["accuracy"]["changed"] is None
+
+
+def test_no_change_in_another_language_is_read_where_packing_learnt_it():
+    pairs = [
+        {"caption": "没有变化", "references": ["没有变化"], "changed": False},
+        {"caption": "没有变化。", "references": ["右边新建了一座房子"], "changed": True},
+        {"caption": "右边新建了一座房子", "references": ["右边新建了一座房子"], "changed": True},
+    ]
+    learnt = [pair | {"denials": frozenset({"没有变化"})} for pair in pairs]
+    assert accuracies(learnt, [None] * 3)["unchanged"] == 100 and accuracies(learnt, [None] * 3)["changed"] == 50
+    assert accuracies(pairs, [None] * 3)["unchanged"] == 0, "an older folder has none"
+    assert [shown.verdict for shown in judge(learnt)][:2] == ["right", "missed"]
