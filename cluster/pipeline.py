@@ -16,7 +16,7 @@ from cluster.evaluation.pointing import where_scores
 from cluster.evaluation.predict import read_predictions
 from cluster.evaluation.scores import score, write_scores
 from cluster.launch import ray_train, run_folder
-from cluster.prepare import Data, Training, prepare_evaluation, prepare_training, with_sizes
+from cluster.prepare import Data, Training, prepare_evaluation, prepare_training, say_if_no_java, with_sizes
 from cluster.recipes.commandline import Command, read_config
 from cluster.report.report import write_report
 from cluster.tracking.run_log import Progress
@@ -42,6 +42,8 @@ def run(command: Command, fit: Callable[[Job], None] = ray_train.fit) -> None:
     folder = run_folder.check_run(root, config)
     if not ray_train.attaches():  # before data are made; of a cluster it is known when Ray answers
         expected_here(config.cluster)
+    if command.evaluates:
+        say_if_no_java()
     if command.stage == "evaluate":
         job = _evaluation_alone(folder, config, root)
     else:
@@ -153,6 +155,7 @@ def summary(scores: dict) -> str:
         return "-" if value is None else f"{number(value)} % of {count}"
 
     accuracy, skill, where = scores["accuracy"], scores["skill"], scores["where"]
+    why = scores.get("reasons", {}).get("tokenizer")
     return (
         f"CIDEr {number(scores['total']['CIDEr'])} (changed {number(scores['changed']['CIDEr'])}), "
         f"skill {number(skill['total'], 2)} (changed {number(skill['changed'], 2)}), accuracy "
@@ -161,6 +164,7 @@ def summary(scores: dict) -> str:
             for name in ("changed", "unchanged", "type", "object")
         )
         + ("" if where["n"] == 0 else f", points at the change {share(where['pointing_game'], where['n'])}")
+        + ("" if why is None else f"; tokenizer {scores['tokenizer']}: {why}")
     )
 
 

@@ -22,6 +22,8 @@ from cluster.errors import ConfigError
 from cluster.launch.run_folder import find_root
 from cluster.recipes.commandline import help_text, parse
 from cluster.training.weights import open_tokenizer
+from idc.metrics import words
+from idc.metrics.java_process import java_fault
 from shards.errors import run_main
 from shards.order.mixture import parse_weight
 from shards.reading.object_store import is_url
@@ -222,6 +224,15 @@ def with_sizes(config: Config, training: Training, stages: Sequence[str] | None 
         raise ConfigError(f"--model: {error}") from None
 
 
+def say_if_no_java() -> None:
+    """A line before anything is made, where the captions at the end could not be scored in full."""
+    if fault := java_fault():
+        print(
+            f"no METEOR, and {words.NAME} in place of the ptb tokenizer for the other metrics: {fault}",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+
+
 def main(arguments: Sequence[str]) -> int:
     """Packs and caches what the recipe trains on and is evaluated on; exit code 0, 2 (by run_main) for mistakes."""
     command = parse(arguments)
@@ -229,6 +240,8 @@ def main(arguments: Sequence[str]) -> int:
         print(help_text(command.config).replace("cluster/train.py", "-m cluster.prepare", 1))
         return 0
     root = find_root(command.config.root, Path(__file__).resolve().parents[1])
+    if command.evaluates:
+        say_if_no_java()
     training = prepare_training(command.config, root)
     with_sizes(command.config, training, command.asked_stages)
     prepare_evaluation(command.config, root, training.data)

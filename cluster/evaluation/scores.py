@@ -39,7 +39,8 @@ def score(
     """The content of scores.json for predictions as `cluster.evaluation.predict.predict` makes them.
 
     candidates: sentences among which the best constant ones are searched, e.g. the training references; where there are
-    none, the scored references. tokenizer: of the metrics, "ptb" or "split". seed: of the run; it also shuffles images.
+    none, the scored references. tokenizer: of the metrics, "ptb" or "split"; the result names "words" where "ptb" could
+    not run (`idc.metrics.words`). seed: of the run; it also shuffles images.
     Metrics and accuracies are in percent; what cannot be computed is None, and "reasons" beside it says why.
     """
     pairs = [dict(prediction) for prediction in predictions if prediction["references"]]
@@ -57,10 +58,8 @@ def score(
     pool = [text for text, _ in Counter(candidates).most_common(CANDIDATES)]
     pool = pool or sorted({text for pair in pairs for text in pair["references"]})
     texts = sorted({*said, *pool, *(oracle or ()), *(text for pair in pairs for text in pair["references"])})
-    tokens, reason = tokenize(texts, tokenizer, time_limit)
-    if tokens is None:
-        return _without_metrics(reason, pairs, keys, of_type, truths, tokenizer, seed, checkpoint)
-    token = dict(zip(texts, tokens, strict=True))
+    tokens = tokenize(texts, tokenizer, time_limit)
+    token = dict(zip(texts, tokens.texts, strict=True))
 
     references = [[token[text] for text in pair["references"]] for pair in pairs]
     constant = {half: _best_constant(references, keys[half], pool, token) for half in ("total", "changed")}
@@ -96,9 +95,11 @@ def score(
         "oracle": oracle_scores,
         "skill": _skill({half: (named(half), named(f"constant {half}"), named(f"oracle {half}")) for half in constant}),
     }
-    if oracle is None:
-        result["reasons"] = {"oracle": no_oracle}
-    return result | _about(keys, of_type, tokenizer, seed, checkpoint)
+    reasons = {} if oracle else {"oracle": no_oracle}
+    reasons |= {"tokenizer": tokens.reason} if tokens.reason else {}
+    if reasons:
+        result["reasons"] = reasons
+    return result | _about(keys, of_type, tokens.tokenizer, seed, checkpoint)
 
 
 def accuracies(pairs: Sequence[Mapping[str, Any]], truths: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
@@ -254,26 +255,3 @@ def _about(keys: Mapping, of_type: Mapping, tokenizer: str, seed: int, checkpoin
         "seed": seed,
         "checkpoint": checkpoint,
     }
-
-
-def _without_metrics(
-    reason: str,
-    pairs: list[dict],
-    keys: Mapping,
-    of_type: Mapping,
-    truths: list,
-    tokenizer: str,
-    seed: int,
-    checkpoint: str,
-) -> dict[str, Any]:
-    """Scores where the tokenizer of the metrics could not run: the accuracies need none."""
-    none = nothing(reason)
-    skill = dict.fromkeys(("total", "changed")) | {"reasons": dict.fromkeys(("total", "changed"), reason)}
-    return {
-        **dict.fromkeys(keys, none),
-        "by_type": dict.fromkeys(of_type, none),
-        "accuracy": accuracies(pairs, truths),
-        "baselines": dict.fromkeys(("constant_total", "constant_changed", "shuffled_images"), none),
-        "oracle": none,
-        "skill": skill,
-    } | _about(keys, of_type, tokenizer, seed, checkpoint)

@@ -25,6 +25,11 @@ READING = (
     "such sentence (0) and an oracle that says the truth in fixed words (1), on the same references. The accuracies "
     "ask what a sentence claims, whatever its wording."
 )
+TOKENIZERS = {
+    "ptb": "PTB tokenizer of the COCO tools",
+    "words": "a tokenizer without Java: not comparable with published numbers",
+    "split": "split at white space",
+}
 
 
 def write_report(run: Path, results: Path, shards: Folder, canvas: Canvas, split: str) -> Path:
@@ -112,6 +117,8 @@ def _scores(scores: Mapping[str, Any], shown: Sequence[Shown]) -> str:
     parts.append(
         f"<h3>By kind of change</h3>{accuracy_table(shown)}<h3>All metrics, in percent</h3>{score_table(scores)}"
     )
+    if why := scores.get("reasons", {}).get("tokenizer"):
+        parts.append(f"<p class='note'>Tokens of the metrics: {escape(why)}.</p>")
     if scores.get("reasons", {}).get("oracle"):
         parts.append(f"<p class='note'>No oracle: {escape(scores['reasons']['oracle'])}.</p>")
     return "".join(parts)
@@ -197,9 +204,7 @@ def _about(run: Path, scores: Mapping[str, Any]) -> str:
     facts = {
         "checkpoint": scores.get("checkpoint") or "–",
         "seed": scores.get("seed"),
-        "tokens of the metrics": {"ptb": "PTB tokenizer of the COCO tools", "split": "split at white space"}.get(
-            scores.get("tokenizer", ""), scores.get("tokenizer")
-        ),
+        "tokens of the metrics": TOKENIZERS.get(scores.get("tokenizer", ""), scores.get("tokenizer")),
     }
     entry = _last_provenance(run / "provenance.json")
     git = entry.get("git") or {}
