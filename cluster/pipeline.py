@@ -15,7 +15,7 @@ from cluster.errors import ConfigError
 from cluster.evaluation.pointing import where_scores
 from cluster.evaluation.predict import read_predictions
 from cluster.evaluation.scores import score, write_scores
-from cluster.launch import ray_train, run_folder
+from cluster.launch import ray_train, run_folder, run_lock
 from cluster.prepare import Data, Training, prepare_evaluation, prepare_training, say_if_no_java, with_sizes
 from cluster.recipes.commandline import Command, read_config
 from cluster.report.report import write_report
@@ -40,6 +40,13 @@ def run(command: Command, fit: Callable[[Job], None] = ray_train.fit) -> None:
     root = run_folder.find_root(command.config.root, CODE)
     config = run_folder.with_root(command.config, root)
     folder = run_folder.check_run(root, config)
+    with run_lock.held(folder):
+        run_folder.check_run(root, config)  # another driver may have begun it before the lock was ours
+        _run(command, config, root, folder, fit)
+
+
+def _run(command: Command, config: Config, root: Path, folder: Path, fit: Callable[[Job], None]) -> None:
+    """`run` in a folder that no other driver works in."""
     if not ray_train.attaches():  # before data are made; of a cluster it is known when Ray answers
         expected_here(config.cluster)
     if command.evaluates:

@@ -16,6 +16,7 @@ from pathlib import Path
 from cluster.config.fields import DERIVED, LEFT_OPEN, Config, is_harmless
 from cluster.config.options import differences, show, to_yaml
 from cluster.errors import ConfigError
+from cluster.launch import run_lock
 from cluster.recipes.commandline import read_config
 from cluster.training import checkpoint
 from shards.format.whole_files import write_whole
@@ -48,7 +49,7 @@ def check_run(root: Path, config: Config) -> Path:
     path = run / CONFIG
     if path.is_file():
         _check_same(run, config, read_config(path))
-    elif run.is_dir() and any(run.iterdir()):
+    elif run.is_dir() and any(not entry.name.startswith(run_lock.FILE) for entry in run.iterdir()):
         raise ConfigError(f"{run} is not a run folder (it has no {CONFIG}): choose another --name")
     return run
 
