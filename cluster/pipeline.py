@@ -103,6 +103,8 @@ def _unfinished(folder: Path, config: Config, command: Command) -> tuple[str, ..
     """The training stages of the command that have steps left."""
     found = []
     for name in command.training_stages:
+        for line in checkpoint.left_out(folder / "checkpoints" / name):
+            say(line)
         newest = checkpoint.latest(folder / "checkpoints" / name)
         if newest is None or newest.commit.step < config.stage(name).steps:
             found.append(name)

@@ -17,6 +17,7 @@ import secrets
 import sys
 import traceback
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,9 +32,10 @@ from cluster.distributed.devices import (
     require_room,
     resolved,
 )
-from cluster.errors import ConfigError, NotFiniteError, TrainingError
+from cluster.errors import ConfigError, NoSpaceError, NotFiniteError, TrainingError
 from cluster.launch import credentials
 from cluster.tracking.worker_logs import keep_output, log_of
+from cluster.training.disk_space import no_space
 from cluster.training.job import Job
 from idc.backbone.weights import BackboneError
 from idc.captioning.model_folder import ExportError
@@ -57,6 +59,14 @@ CPU = torch.device("cpu")
 
 def _worker(settings: dict[str, Any]) -> None:
     """Runs in every worker process, in a thread of Ray's (so signal handlers do not work here)."""
+    try:
+        _work(settings)
+    except Exception as error:
+        error.worker_traceback = traceback.format_exc()  # type: ignore[attr-defined]  # Ray hands on the rest alone
+        raise
+
+
+def _work(settings: dict[str, Any]) -> None:
     import ray.train.torch
 
     job: Job = settings["job"]
@@ -200,11 +210,25 @@ def _cause(error: Exception, job: Job, placement: Placement) -> Exception:
             return cause
     echoes = [rank for rank, cause in causes.items() if any(echo in str(cause) for echo in _ECHOES)]
     ranks = [rank for rank in causes if rank not in echoes] or list(causes)
-    text = str(failures[ranks[0]]) if ranks else "".join(traceback.format_exception(error))
-    write_whole(run / FAILURE, text + "\n")
-    what = f"worker {ranks[0]}: {_one_line(causes[ranks[0]])}" if ranks else _one_line(error)
-    said = f", its output: {log_of(run, ranks[0])}" if ranks else ""
-    return TrainingError(f"training failed, {what} (traceback: {run / FAILURE}{said})")
+    full = {rank: cause if isinstance(cause, NoSpaceError) else no_space(cause, run) for rank, cause in causes.items()}
+    ranks.sort(key=lambda rank: full[rank] is None)
+    if not ranks:
+        return TrainingError(f"training failed, {_one_line(error)}{_kept(run, error)})")
+    first = ranks[0]
+    said = f"{_kept(run, causes[first])}, its output: {log_of(run, first)})"
+    if full[first] is not None:
+        return NoSpaceError(f"{full[first]}{said}")
+    return TrainingError(f"training failed, worker {first}: {_one_line(causes[first])}{said}")
+
+
+def _kept(run: Path, error: BaseException) -> str:
+    """Writes the traceback into the run folder; where it is, behind an opening bracket."""
+    text = getattr(error, "worker_traceback", None) or "".join(traceback.format_exception(error))
+    try:
+        write_whole(run / FAILURE, text.rstrip() + "\n")
+    except OSError as fault:  # the disk is full
+        return f" (traceback: not written, {fault.strerror}"
+    return f" (traceback: {run / FAILURE}"
 
 
 def _not_started(job: Job, placement: Placement) -> str:
@@ -223,4 +247,7 @@ def _not_started(job: Job, placement: Placement) -> str:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
+    if not text:  # an assertion without words: the line that it stands in
+        lines = getattr(error, "worker_traceback", "").rstrip().splitlines()
+        text = " ".join(line.strip() for line in lines[-3:-1]) or "no message"
     return f"{type(error).__name__}: {text[:300]}"

@@ -44,7 +44,7 @@ def coco_metrics(
 
     references: key -> sentences; predictions: the same keys -> one sentence, which may be empty. tokenizer: "ptb", the
     COCO tools' own (lower case, no punctuation), or "split", at white space and nothing else. time_limit: seconds for
-    what runs in Java. Where "ptb" cannot run, the tokens are those of `idc.metrics.words`, and reasons["tokenizer"] says
+    what runs in Java. Where "ptb" cannot run, tokens are those of `idc.metrics.words` and reasons["tokenizer"] says
     so. CIDEr is None for fewer than two pairs, or where the references of all have the same words: it
     would be 0 whatever is said. Raises ValueError where the keys differ or a key has no reference.
     """

@@ -42,7 +42,8 @@ def holder(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen]]:
 
 
 def train(run: Path, *more: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "cluster/train.py", "tiny", "--root", str(run.parents[1]), "--data.source", "none", *more]
+    options = ["--root", str(run.parents[1]), "--data.source", "none", *more]
+    command = [sys.executable, "cluster/train.py", "tiny", *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
 
 
@@ -112,12 +113,8 @@ def test_of_many_that_find_a_dead_driver_one_takes_over(holder: tuple) -> None:
     run, process = holder
     process.kill()
     process.wait(LIMIT_S)
-    several = [
-        subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(run)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(6)
-    ]
+    command, pipe = [sys.executable, "-c", HOLDER, str(run)], subprocess.PIPE
+    several = [subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) for _ in range(6)]
     try:
         deadline = time.monotonic() + LIMIT_S
         while sum(one.poll() is None for one in several) > 1:
