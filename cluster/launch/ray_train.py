@@ -34,7 +34,7 @@ from cluster.distributed.devices import (
 )
 from cluster.errors import ConfigError, NoSpaceError, NotFiniteError, TrainingError
 from cluster.launch import credentials
-from cluster.tracking.worker_logs import keep_output, log_of
+from cluster.tracking.worker_logs import keep_output, keep_warnings, log_of
 from cluster.training.disk_space import no_space
 from cluster.training.job import Job
 from idc.backbone.weights import BackboneError
@@ -44,7 +44,7 @@ from shards.errors import DataError
 from shards.format.whole_files import write_whole
 
 OBJECT_STORE_BYTES = 128 * 2**20
-FAILURE, WARNINGS = "failure.txt", "warnings.txt"
+FAILURE = "failure.txt"
 RAY_FOLDER = "ray"  # Ray Train wants a folder; nothing of ours is in it
 # What workers of a cluster are told of the driver's environment; secrets go another way (cluster.launch.credentials).
 _WORKER_VARIABLES = (
@@ -80,10 +80,7 @@ def _work(settings: dict[str, Any]) -> None:
     from cluster.training.worker import run
 
     warnings.simplefilter("ignore", FutureWarning)
-    handler = logging.FileHandler(job.run / WARNINGS, delay=True)
-    handler.setFormatter(logging.Formatter(f"%(asctime)s worker {rank}: %(message)s"))
-    handler.setLevel(logging.WARNING)
-    logging.getLogger().addHandler(handler)
+    keep_warnings(job.run, rank)
     run(job, device)
 
 

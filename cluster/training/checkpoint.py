@@ -179,7 +179,11 @@ def save(
             save_weights(weights, folder / WEIGHTS)
         barrier(f"writing checkpoint {folder.name}")
         if rank == 0:
-            files = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+            files = {
+                str(path.relative_to(folder)): path.stat().st_size
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            }
             write_whole(folder / COMMIT, json.dumps(asdict(replace(commit, files=files))) + "\n")
             _thin_out(stage_folder, keep, metric)
     except Exception as error:
