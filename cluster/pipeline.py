@@ -16,13 +16,21 @@ from cluster.evaluation.pointing import where_scores
 from cluster.evaluation.predict import read_predictions
 from cluster.evaluation.scores import score, write_scores
 from cluster.launch import ray_train, run_folder, run_lock
-from cluster.prepare import Data, Training, prepare_evaluation, prepare_training, say_if_no_java, with_sizes
+from cluster.prepare import (
+    Data,
+    Training,
+    prepare_evaluation,
+    prepare_training,
+    require_folders,
+    say_if_no_java,
+    with_sizes,
+)
 from cluster.recipes.commandline import Command, read_config
 from cluster.report.report import write_report
 from cluster.tracking.run_log import Progress
 from cluster.training import checkpoint
 from cluster.training.job import Evaluation, Job
-from cluster.training.weights import best_checkpoint
+from cluster.training.weights import best_checkpoint, check_starts
 from idc.backbone.canvas import Canvas
 from idc.captioning.model_folder import FOLDER as MODEL_FOLDER
 from shards.format.tars import file_sha256
@@ -54,6 +62,8 @@ def _run(command: Command, config: Config, root: Path, folder: Path, fit: Callab
     if command.stage == "evaluate":
         job = _evaluation_alone(folder, config, root)
     else:
+        require_folders(config, root, command.evaluates)
+        check_starts(folder, config, command.training_stages, root)
         training = prepare_training(config, root)
         data = training.data
         config = with_sizes(config, training, command.asked_stages)

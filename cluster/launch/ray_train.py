@@ -9,6 +9,7 @@ driver of ours is one run, and Ray removes the placement groups of a driver that
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -34,6 +35,7 @@ from cluster.distributed.devices import (
 )
 from cluster.errors import ConfigError, NoSpaceError, NotFiniteError, TrainingError
 from cluster.launch import credentials
+from cluster.launch.run_folder import is_installed
 from cluster.tracking.worker_logs import keep_output, keep_warnings, log_of
 from cluster.training.disk_space import no_space
 from cluster.training.job import Job
@@ -55,6 +57,7 @@ _WORKER_VARIABLES = (
 _ECHOES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "not all workers came within")
 
 CPU = torch.device("cpu")
+CODE = Path(__file__).resolve().parents[2]
 
 
 def _worker(settings: dict[str, Any]) -> None:
@@ -108,20 +111,22 @@ def start_ray(cluster: ClusterConfig) -> Placement:
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets anything else on the machine go first
     import ray
 
-    if attaches():
-        told = {name: os.environ[name] for name in _WORKER_VARIABLES if name in os.environ}
-        ray.init(**quiet, runtime_env={"env_vars": told})
-    else:
-        # Workers have the environment of this process. CPUs are a number here: a machine may have more workers.
-        workers = cluster.workers or max(CPU_WORKERS, 2 * local_gpus())
-        ray.init(
-            address="local",
-            num_cpus=max(os.cpu_count() or 1, math.ceil(workers * cluster.cpus_per_worker)),
-            num_gpus=local_gpus(),  # as torch sees them: Ray counts those, too, that a torch for CPUs cannot use
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            **quiet,
-        )
+    # Ray puts the folder that it is started in first on its workers' path: a cluster.py there would hide our package.
+    with contextlib.chdir(sys.prefix if is_installed(CODE) else CODE):
+        if attaches():
+            told = {name: os.environ[name] for name in _WORKER_VARIABLES if name in os.environ}
+            ray.init(**quiet, runtime_env={"env_vars": told})
+        else:
+            # Workers have the environment of this process. CPUs are a number here: a machine may have more workers.
+            workers = cluster.workers or max(CPU_WORKERS, 2 * local_gpus())
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, math.ceil(workers * cluster.cpus_per_worker)),
+                num_gpus=local_gpus(),  # as torch sees them: Ray counts those, too, that a torch for CPUs cannot use
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                **quiet,
+            )
     try:
         placement = place(cluster, ray.nodes())
         require_room(placement, ray.nodes())

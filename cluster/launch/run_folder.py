@@ -30,13 +30,19 @@ GIT_LIMIT_S = 20
 def find_root(option: str, code: Path) -> Path:
     """The folder of data/ and runs/: the option --root, else $IDC_HOME, else the checkout `code`.
 
-    Inside `ray job submit --working-dir` the code is a copy that Ray deletes; there the last resort is ~/idc.
+    Code that is installed has no checkout: there it is the working folder. Inside `ray job submit --working-dir` the
+    code is a copy that Ray deletes; there the last resort is ~/idc.
     """
     if option or os.environ.get(HOME_VARIABLE):
         return Path(option or os.environ[HOME_VARIABLE]).expanduser().resolve()
     if "runtime_resources" in code.parts:
         return Path.home() / "idc"
-    return code
+    return Path.cwd() if is_installed(code) else code
+
+
+def is_installed(code: Path) -> bool:
+    """True where our packages lie in `code` as pip puts them there: beside what it notes of them."""
+    return any(code.glob("image_difference_captioning-*.dist-info"))
 
 
 def check_run(root: Path, config: Config) -> Path:
@@ -112,7 +118,7 @@ def write_provenance(run: Path, code: Path) -> None:
             "platform": platform.platform(),
             "python": platform.python_version(),
             "cpus": os.cpu_count(),
-            "git": _git(code),
+            "git": None if is_installed(code) else _git(code),
             "packages": {
                 name: distribution.version
                 for distribution in importlib.metadata.distributions()

@@ -117,9 +117,10 @@ def _start_wandb(run: Path, config: Config) -> Any:
     warn = logging.getLogger(__name__).warning
     if mode == "online" and (why := _unreachable(wandb.setup().settings.base_url)):
         warn(
-            "W&B cannot be reached and the run is logged offline (wandb sync %s/wandb/offline-run-* sends it later): %s",
-            run, why,
-        )  # fmt: skip
+            "W&B cannot be reached, the run is logged offline (wandb sync %s/wandb/offline-run-* sends it later): %s",
+            run,
+            why,
+        )
         mode = "offline"
     settings = wandb.Settings(console="off", x_disable_stats=True, init_timeout=WANDB_LIMIT_S)
     try:
