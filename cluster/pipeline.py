@@ -58,7 +58,7 @@ def _run(command: Command, config: Config, root: Path, folder: Path, fit: Callab
     if not ray_train.attaches():  # before data are made; of a cluster it is known when Ray answers
         expected_here(config.cluster)
     if command.evaluates:
-        say_if_no_java()
+        say_if_no_java(config)
     if command.stage == "evaluate":
         job = _evaluation_alone(folder, config, root)
     else:

@@ -263,13 +263,11 @@ def with_sizes(config: Config, training: Training, stages: Sequence[str] | None 
         raise ConfigError(f"--model: {error}") from None
 
 
-def say_if_no_java() -> None:
+def say_if_no_java(config: Config) -> None:
     """A line before anything is made, where the captions at the end could not be scored in full."""
     if fault := java_fault():
-        print(
-            f"no METEOR, and {words.NAME} in place of the ptb tokenizer for the other metrics: {fault}",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+        instead = f", and {words.NAME} in place of ptb as the tokenizer" if config.evaluate.tokenizer == "ptb" else ""
+        print(f"captions will have no METEOR{instead}: {fault}", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -280,7 +278,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     root = find_root(command.config.root, Path(__file__).resolve().parents[1])
     if command.evaluates:
-        say_if_no_java()
+        say_if_no_java(command.config)
     training = prepare_training(command.config, root)
     with_sizes(command.config, training, command.asked_stages)
     prepare_evaluation(command.config, root, training.data)

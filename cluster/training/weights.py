@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,9 @@ def check_starts(run: Path, config: Config, stages: Sequence[str], root: Path) -
         if stage.start_from or not place:
             source_of_stage(run, config, name, root)
         if stage.start_parts:
-            with torch.device("meta"):
-                _check_parts(build(config.model).state_dict(), stage.start_parts, f"--{name}.")
+            with torch.device("meta"):  # of any grid: it is not known yet
+                model = build(dataclasses.replace(config.model, regions=1))
+            _check_parts(model.state_dict(), stage.start_parts, f"--{name}.")
 
 
 def _check_parts(state: Mapping[str, Any], parts: Sequence[str], prefix: str = "") -> None:

@@ -18,7 +18,41 @@ from cluster.training import checkpoint
 from cluster.training.checkpoint import COMMIT, DAMAGED, WEIGHTS, Commit
 
 ROOT = Path(__file__).resolve().parents[3]
-SMALL = 'mount -t tmpfs -o size=4m tmpfs "$1" && exec "$2" -m testing.full_disk "$1"'
+SMALL = 'mount -t tmpfs -o size=4m tmpfs "$1" && exec "$2" "$3" "$1"'
+
+
+def fill_and_save(folder: Path) -> dict[str, Any]:
+    """One good checkpoint; others for which 0 to 90 % of the room is there; then one more with the room back."""
+    from cluster.distributed.ranks import Ranks
+    from cluster.errors import NoSpaceError
+    from cluster.training import checkpoint
+    from cluster.training.checkpoint import Commit
+    from testing.engines import make_engine
+
+    ranks, stage_folder, filler = Ranks(60), folder / "checkpoints" / "finetune", folder / "filler"
+    engine, _ = make_engine(0)
+
+    def save(step: int) -> None:
+        checkpoint.save(stage_folder, engine, Commit("finetune", step, 1, 0), 0, ranks.barrier, keep=9)
+
+    save(1)
+    size = sum(checkpoint.latest(stage_folder).commit.files.values())
+    said = []
+    for share in (0.0, 0.1, 0.3, 0.5, 0.6, 0.8, 0.9):
+        room = os.statvfs(folder)
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, int(room.f_bavail * room.f_frsize - share * size) or 1)
+        try:
+            save(2)
+            said.append("saved")
+        except NoSpaceError as error:
+            said.append(str(error))
+        filler.unlink()
+    left = sorted(path.name for path in stage_folder.iterdir())
+    save(2)
+    kept = [found.commit.step for found in checkpoint.find(stage_folder)]
+    engine.close()
+    return {"said": said, "left": left, "kept": kept}
 
 
 def test_a_full_disk_is_named_with_what_to_free_and_costs_no_checkpoint(tmp_path: Path) -> None:
@@ -26,8 +60,8 @@ def test_a_full_disk_is_named_with_what_to_free_and_costs_no_checkpoint(tmp_path
     if subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "true"], check=False).returncode:
         pytest.skip("this machine lets nobody make a mount namespace")
     done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", SMALL, "small", tmp_path, sys.executable],
-        cwd=ROOT / "tests", env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}, capture_output=True, text=True,
+        ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", SMALL, "small", tmp_path, sys.executable, __file__],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}, capture_output=True, text=True,
         timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -102,3 +136,7 @@ def test_of_a_checkpoint_with_nothing_but_its_commit_nothing_is_taken(tmp_path: 
     alone: Any = commit(tmp_path, 7)
     (step, said), *_ = run_ranks(2, taken, tmp_path)
     assert step is None and said == [f"{alone} is left out: it has no files of DeepSpeed's"]
+
+
+if __name__ == "__main__":  # on a small disk of its own, for the first test
+    print(json.dumps(run_ranks(1, fill_and_save, Path(sys.argv[1]))[0]))
