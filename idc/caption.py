@@ -63,5 +63,10 @@ def _save(image, path: Path) -> None:
         raise ValueError(f"--heat-map {path} cannot be written ({error.strerror})") from None
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """The console script `idc-caption`."""
     sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()

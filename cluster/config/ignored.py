@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cluster.config.fields import GROUPED_TASKS, LOSSES_OF_TASK, Config, FinetuneConfig, StageConfig
+from cluster.config.fields import Config, FinetuneConfig, StageConfig
 from cluster.config.options import options, show
+from cluster.config.tasks import TASKS, compares_samples, weighed
 from cluster.errors import ConfigError
 
 PROFILED_FROM = 20  # steps of a stage before those that --log.profile_steps records
@@ -65,10 +66,8 @@ def _unused(config: Config) -> Iterator[tuple[str, str]]:
 
 def _unused_in_stage(stage: StageConfig) -> Iterator[tuple[str, str]]:
     tasks = {task for task, ratio in stage.ratios.items() if ratio}
-    losses = {loss for task in tasks for loss in LOSSES_OF_TASK[task]}
     finetunes = isinstance(stage, FinetuneConfig)
-    if finetunes and stage.weights.get("fda", 0) > 0:
-        losses.add("fda")
+    losses = {loss for task in tasks for loss, weight in weighed(task, stage.weights).items() if weight}
     for task in stage.batch_sizes.keys() - tasks:
         yield f"batch_sizes.{task}", "the stage does not draw this task"
     for loss in stage.weights.keys() - losses:
@@ -78,8 +77,9 @@ def _unused_in_stage(stage: StageConfig) -> Iterator[tuple[str, str]]:
         yield from ((option, why) for option in ("negatives.", "fda_temperature"))
     if "mvcl" not in losses:
         yield "mvcl_temperature", "the stage has no mvcl loss"
-    if not tasks & GROUPED_TASKS:
-        yield "contrastive_group", f"the stage draws none of {', '.join(sorted(GROUPED_TASKS))}"
+    if not any(map(compares_samples, tasks)):
+        comparing = ", ".join(sorted(filter(compares_samples, TASKS)))
+        yield "contrastive_group", f"the stage draws none of {comparing}"
     if "classify" not in tasks:
         yield "same_class_share", "the stage does not draw classify"
     if not losses & {"mlm", "caption"}:

@@ -8,7 +8,6 @@ from dataclasses import fields
 from typing import get_args
 
 from cluster.config.fields import (
-    LOSSES_OF_TASK,
     RESERVED,
     Config,
     DataConfig,
@@ -18,6 +17,7 @@ from cluster.config.fields import (
     task_group,
 )
 from cluster.config.options import show
+from cluster.config.tasks import TASKS, weighed
 from cluster.errors import ConfigError
 from shards.errors import DataError
 from shards.order.mixture import Mixture, parse_weight
@@ -146,11 +146,11 @@ def _validate_stage(config: Config, name: str) -> None:
     for task, ratio in stage.ratios.items():
         if ratio:
             _validate_batch(config, name, task)
-            if "labels" in LOSSES_OF_TASK[task] and config.model.architecture != "idc":
+            if TASKS[task].objective == "labels" and config.model.architecture != "idc":
                 raise ConfigError(f"{prefix}ratios.{task} needs --model.architecture idc; set the ratio to 0")
-            if blocks and task in ("classify", "class_labels") and not (blocks.class_photos or config.data.classes):
+            if blocks and TASKS[task].stream == "class" and not (blocks.class_photos or config.data.classes):
                 raise ConfigError(f"{prefix}ratios.{task} needs --data.blocks.class_photos of 1 or more")
-            if not any(stage.weights.get(loss, 1) for loss in LOSSES_OF_TASK[task]):
+            if not any(weighed(task, stage.weights).values()):
                 raise ConfigError(f"{prefix}ratios.{task} teaches nothing: its losses weigh 0; set the ratio to 0")
 
 

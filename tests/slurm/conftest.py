@@ -13,7 +13,7 @@ import pytest
 from testing.slurm_cluster import Slurm, slurm
 
 from cluster.prepare import prepare
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from bench.gpu.record import Record, one_line, read_json
 from cluster.evaluation.predict import bf16
 from cluster.training.step import objective_options
 from idc.captioning.decoding import generate
+from idc.losses.objectives import losses
 
 MIX = {"mlm": 8, "mvcl": 1, "fda": 2}  # the paper's, of pre-training on CLEVR-Change
 PRECISION = "bf16"  # of ours
@@ -119,8 +120,8 @@ def _tflop(network: Network, task: str, table: Tensor) -> float | None:
     try:
         model, options = network.build().to(table.device), objective_options(network.stages[task])
         with FlopCounterMode(display=False) as counter, torch.autocast(table.device.type, torch.bfloat16):
-            losses = model(batch.model_task, batch.micro_batches[0], options)
-            torch.stack([loss.sum for loss in losses.values()]).sum().backward()
+            found = losses(model, batch.model_task, batch.micro_batches[0], options)
+            torch.stack([loss.sum for loss in found.values()]).sum().backward()
         return len(batch.micro_batches) * counter.get_total_flops() / 1e12
     except Exception as error:  # an operation that torch cannot count: the time is measured all the same
         print(f"operations of {task}: {one_line(error)}", flush=True)

@@ -9,7 +9,8 @@ import pytest
 from cluster.config.options import override
 from cluster.errors import ConfigError
 from cluster.prepare import check_backbone
-from cluster.recipes.commandline import RECIPES, parse
+from cluster.recipes.commandline import parse
+from cluster.recipes.registry import RECIPES
 from cluster.train import main
 
 

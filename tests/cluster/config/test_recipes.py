@@ -22,9 +22,10 @@ from testing.servers import end, wait_until_it_listens
 
 from cluster import train
 from cluster.config.fields import task_batch_size
-from cluster.config.fields import GROUPED_TASKS
+from cluster.config.options import to_yaml
+from cluster.config.tasks import compares_samples
 from cluster.recipes.commandline import parse
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 from cluster.tracking.run_log import read_metrics
 from idc.metrics.coco import METRICS
 from shards.pack import main as pack
@@ -86,7 +87,7 @@ def test_three_steps_of_every_stage_and_the_evaluation(head: str, tmp_path: Path
             ("steps", str(STEPS)), ("global_batch_size", "4"), ("micro_batch_size", "4"), ("batch_sizes", ""),
             ("warmup_steps", "1"), ("log_every", "1"), ("checkpoint_every", str(STEPS)),
         )}  # fmt: skip
-        if GROUPED_TASKS & recipe.stage(stage).ratios.keys():
+        if any(map(compares_samples, recipe.stage(stage).ratios)):
             options[f"{stage}.contrastive_group"] = "2"
     arguments = [word for option, value in options.items() for word in (f"--{option}", value)]
     assert train.main([name, "--root", str(tmp_path), *arguments]) == 0
@@ -112,7 +113,10 @@ PAGE = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
 
 
 @pytest.mark.parametrize("line", re.findall(r"^python cluster/train\.py ?(.*(?:\\\n.*)*)$", PAGE, re.M))
-def test_the_commands_of_the_page_are_understood(line: str) -> None:
+def test_the_commands_of_the_page_are_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "blocks").mkdir(parents=True)  # a run whose configuration is a recipe
+    (tmp_path / "runs" / "blocks" / "config.yaml").write_text(to_yaml(RECIPES["blocks"]()))
     parse(shlex.split(line, comments=True))
 
 

@@ -18,16 +18,18 @@ from cluster.training import checkpoint
 from cluster.training.checkpoint import COMMIT, DAMAGED, WEIGHTS, Commit
 
 ROOT = Path(__file__).resolve().parents[3]
+ALONE = ("unshare", "--user", "--map-root-user", "--mount")  # mounts that nobody else sees
 SMALL = 'mount -t tmpfs -o size=4m tmpfs "$1" && exec "$2" "$3" "$1"'
 
 
 def fill_and_save(folder: Path) -> dict[str, Any]:
     """One good checkpoint; others for which 0 to 90 % of the room is there; then one more with the room back."""
+    from testing.engines import make_engine
+
     from cluster.distributed.ranks import Ranks
     from cluster.errors import NoSpaceError
     from cluster.training import checkpoint
     from cluster.training.checkpoint import Commit
-    from testing.engines import make_engine
 
     ranks, stage_folder, filler = Ranks(60), folder / "checkpoints" / "finetune", folder / "filler"
     engine, _ = make_engine(0)
@@ -57,10 +59,10 @@ def fill_and_save(folder: Path) -> dict[str, Any]:
 
 def test_a_full_disk_is_named_with_what_to_free_and_costs_no_checkpoint(tmp_path: Path) -> None:
     """On a tmpfs of 4 MiB: torch's writer, safetensors and Python's own files fail each in their way."""
-    if subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "true"], check=False).returncode:
+    if subprocess.run([*ALONE, "true"], check=False).returncode:
         pytest.skip("this machine lets nobody make a mount namespace")
     done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", SMALL, "small", tmp_path, sys.executable, __file__],
+        [*ALONE, "bash", "-c", SMALL, "small", tmp_path, sys.executable, __file__],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}, capture_output=True, text=True,
         timeout=240,
     )  # fmt: skip

@@ -9,9 +9,8 @@ import torch
 from testing.task_keys import KEYS
 from torch.nn.functional import cosine_similarity, normalize
 
-from idc.losses import objectives
-from idc.losses.objectives import ObjectiveOptions, counts
-from idc.losses.places import prepare
+from idc.losses import classify, mvcl, objectives
+from idc.losses.objectives import ObjectiveOptions, counts, prepare
 
 
 def batch_of(task, full, masked=False):
@@ -88,7 +87,7 @@ def test_places_that_only_fill_the_room_change_nothing(make_model, make_batch, t
 @pytest.mark.parametrize("task", KEYS)
 def test_counts_are_known_before_the_forward_pass(make_model, make_batch, task):
     batch = batch_of(task, make_batch())
-    found = make_model()(task, batch)
+    found = objectives.losses(make_model(), task, batch)
     assert {name: float(term.count) for name, term in found.items()} == counts(task, batch)
     assert set(found) <= set(objectives.LOSSES)
     for term in found.values():
@@ -112,7 +111,7 @@ def test_masked_cells_by_the_formula(make_model, make_batch):
     model, batch, temperature = make_model(), make_batch(), 0.4
     prepared = prepare("mvcl", batch, group=2)
     options = ObjectiveOptions(mvcl_temperature=temperature, contrastive_group=2)
-    per_cell = objectives.cell_contrast(objectives.masked_cells(model, prepared), options)
+    per_cell = mvcl.cell_contrast(mvcl.masked_cells(model, prepared), options)
     assert not per_cell[~prepared["hidden_known"]].any()
     found = per_cell[prepared["hidden_known"]].tolist()
     pair = model.encode_pair(model.embed_images(batch, batch["visual_mask"]))
@@ -186,7 +185,7 @@ def test_class_contrast_by_the_formula():
                     part += 1 - cosine if classes[i] == classes[j] else max(cosine - 0.4, 0.0)
             expected += size * part / len(photos) ** 2
         compared = {"photos": normalize(cls, dim=-1).view(1, 8, 6), "classes": labels.view(1, 8)}
-        found = objectives.class_contrast(compared, ObjectiveOptions(contrastive_group=group))
+        found = classify.class_contrast(compared, ObjectiveOptions(contrastive_group=group))
         assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
@@ -212,7 +211,9 @@ def test_without_padding_nothing_is_masked(make_model, make_batch, task):
         if name.startswith("caption"):
             value[..., 1:][value[..., 1:] == 0] = 7
     options = ObjectiveOptions(mvcl_temperature=0.1, fda_temperature=0.1)
-    found, expected = (make_model(mask_padding=masked)(task, batch, options)[task].sum for masked in (True, False))
+    found, expected = (
+        objectives.losses(make_model(mask_padding=masked), task, batch, options)[task].sum for masked in (True, False)
+    )
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -294,11 +295,11 @@ def test_words_see_no_later_words_and_images_no_words(make_model, make_batch, ca
 @pytest.mark.parametrize("task", KEYS)
 def test_bfloat16(make_model, make_batch, task):
     batch = batch_of(task, make_batch())
-    expected = make_model()(task, batch)
+    expected = objectives.losses(make_model(), task, batch)
     half, mixed = make_model().bfloat16(), make_model()
     with torch.autocast("cpu", torch.bfloat16):
-        under_autocast = mixed(task, batch)
-    for found in (half(task, batch), under_autocast):
+        under_autocast = objectives.losses(mixed, task, batch)
+    for found in (objectives.losses(half, task, batch), under_autocast):
         for name, term in found.items():
             assert term.sum.dtype == torch.float32
             assert term.sum.item() == pytest.approx(expected[name].sum.item(), rel=0.05, abs=0.05 * float(term.count))
@@ -309,7 +310,7 @@ def test_mistakes_are_named(make_model, make_batch):
     with pytest.raises(ValueError, match="groups of contrastive_group = 3"):
         objectives.losses(model, "mvcl", batch, ObjectiveOptions(contrastive_group=3))
     with pytest.raises(ValueError, match="set classes"):
-        make_model(classes=0)("classify", batch)
+        objectives.losses(make_model(classes=0), "classify", batch)
     with pytest.raises(ValueError, match=r"\(6, 9\).*\(6, 10\)"):
         objectives.losses(model, "mlm", batch | {"before": batch["before"][..., :9]})
     for options in (

@@ -13,6 +13,7 @@ import torch
 from idc.model.config import ModelConfig
 from idc.model.paper import PaperModel
 from idc.reference import parity
+from idc.reference.__main__ import main as command
 
 ROOT = Path(__file__).resolve().parents[3]
 FILE = ROOT / "tests" / "data" / "parity_seed0.npz"
@@ -46,7 +47,7 @@ def test_what_was_chosen_about_precision_stays_after_a_check():
 
 
 def test_a_device_that_is_not_there_is_named(capsys):
-    assert parity.main([str(FILE), "--device", "nowhere"]) == 2
+    assert command([str(FILE), "--device", "nowhere"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "--device nowhere" in error
 
@@ -73,7 +74,7 @@ def test_command_prints_a_line_a_quantity():
 )
 def test_a_changed_weight_is_noticed(arrays, tmp_path, capsys, weight, failing):
     np.savez(tmp_path / "changed.npz", **(arrays | {weight: arrays[weight] * np.float32(1.001)}))
-    assert parity.main([str(tmp_path / "changed.npz")]) == 1
+    assert command([str(tmp_path / "changed.npz")]) == 1
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
     assert any(line.endswith(failing) for line in failed)
 
@@ -99,7 +100,7 @@ def test_not_a_number_fails():
 def test_an_unusable_file_is_one_line(arrays, tmp_path, capsys, change, named):
     path = tmp_path / "bad.npz"
     np.savez(path, **{name: array for name, array in (arrays | change).items() if array is not None})
-    assert parity.main([str(path)]) == 2
+    assert command([str(path)]) == 2
     message = capsys.readouterr().err
     assert named in message and str(path) in message and message.count("\n") == 1
 
@@ -109,7 +110,7 @@ def test_no_file_and_no_archive(tmp_path, capsys):
     np.savez(tmp_path / "objects.npz", **{"meta/d_model": np.array([{}])})
     np.save(tmp_path / "single.npy", np.zeros(3))
     for name in ("absent.npz", "text.npz", "objects.npz", "single.npy"):
-        assert parity.main([str(tmp_path / name)]) == 2
+        assert command([str(tmp_path / name)]) == 2
         assert name in capsys.readouterr().err
 
 
