@@ -73,7 +73,7 @@ def run(sweep: Sweep) -> int:
         say(f"then the best {best} again with {further}: {best * sweep.repeats} runs more at most")
     if left or repeats_left(sweep, table):
         # Data are made once, before any trial asks for them.
-        prepare.main([str(plan.folder / CONFIG), "--root", str(plan.root)])
+        prepare.main([str(plan.folder / CONFIG), "--stage", "train", "--root", str(plan.root)])
         shutil.rmtree(plan.folder / ray_train.RAY_FOLDER, ignore_errors=True)  # of a sweep that was killed
         try:
             with credentials.handed_over(plan.folder if ray_train.attaches() else None) as secret:
