@@ -7,15 +7,17 @@ of the tokens of `idc.metrics.words`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from idc.metrics import words
 from idc.metrics.cider import NO_WEIGHTS, Cider, cider, has_weights
 from idc.metrics.java_process import run_java
+from idc.metrics.segmentation import CHARACTERS, is_unspaced, spaced
 
 __all__ = [
     "METRICS", "Cider", "Scored", "Tokens", "cider", "coco_metrics", "has_weights", "nothing", "score_sets", "tokenize",
+    "tokenizer_name",
 ]  # fmt: skip
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE_L", "CIDEr")
@@ -97,7 +99,7 @@ def _clean(references: References, predictions: Mapping[str, str]) -> list[list[
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.replace("|||", " ").split())
+    return spaced(text.replace("|||", " "))
 
 
 def _in_python(groups: list[list[str]]) -> Scored:
@@ -122,16 +124,25 @@ def _in_python(groups: list[list[str]]) -> Scored:
 
 
 def tokenize(texts: Sequence[str], tokenizer: str, time_limit: float = TIME_LIMIT_S) -> Tokens:
-    """The tokens of each text, by the tokenizer "ptb" or "split"; by "words" where Java, which "ptb" needs, fails."""
+    """The tokens of each text, by the tokenizer "ptb" or "split"; by "words" where Java, which "ptb" needs, fails.
+
+    A character of a script without spaces is a token by itself (`tokenizer_name` says so), also in reference sentences.
+    """
     if tokenizer not in TOKENIZERS:
         raise ValueError(f"tokenizer is {tokenizer!r}; it can be {' or '.join(TOKENIZERS)}")
-    lines = [_one_line(text) for text in texts]
+    lines = [spaced(text) for text in texts]
     if tokenizer == "split" or not texts:
-        return Tokens([" ".join(text.split()) for text in texts], tokenizer)
+        return Tokens(lines, tokenizer_name(tokenizer, texts))
     made, reason = run_java({"tokenize": lines}, time.monotonic() + time_limit)
     if made is None:
-        return Tokens([words.words(line) for line in lines], words.NAME, f"ptb could not run: {reason}")
-    return Tokens(made, tokenizer)
+        made_here = [words.words(line) for line in lines]
+        return Tokens(made_here, tokenizer_name(words.NAME, texts), f"ptb could not run: {reason}")
+    return Tokens(made, tokenizer_name(tokenizer, texts))
+
+
+def tokenizer_name(tokenizer: str, texts: Iterable[str]) -> str:
+    """What a figure's tokens are, for who compares it: the tokenizer, and characters where a text made them tokens."""
+    return f"{tokenizer}, {CHARACTERS}" if any(map(is_unspaced, texts)) else tokenizer
 
 
 def nothing(reason: str) -> Scored:

@@ -12,6 +12,12 @@ import re
 NAME = "words"
 
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
+# Vowel signs and tone marks of scripts whose letters they belong to: no letters by themselves.
+_MARKS = (
+    "\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0900-\u0903\u093a-\u094f\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"
+    "\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ecd\u102b-\u103e\u1056-\u1059\u17b4-\u17d3\u3099\u309a"
+)
+_LETTER = rf"[\w{_MARKS}]"
 _CONTRACTION = r"n't|'(?:s|re|ve|ll|d|m)"
 _TOKEN = re.compile(
     rf"""
@@ -19,7 +25,7 @@ _TOKEN = re.compile(
     | (?:{_CONTRACTION})\b
     | \d+(?:[.,:/]\d+)+                  # 1,000  3.5  10:30  1/2
     | (?:[^\W\d_]\.){{2,}}               # u.s.
-    | \w+(?:[-&.@/]+\w+)*                # t-shirt, and/or
+    | {_LETTER}+(?:[-&.@/]+{_LETTER}+)*  # t-shirt, and/or
     | [^\s\w]                            # any other sign by itself
     """,
     re.VERBOSE,

