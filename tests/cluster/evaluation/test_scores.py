@@ -186,9 +186,12 @@ def test_what_could_not_run_is_null_with_its_reason(tmp_path, monkeypatch):
     scores = score(predictions(*["there is no change"] * 6), tokenizer="ptb", time_limit=0.0)
     assert set(scores) == {
         "total", "changed", "unchanged", "by_type", "accuracy", "baselines", "oracle", "skill", "n", "tokenizer",
-        "seed", "checkpoint", "intervals",
+        "seed", "checkpoint", "intervals", "reasons",
     }  # fmt: skip
-    assert scores["total"] == {name: None for name in coco.METRICS} | {"reasons": scores["total"]["reasons"]}
+    assert scores["tokenizer"] == "words"
+    assert scores["reasons"] == {"tokenizer": "ptb could not run: not done within the time limit"}
+    assert [name for name in coco.METRICS if scores["total"][name] is None] == ["METEOR"]
+    assert "tokenizer words: ptb could not run" in summary(scores | {"where": {"n": 0}})
     assert scores["accuracy"]["unchanged"] == 100.0
     write_scores(tmp_path / "scores.json", scores)
     assert json.loads((tmp_path / "scores.json").read_text()) == scores
