@@ -1,4 +1,4 @@
-"""What the tables of docs/evidence.md compare: their arms, each of them a training run but for its seed."""
+"""What the tables of docs/results.md compare: their arms, each of them a training run but for its seed."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def blocks() -> Config:
             **OPEN, architecture="idc", d_model=128, heads=4, d_ff=512, cross_modal_blocks=2, cell_size=128,
             dropout=0.0, attention_dropout=0.0, max_length=32, layer_norm="standard", final_norm=True,
         ),
-        # What a region shows comes first: words about it cannot be learnt before (docs/method.md).
+        # What a region shows comes first: words about it cannot be learnt before (docs/experiments.md, E6).
         pretraining={
             "regions": StageConfig(
                 steps=420, global_batch_size=96, micro_batch_size=16, ratios={"class_labels": 3, "photo_labels": 4},
