@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from idc.metrics.coco import Cider, Scored, has_weights, nothing, score_sets, tokenize, tokenizer_name
+from cluster.evaluation.intervals import intervals
+from idc.metrics.coco import Cider, Scored, has_weights, nothing, score_sets, tokenize
 from shards.blocks import grammar
 from shards.wording.claims import NONE, change_claim, says_change, truth_of_references
 
@@ -39,7 +40,8 @@ def score(
     """The content of scores.json for predictions as `cluster.evaluation.predict.predict` makes them.
 
     candidates: sentences among which the best constant ones are searched, e.g. the training references; where there are
-    none, the scored references. tokenizer: of the metrics, "ptb" or "split". seed: of the run; it also shuffles images.
+    none, the scored references. tokenizer: of the metrics, "ptb" or "split"; the result names "words" where "ptb" could
+    not run (`idc.metrics.words`). seed: of the run; it also shuffles images.
     Metrics and accuracies are in percent; what cannot be computed is None, and "reasons" beside it says why.
     """
     pairs = [dict(prediction) for prediction in predictions if prediction["references"]]
@@ -57,11 +59,8 @@ def score(
     pool = [text for text, _ in Counter(candidates).most_common(CANDIDATES)]
     pool = pool or sorted({text for pair in pairs for text in pair["references"]})
     texts = sorted({*said, *pool, *(oracle or ()), *(text for pair in pairs for text in pair["references"])})
-    tokens, reason = tokenize(texts, tokenizer, time_limit)
-    tokenizer = tokenizer_name(tokenizer, texts)
-    if tokens is None:
-        return _without_metrics(reason, pairs, keys, of_type, truths, tokenizer, seed, checkpoint)
-    token = dict(zip(texts, tokens, strict=True))
+    tokens = tokenize(texts, tokenizer, time_limit)
+    token = dict(zip(texts, tokens.texts, strict=True))
 
     references = [[token[text] for text in pair["references"]] for pair in pairs]
     constant = {half: _best_constant(references, keys[half], pool, token) for half in ("total", "changed")}
@@ -77,7 +76,8 @@ def score(
         name: ({str(i): references[i] for i in places}, {str(i): token[say(i)] for i in places})
         for name, (places, say) in sayings.items()
     }
-    scored = score_sets(sets, "split", time_limit)
+    each: dict[str, np.ndarray] = {}
+    scored = score_sets(sets, "split", time_limit, each)
     if len(pairs) == 1:
         scored |= dict.fromkeys(("shuffled total", "shuffled changed"), nothing("no other pair has a caption to give"))
 
@@ -97,9 +97,13 @@ def score(
         "oracle": oracle_scores,
         "skill": _skill({half: (named(half), named(f"constant {half}"), named(f"oracle {half}")) for half in constant}),
     }
-    if oracle is None:
-        result["reasons"] = {"oracle": no_oracle}
-    return result | _about(keys, of_type, tokenizer, seed, checkpoint)
+    halves = {name: values for name, values in each.items() if name.split()[0] in ("constant", "oracle", *keys)}
+    result["intervals"] = intervals(right_of(pairs, truths), keys, halves, result)
+    reasons = {} if oracle else {"oracle": no_oracle}
+    reasons |= {"tokenizer": tokens.reason} if tokens.reason else {}
+    if reasons:
+        result["reasons"] = reasons
+    return result | _about(keys, of_type, tokens.tokenizer, seed, checkpoint)
 
 
 def accuracies(pairs: Sequence[Mapping[str, Any]], truths: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
@@ -110,29 +114,34 @@ def accuracies(pairs: Sequence[Mapping[str, Any]], truths: Sequence[Mapping[str,
     of change; object: of those whose changed object is known too, those with the right type where every attribute that
     the sentence names is right. An accuracy that is of no pairs is None with a reason.
     """
-    rows = list(zip(pairs, truths, strict=True))
-    changed = [(pair, truth) for pair, truth in rows if change_of(pair) is True]
-    unchanged = [pair for pair, _ in rows if change_of(pair) is False]
-    judged = [(pair, truth) for pair, truth in changed if can_judge(pair)]
-    right = {
-        "changed": [says(pair) is True for pair, _ in changed],
-        "unchanged": [says(pair) is False for pair in unchanged],
-        "type": [_says_type(pair["caption"], type_of(pair)) for pair, _ in judged],
-        "object": [
-            grammar.agrees(change_claim(pair["caption"]), dict(truth))
-            for pair, truth in judged
-            if truth and truth.get("object")
-        ],
-    }
-    result: dict[str, Any] = {name: _share(found) for name, found in right.items()}
+    found = {name: [one for one in ones if one is not None] for name, ones in right_of(pairs, truths).items()}
+    changed = [pair for pair in pairs if change_of(pair) is True]
+    result: dict[str, Any] = {name: _share(ones) for name, ones in found.items()}
     both = None not in (result["changed"], result["unchanged"])
     result["balanced"] = (result["changed"] + result["unchanged"]) / 2 if both else None
-    counts = {name: len(found) for name, found in right.items()} | {"balanced": len(changed) + len(unchanged)}
-    lacking = {name: _why_none(name, [pair for pair, _ in changed]) for name in ACCURACIES if result[name] is None}
+    counts = {name: len(ones) for name, ones in found.items()}
+    counts["balanced"] = counts["changed"] + counts["unchanged"]
+    lacking = {name: _why_none(name, changed) for name in ACCURACIES if result[name] is None}
     return {name: result[name] for name in ACCURACIES} | {
         "n": {name: counts[name] if result[name] is not None else 0 for name in ACCURACIES},
         **({"reasons": lacking} if lacking else {}),
     }
+
+
+def right_of(
+    pairs: Sequence[Mapping[str, Any]], truths: Sequence[Mapping[str, Any] | None]
+) -> dict[str, list[bool | None]]:
+    """Accuracy, "balanced" aside -> of every pair whether its sentence is right; None where the pair does not count."""
+    right: dict[str, list[bool | None]] = {name: [] for name in ACCURACIES if name != "balanced"}
+    for pair, truth in zip(pairs, truths, strict=True):
+        is_changed, claims = change_of(pair), says(pair)
+        judged = is_changed is True and can_judge(pair)
+        right["changed"].append(claims is True if is_changed is True else None)
+        right["unchanged"].append(claims is False if is_changed is False else None)
+        right["type"].append(_says_type(pair["caption"], type_of(pair)) if judged else None)
+        known = judged and truth and truth.get("object")
+        right["object"].append(grammar.agrees(change_claim(pair["caption"]), dict(truth)) if known else None)
+    return right
 
 
 def says(pair: Mapping[str, Any]) -> bool | None:
@@ -263,26 +272,3 @@ def _about(keys: Mapping, of_type: Mapping, tokenizer: str, seed: int, checkpoin
         "seed": seed,
         "checkpoint": checkpoint,
     }
-
-
-def _without_metrics(
-    reason: str,
-    pairs: list[dict],
-    keys: Mapping,
-    of_type: Mapping,
-    truths: list,
-    tokenizer: str,
-    seed: int,
-    checkpoint: str,
-) -> dict[str, Any]:
-    """Scores where the tokenizer of the metrics could not run: the accuracies need none."""
-    none = nothing(reason)
-    skill = dict.fromkeys(("total", "changed")) | {"reasons": dict.fromkeys(("total", "changed"), reason)}
-    return {
-        **dict.fromkeys(keys, none),
-        "by_type": dict.fromkeys(of_type, none),
-        "accuracy": accuracies(pairs, truths),
-        "baselines": dict.fromkeys(("constant_total", "constant_changed", "shuffled_images"), none),
-        "oracle": none,
-        "skill": skill,
-    } | _about(keys, of_type, tokenizer, seed, checkpoint)
