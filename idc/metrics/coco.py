@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from idc.metrics import words
-from idc.metrics.cider import NO_WEIGHTS, Cider, cider, has_weights
+from idc.metrics.cider import Cider, cider, has_weights
 from idc.metrics.java_process import run_java
+from idc.metrics.metric import BLEU, CIDER, EACH, ROUGE_L, Metric
 from idc.metrics.segmentation import CHARACTERS, is_unspaced, spaced
 
 __all__ = [
@@ -22,7 +23,8 @@ __all__ = [
     "tokenizer_name",
 ]  # fmt: skip
 
-METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE_L", "CIDEr")
+BY_TOKENS: tuple[Metric, ...] = (BLEU, ROUGE_L, CIDER)  # METEOR, which Java makes of text, comes after BLEU
+METRICS = (*BLEU.names, "METEOR", *(name for metric in BY_TOKENS[1:] for name in metric.names))
 TOKENIZERS = ("ptb", "split")
 TIME_LIMIT_S = 600.0
 # The tools fail on an empty sentence, or drop its line and shift all later ones. This word is in no reference.
@@ -75,7 +77,7 @@ def score_sets(
 
     results = {name: nothing("no pairs") for name in sets}
     for name, groups in filled.items():
-        results[name], ciders = _in_python(groups)
+        results[name], ciders = _by_tokens(groups)
         if each is not None and ciders is not None:
             each[name] = ciders
     if filled:
@@ -114,27 +116,18 @@ def _one_line(text: str) -> str:
     return spaced(text.replace("|||", " "))
 
 
-def _in_python(groups: list[list[str]]) -> tuple[Scored, np.ndarray | None]:
+def _by_tokens(groups: list[list[str]]) -> tuple[Scored, np.ndarray | None]:
     """The metrics that need no Java, of tokenized groups [prediction, reference, ...], and the CIDEr of each."""
-    from pycocoevalcap.bleu.bleu import Bleu
-    from pycocoevalcap.cider.cider import Cider as CocoCider
-    from pycocoevalcap.rouge.rouge import Rouge
-
     references = {number: group[1:] for number, group in enumerate(groups)}
     predictions = {number: group[:1] for number, group in enumerate(groups)}
-    bleu, _ = Bleu(4).compute_score(references, predictions, verbose=0)
-    result: Scored = {f"BLEU-{order}": 100 * value for order, value in enumerate(bleu, start=1)}
-    result["ROUGE_L"] = 100 * float(Rouge().compute_score(references, predictions)[0])
-    each = None
-    # Weights are logarithms of pairs / pairs that have the word: with one pair, or pairs alike, all of them are 0.
-    if len(groups) < 2:
-        result |= {"CIDEr": None, "reasons": {"CIDEr": "needs two pairs or more"}}
-    elif not has_weights(references):
-        result |= {"CIDEr": None, "reasons": {"CIDEr": NO_WEIGHTS}}
-    else:
-        mean, each = CocoCider().compute_score(references, predictions)
-        result["CIDEr"], each = 100 * float(mean), 100 * np.asarray(each)
-    return result, each
+    result: Scored = {}
+    reasons: dict[str, str] = {}
+    for metric in BY_TOKENS:
+        found = metric.compute(references, predictions)
+        reasons |= found.pop("reasons", {})
+        result |= found
+    each = result.pop(EACH, None)
+    return result | ({"reasons": reasons} if reasons else {}), each
 
 
 def tokenize(texts: Sequence[str], tokenizer: str, time_limit: float = TIME_LIMIT_S) -> Tokens:

@@ -248,7 +248,7 @@ def test_what_has_no_interval_says_why():
     assert perfect["accuracy"]["balanced"] is None and "same figure" in perfect["accuracy"]["reasons"]["balanced"]
 
     untold = score(predictions(*["there is no change"] * 6), tokenizer="ptb", time_limit=0.0)["intervals"]
-    assert untold["CIDEr"]["total"] is None and "time limit" in untold["CIDEr"]["reasons"]["total"]
+    assert untold["CIDEr"]["total"] is not None, "of the tokens that need no Java"
     assert untold["accuracy"]["unchanged"] == [pytest.approx(100 * 0.025**0.5), 100.0]
     assert score([], tokenizer="split", time_limit=0.0)["intervals"]["accuracy"]["changed"] is None
 
