@@ -24,7 +24,7 @@ from bench.gpu.plan import PARTS, Part, share  # noqa: E402
 from bench.gpu.record import Record, read_json, write_json  # noqa: E402
 from cluster.config.options import to_yaml  # noqa: E402
 from cluster.training.checkpoint import COMMIT, Commit  # noqa: E402
-from idc.losses.objectives import ObjectiveOptions  # noqa: E402
+from idc.losses import objectives  # noqa: E402
 from idc.reference.parity import to_reference  # noqa: E402
 from shards.errors import DataError  # noqa: E402
 
@@ -47,7 +47,7 @@ def test_plain_is_the_same_computation_as_ours(task: str, mask_padding: bool) ->
     batch = synthetic.batches(network, task, 1)[0]
     images = {"before": table[batch.rows[:, 0]].float(), "after": table[batch.rows[:, 1]].float()}
     ready = on_device(prepared(network, batch, "cpu"), table)
-    losses = ours(ready.model_task, ready.micro_batches[0], ObjectiveOptions())
+    losses = objectives.losses(ours, ready.model_task, ready.micro_batches[0])
     found = plain(task, images | batch.text)
     assert found.keys() == losses.keys()
     for name, loss in losses.items():

@@ -36,12 +36,7 @@ CORE = ("none", "mlm", "all")
 def run(record: Record) -> None:
     record.results |= record.earlier()
     record.results.pop("checks", None)
-    try:
-        compare(record)
-    except runs.RunFailedError as error:
-        record.check("claim", False, str(error))
-    except runs.OutOfTimeError as error:
-        record.skip(str(error), "time")
+    runs.told(record, "claim", compare)
 
 
 def options_of(record: Record) -> runs.Options:
