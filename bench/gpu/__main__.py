@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.gpu import jobs
 from bench.gpu.plan import GRACE_S, PARTS, RESERVE_S, Part, share
 from bench.gpu.record import ROOT, read_json, write_json
 
@@ -115,7 +116,7 @@ def _run(name: str, part: Part, given: argparse.Namespace, seconds: float, end: 
     except subprocess.TimeoutExpired:
         status = "stopped: time"
     finally:
-        end(process)  # and whatever it has started
+        jobs.end(process)  # and whatever it has started
     reader.join(5)
     taken = round(time.monotonic() - begun, 1)
     found = read_json(path) or {"part": name, "device": given.device, "small": given.small, "results": {}}

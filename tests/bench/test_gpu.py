@@ -181,7 +181,7 @@ def test_all_runs_have_possible_options(tmp_path: Path, small: bool) -> None:
         pretraining, finetuning = claim.split(arm, {"steps": 400})
         assert pretraining + finetuning == 400
         if arm.ratios:
-            found = runs.configuration("blocks_paper", options | claim.pretraining_options(arm, pretraining))
+            found = runs.configuration("blocks_paper", options | claim.pretraining_options(arm, pretraining, small))
             assert found.pretraining["pretrain"].steps == pretraining
         found = runs.configuration("blocks_paper", options | claim.finetuning_options(finetuning, "3e-4"))
         assert found.stage("pretrain").steps == 0 and found.finetune.lr == 3e-4
@@ -303,5 +303,5 @@ def test_features_as_they_are_cached_serve_every_task_in_bf16(network) -> None:
     for task in network.tasks:
         batch = on_device(prepared(network, synthetic.batches(network, task, 1)[0], "cpu"), table)
         with torch.autocast("cpu", torch.bfloat16):
-            losses = model(batch.model_task, batch.micro_batches[0], ObjectiveOptions())
+            losses = objectives.losses(model, batch.model_task, batch.micro_batches[0])
         assert all(torch.isfinite(loss.sum) for loss in losses.values()), task
