@@ -235,7 +235,7 @@ def _settings(cluster: ClusterConfig, zero_stage: int) -> dict:
     if zero_stage in (1, 2):
         settings["zero_optimization"]["compute_grad_norm"] = False
     if zero_stage == 3:
-        # Nothing stays gathered between uses because it is small: the tables above are about memory, not speed.
+        # Nothing stays gathered between uses because it is small: this stage is about memory, not speed.
         settings["zero_optimization"] |= {"stage3_param_persistence_threshold": 0, "stage3_prefetch_bucket_size": 0}
     if cluster.precision == "bf16":
         # No module is "safe" to communicate in bf16: gradients are reduced in fp32 at every stage, as at stage 0.
