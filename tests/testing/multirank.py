@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from testing.suite import marked
+
 LIMIT_S = 240
 
 
@@ -20,6 +22,7 @@ class RankDied(AssertionError):
 
 def run_ranks(world: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """function(*arguments) on `world` ranks; what each returned, rank by rank. A failing rank fails the test."""
+    marked.needs("ranks")
     context = multiprocessing.get_context("spawn")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
