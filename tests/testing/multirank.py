@@ -1,4 +1,7 @@
-"""Runs a function as several ranks of one gloo process group, without Ray: a fresh process each."""
+"""Runs a function as several ranks of one gloo process group, without Ray: a fresh process each.
+
+They are forks of a server that has imported what takes seconds to import, and done nothing else.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,16 @@ class RankDied(AssertionError):
 def run_ranks(world: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """function(*arguments) on `world` ranks; what each returned, rank by rank. A failing rank fails the test."""
     marked.needs("ranks")
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.distributed", "deepspeed"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     results = context.Queue()
     ranks = [
-        context.Process(target=_rank, args=(rank, world, port, results, function, arguments), daemon=True)
+        context.Process(
+            target=_rank, args=(rank, world, port, results, dict(os.environ), function, arguments), daemon=True
+        )
         for rank in range(world)
     ]
     for process in ranks:
@@ -55,11 +61,19 @@ def run_ranks(world: int, function: Callable[..., Any], *arguments: Any) -> list
     return [found[rank] for rank in range(world)]
 
 
-def _rank(rank: int, world: int, port: int, results: Any, function: Callable[..., Any], arguments: tuple) -> None:
+def _rank(
+    rank: int,
+    world: int,
+    port: int,
+    results: Any,
+    environment: dict[str, str],
+    function: Callable[..., Any],
+    arguments: tuple,
+) -> None:
     import torch
     import torch.distributed as dist
 
-    os.environ |= {
+    os.environ |= environment | {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
