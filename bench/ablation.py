@@ -1,4 +1,4 @@
-"""Trains the arms of a table of docs/evidence.md and writes the page: `python bench/ablation.py TABLE`, then `--write`.
+"""Trains the arms of a table of docs/results.md and writes the page: `python bench/ablation.py TABLE`, then `--write`.
 
 Each arm and seed is an ordinary run of cluster/train.py in a process of its own, without Ray, in the folder
 runs/ablation/SCALE/TABLE/ARM-SEED. The same command again goes on where it was stopped; a run with scores is over.
@@ -41,7 +41,7 @@ HELP = f"""{USAGE}
   --scale S     small: 1,000 scenes of 160x120, 80 + 240 steps; main: the recipe blocks, pictures of 240x160 [small]
   --only A,B    these arms alone
   --minutes N   of training, in the table `reference` [small: 10, main: 60]
-  --write       puts what the runs gave into bench/results/ablation.json, and its tables into docs/evidence.md
+  --write       puts what the runs gave into bench/results/ablation.json, and its tables into docs/results.md
   --OPTION V    an option of cluster/train.py, for all arms of the recipe blocks
 """
 RUN = ROOT / "bench" / "ablation_run.py"

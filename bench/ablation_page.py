@@ -1,4 +1,4 @@
-"""What the runs of bench/ablation.py gave: bench/results/ablation.json, the tables of docs/evidence.md, a plot."""
+"""What the runs of bench/ablation.py gave: bench/results/ablation.json, the tables of docs/results.md, a plot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shards.errors import DataError
 from shards.format.whole_files import write_whole
 from shards.reading.reader import Folder
 
-RESULTS, PAGE = "bench/results/ablation.json", "docs/evidence.md"
+RESULTS, PAGE = "bench/results/ablation.json", "docs/results.md"
 HALVES = ("total", "changed", "unchanged")
 ACCURACIES = ("changed", "unchanged", "type", "object")
 TYPES = ("add", "drop", "move", "color", "material")
@@ -153,7 +153,8 @@ def _shown(scale: str, table: str, results: dict[str, dict], checkout: Path) -> 
     every = [found for _, seeds in rows for found in seeds.values()]
     head, by_name = TABLES[table].head, {arm.name: seeds for arm, seeds in rows}
     first = _table(
-        (head, "steps", "pairs", "seconds", "CIDEr", "changed", "unchanged", "skill", "changed", "gain", "seeds"),
+        (head, "steps", "pairs", "seconds", "CIDEr", "CIDEr, changed", "CIDEr, unchanged", "skill", "skill, changed",
+         "gain", "seeds"),
         [
             (arm.label, " or ".join(sorted(set(map(_steps, seeds.values())))),
              " or ".join(sorted({f"{found['pairs']:,}" for found in seeds.values()})),
@@ -166,7 +167,7 @@ def _shown(scale: str, table: str, results: dict[str, dict], checkout: Path) -> 
         ],
     )  # fmt: skip
     second = _table(
-        (head, "says change", "says none", "type", "object", *TYPES),
+        (head, "says change", "says none", "kind", "object", *(f"CIDEr, {kind}" for kind in TYPES)),
         [
             (arm.label, *(_mean(seeds, lambda found, name=name: found["accuracy"][name]) for name in ACCURACIES),
              *(_mean(seeds, lambda found, kind=kind: found["CIDEr"].get(kind)) for kind in TYPES))
@@ -174,9 +175,8 @@ def _shown(scale: str, table: str, results: dict[str, dict], checkout: Path) -> 
         ],
     )  # fmt: skip
     plot = _overtaken(table, rows) + _plot(scale, table, rows, checkout) if TABLES[table].curves else ""
-    return (
-        f"\nScale `{scale}`. {_about(every)}\n\n{first}\nRight sentences in %, then CIDEr by type:\n\n{second}{plot}\n"
-    )
+    between = "Right sentences in %, then CIDEr by kind of change:"
+    return f"\nScale `{scale}`. {_about(every)}\n\n{first}\n{between}\n\n{second}{plot}\n"
 
 
 def _about(found: Sequence[dict]) -> str:
@@ -187,13 +187,13 @@ def _about(found: Sequence[dict]) -> str:
 
     shared = [one["shared"]["seconds"] for one in found if "shared" in one]
     text = (
-        f"{said('tested')} pairs of the test split, batches of {said('batch')}, {said('threads')} thread(s) a process "
-        f"on {said('cpus')} CPUs, torch {said('torch')}, commit {said('commit')}."
+        f"{said('tested')} pairs of the test split, batches of {said('batch')}, threads a process: {said('threads')}, "
+        f"CPUs: {said('cpus')}, torch {said('torch')}, commit {said('commit')}."
     )
     if shared:
         text += (
-            f" Steps in brackets were trained once a seed for all arms with the same number and kind: "
-            f"{statistics.mean(shared):.0f} s on average, not counted in the seconds of the arms."
+            f" Steps in brackets were trained once a seed for all arms with the same in brackets: "
+            f"{statistics.mean(shared):.0f} s on average, not part of the seconds of the arms."
         )
     return text
 

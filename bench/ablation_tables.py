@@ -1,4 +1,4 @@
-"""What the tables of docs/evidence.md compare: their arms, each of them a training run but for its seed."""
+"""What the tables of docs/results.md compare: their arms, each of them a training run but for its seed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from cluster.config.fields import Config, task_batch_size
 from cluster.config.options import options as all_options
 from cluster.config.options import override, show
+from cluster.recipes.pairs import pairs
 from cluster.recipes.commandline import load_recipe
-from cluster.recipes.embedded import pairs
 
 Options = dict[str, str]
 Seconds = dict[str, float]  # that a step of each stage takes

@@ -1,6 +1,6 @@
 """Pairs a second that one core reads and decodes, ours beside other loaders: `python bench/loader.py [DIR]`.
 
-Prints a table; docs/loader.md says what is measured. The exit code is 1 where ours stays below 0.95 of a bare loop or
+Prints a table; docs/storage.md says what is measured. The exit code is 1 where ours stays below 0.95 of a bare loop or
 below 1.3 times webdataset.
 """
 
@@ -28,7 +28,7 @@ from shards.format.tars import crc32c  # noqa: E402
 from shards.pack import pack  # noqa: E402
 from shards.sources.blocks import TRAIN_PAIRINGS, BlocksSource  # noqa: E402
 
-SIZE = (208, 156)  # docs/loader.md says what other sizes give
+SIZE = (208, 156)  # docs/storage.md says what other sizes give
 TURN = 50  # pairs
 BARE, OURS, WEBDATASET = "bare loop", "ours", "webdataset"
 BARS = {BARE: 0.95, WEBDATASET: 1.3}  # of ours

@@ -15,9 +15,9 @@ from pathlib import Path
 from cluster.batches.feature_cache import Extraction, cache_features, open_features
 from cluster.batches.joint_tokenizer import joint_tokenizer, training_captions
 from cluster.batches.samples import Mixed
-from cluster.batches.schedule import STREAM_OF_TASK
 from cluster.config.fields import Config
 from cluster.config.options import show
+from cluster.config.tasks import TASKS
 from cluster.errors import ConfigError
 from cluster.launch.run_folder import find_root
 from cluster.recipes.commandline import help_text, parse
@@ -190,7 +190,7 @@ def with_sizes(config: Config, training: Training, stages: Sequence[str] | None 
     for name in stages:
         stage = config.stage(name)
         for task, ratio in stage.ratios.items():
-            kind = STREAM_OF_TASK[task]
+            kind = TASKS[task].stream
             shards = training.of(kind).shards
             if stage.steps and ratio and not shards.manifest["splits"].get("train", {}).get(kind, 0):
                 option = {"pair": "--data.shards", "photo": "--data.photos", "class": "--data.classes"}[kind]
@@ -232,7 +232,7 @@ def main(arguments: Sequence[str]) -> int:
     training = prepare_training(command.config, root)
     with_sizes(command.config, training, command.asked_stages)
     prepare_evaluation(command.config, root, training.data)
-    print(f"the data of the recipe {command.config.name} are ready in {root}", file=sys.stderr)
+    print(f"the data of {command.config.name} are ready in {root}", file=sys.stderr)
     return 0
 
 

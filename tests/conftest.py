@@ -83,7 +83,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(root: Path) -> None:
         from cluster.prepare import prepare
-        from cluster.recipes.embedded import RECIPES
+        from cluster.recipes.registry import RECIPES
 
         config = RECIPES["tiny"]()
         config = dataclasses.replace(config, root=str(root), data=dataclasses.replace(config.data, pack_workers=1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -17,40 +16,37 @@ from cluster.launch.run_folder import find_root
 from cluster.recipes.commandline import DEFAULT_RECIPE, load_recipe, read_config, read_words
 from shards.format.whole_files import write_whole
 from tune.search.dimension import SYNTAX, is_range, option_values
-from tune.search.plan import GRID, PBT, SEARCHES, SWEEPS, TPE, Plan
+from tune.search.plan import GRID, PBT, SEARCHES, SWEEPS, TPE, Plan, Sweep
 from tune.search.points import grid_size, how_many_left
 from tune.search.space import apply_options, setting_of
 from tune.search.table import Table
 
-USAGE = "usage: python tune/sweep.py [RECIPE] [--trials N] [--add N] [--search S] [--resume] [--OPTION VALUE|RANGE]..."
+USAGE = (
+    "usage: python tune/sweep.py [RECIPE] [--trials N] [--add N] [--search S] [--top K] [--seeds N] [--resume] "
+    "[--OPTION VALUE|RANGE]..."
+)
+DEFAULT_TRIALS = 16
+# Cheap and honest: six runs more at most. Two that had no part in the choice tell a lucky trial from a good one.
+DEFAULT_TOP, DEFAULT_SEEDS = 3, 2
 HELP = f"""{USAGE}
 
 Trains a recipe many times with other loss weights, temperatures and so on, and reports what they do to CIDEr on the
-validation split. The same command again goes on where it was stopped, and does nothing twice.
+validation split. The best few are then trained again with further seeds, and the best mean over these wins. The same
+command again goes on where it was stopped, and does nothing twice.
 
   --trials N       trials of the sweep, of a population its members [16; a grid: all its points]
   --add N          more trials, once all that were asked for are there
   --search S       tpe: Optuna's TPE; random; grid: all combinations of the choices that are given, all else as in the
                    recipe; pbt: population based training of --finetune options [tpe]
+  --top K          finished trials that are trained again with further seeds: the best K [{DEFAULT_TOP}]
+  --seeds N        further seeds, from the recipe's own + 1 on; 0: none, and one seed decides [{DEFAULT_SEEDS}]
   --resume         goes on with the sweep --name (or of the recipe) without repeating its options
   --name NAME      of the folder, runs/sweeps/NAME [the recipe's name]
   --OPTION VALUE   any option of cluster/train.py, in all trials; of one that is varied: it is not
   --OPTION RANGE   varies it: {SYNTAX}
 """
 FILE, CONFIG = "sweep.yaml", "config.yaml"
-DEFAULT_TRIALS = 16
 CODE = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What the user asked for."""
-
-    plan: Plan
-    recipe: str
-    given: tuple[tuple[str, str], ...]  # options and ranges as they were typed
-    target: int  # trials in all
-    help: bool = False
 
 
 def parse(arguments: Sequence[str]) -> Sweep:
@@ -60,7 +56,7 @@ def parse(arguments: Sequence[str]) -> Sweep:
     """
     words = read_words(arguments, USAGE, flags=("resume",))
     options = dict(words.options)
-    own = {name: options.pop(name) for name in ("trials", "add", "search", "name") if name in options}
+    own = {name: options.pop(name) for name in ("trials", "add", "search", "top", "seeds", "name") if name in options}
     root = find_root(options.get("root", ""), CODE)
     given = tuple(option for option in options.items() if option[0] != "root")
     recipe, search = words.recipe or DEFAULT_RECIPE, own.get("search", TPE)
@@ -76,10 +72,29 @@ def parse(arguments: Sequence[str]) -> Sweep:
     if search not in SEARCHES:
         raise ConfigError(f"--search {search!r} is not a search{nearest(search, SEARCHES)}")
     plan = _plan(recipe, given, name, root, search)
-    target = _target(plan, own, saved)
+    numbers = {name: _number(own, name) for name in ("trials", "add", "top", "seeds")}
+    target = _target(plan, numbers, saved)
     if saved is not None:
         _check_same(plan, saved)
-    return Sweep(plan, recipe, given, target, "help" in words.flags)
+    top, seeds = (
+        numbers[name] if numbers[name] is not None else (saved or {}).get(name, default)
+        for name, default in (("top", DEFAULT_TOP), ("seeds", DEFAULT_SEEDS))
+    )
+    if any("seed" in one.options for one in plan.dimensions):
+        if numbers["seeds"]:
+            raise ConfigError("--seeds: the sweep varies --seed itself; leave one of the two out")
+        seeds = 0
+    return Sweep(plan, recipe, given, target, top, seeds, "help" in words.flags)
+
+
+def _number(own: dict[str, str], option: str) -> int | None:
+    """The value of one of the sweep's own options; None if it is not given. ConfigError if it is no such number."""
+    text, least = own.get(option), 0 if option == "seeds" else 1
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise ConfigError(f"--{option} {text!r} must be a whole number{'' if least == 0 else ' above 0'}")
+    return int(text)
 
 
 def _plan(recipe: str, given: Sequence[tuple[str, str]], name: str, root: Path, search: str) -> Plan:
@@ -98,6 +113,10 @@ def _plan(recipe: str, given: Sequence[tuple[str, str]], name: str, root: Path, 
         if asked:
             raise ConfigError(f"--{asked[0]}: PBT goes by validation scores, so it can vary --finetune options alone")
         dimensions = tuple(one for one in dimensions if one.name not in elsewhere)
+        # Others go on from the last weights of a member, so those are what it is judged by.
+        if dict(given).get("finetune.select", "last") != "last":
+            raise ConfigError("--finetune.select: PBT goes by the last checkpoint of each member; leave it out")
+        config = override(config, [("finetune.select", "last")])
         # Others may go on from any checkpoint that was scored. Those in between would push them out: none are made.
         every = config.finetune.validate_every
         kept = max(config.finetune.steps // every + 1, config.finetune.keep)
@@ -110,13 +129,7 @@ def _plan(recipe: str, given: Sequence[tuple[str, str]], name: str, root: Path, 
     return Plan(name, root, config, dimensions, search)
 
 
-def _target(plan: Plan, own: dict[str, str], saved: dict | None) -> int:
-    numbers = {}
-    for option in ("trials", "add"):
-        text = own.get(option)
-        if text is not None and not (text.isascii() and text.isdigit() and int(text) > 0):
-            raise ConfigError(f"--{option} {text!r} must be a whole number above 0")
-        numbers[option] = int(text) if text else None
+def _target(plan: Plan, numbers: dict[str, int | None], saved: dict | None) -> int:
     if numbers["add"] and numbers["trials"]:
         raise ConfigError("--add is to what was asked for before: leave out --trials")
     if plan.search == GRID:
@@ -175,7 +188,7 @@ def save(sweep: Sweep) -> None:
     write_whole(plan.folder / CONFIG, to_yaml(plan.config))
     space = {one.name: str(one) for one in plan.dimensions}
     saved = {"recipe": sweep.recipe, "given": [list(one) for one in sweep.given], "search": plan.search,
-             "trials": sweep.target, "space": space}  # fmt: skip
+             "trials": sweep.target, "top": sweep.top, "seeds": sweep.seeds, "space": space}  # fmt: skip
     write_whole(plan.folder / FILE, yaml.safe_dump(saved, sort_keys=False, width=120))
 
 
@@ -187,6 +200,8 @@ def command_of(sweep: Sweep, values: dict) -> list[str]:
     settings = [(option, value) for name, value in fixed.items() for option in setting_of(name)]
     if "cluster.workers" not in fixed:
         settings.append(("cluster.workers", "1"))
+    if plan.search == PBT and "finetune.select" not in fixed:
+        settings.append(("finetune.select", plan.config.finetune.select))
     for option, value in settings + option_values(plan.dimensions, values):
         words += [f"--{option}", value]
     return words

@@ -8,10 +8,10 @@ from typing import Any
 from ray.tune import Callback
 
 from cluster.pipeline import say
-from tune.commandline import Sweep
 from tune.report.report import write_report
-from tune.search.table import FAILED, FINAL, REPLACED, STOPPED, Table
-from tune.trials.trial import place, read_pointer
+from tune.search.plan import Sweep
+from tune.search.table import FAILED, FINAL, REPLACED, STOPPED, Table, Trial
+from tune.trials.trial import place, plan_of, read_pointer
 
 
 class Recorder(Callback):
@@ -26,12 +26,18 @@ class Recorder(Callback):
         """A trial begins, or goes on after a pause, or with the checkpoint of another one."""
         values = {one.name: trial.config[one.name] for one in self._plan.dimensions}
         donor = read_pointer(Path(trial.checkpoint.path)) if trial.checkpoint else None
-        key = place(self._plan, values, trial.config.get("run"), donor, trial.trial_id)
+        plan = plan_of(self._plan, trial.config)
+        key = place(plan, values, trial.config.get("run"), donor, trial.trial_id)
         before = self._run.get(trial.trial_id)
         self._run[trial.trial_id] = key
-        known = self._table.trials.get(key)
+        known = self._table.run(key)
         if known is not None and known.state in FINAL:
-            say(f"trial {known.number} ({key}) is {known.state}, CIDEr {known.best}: not run again")
+            score = "no score" if known.score is None else f"CIDEr {known.score:.1f}"
+            say(f"{_named(known)} is {known.state}, {score}: not run again")
+            return
+        if plan is not self._plan:
+            self._table.start_again(key, self._table.trials[trial.config["of"]], plan.config.seed)
+            say(f"{_named(self._table.run(key))} starts")
             return
         member = self._member.get(trial.trial_id, known.member if known else len(set(self._members())) + 1)
         self._member[trial.trial_id] = member
@@ -40,8 +46,8 @@ class Recorder(Callback):
         self._table.start(key, values, member, origin)
         if before not in (None, key):  # after the start: killed in between, the member goes on in its new run
             self._table.end(before, REPLACED, f"went on from {donor.run} at step {donor.step}")
-        number = self._table.trials[key].number
-        say(f"trial {number} ({key}) " + (f"goes on from {donor.run} at step {donor.step}" if takes_over else "starts"))
+        named = _named(self._table.run(key))
+        say(f"{named} " + (f"goes on from {donor.run} at step {donor.step}" if takes_over else "starts"))
 
     def _members(self) -> list[int]:
         return [trial.member for trial in self._table.trials.values()]
@@ -49,9 +55,8 @@ class Recorder(Callback):
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """A validation."""
         if "score" in result:
-            self._table.score(result["run"], result["step"], result["score"])
-            known = self._table.trials[result["run"]]
-            say(f"trial {known.number} ({known.key}) step {result['step']}: CIDEr {result['score']:.1f}")
+            self._table.score(result["run"], result["step"], result["score"], result["chosen_by"])
+            say(f"{_named(self._table.run(result['run']))} step {result['step']}: CIDEr {result['score']:.1f}")
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """The end of a trial: it finished, diverged, or was stopped."""
@@ -65,9 +70,14 @@ class Recorder(Callback):
         self._end(trial, FAILED, told.strip().splitlines()[-1][:500])
 
     def _end(self, trial: Any, state: str, reason: str) -> None:
-        known = self._table.trials.get(self._run.get(trial.trial_id, ""))
+        known = self._table.run(self._run.get(trial.trial_id, ""))
         if known is None or known.state in FINAL:
             return
         self._table.end(known.key, state, reason)
-        say(f"trial {known.number} ({known.key}) {state}" + (f": {reason}" if reason else ""))
+        say(f"{_named(known)} {state}" + (f": {reason}" if reason else ""))
         write_report(self._sweep, self._table)  # a sweep may take days, and nobody knows whether it ends
+
+
+def _named(trial: Trial) -> str:
+    seed = "" if trial.seed is None else f" with seed {trial.seed}"
+    return f"trial {trial.number}{seed} ({trial.key})"

@@ -12,7 +12,9 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # `python tune/sweep.py` puts tune/ on the path, whose modules are not top-level ones
@@ -27,10 +29,11 @@ from cluster.errors import ConfigError, TrainingError  # noqa: E402
 from cluster.launch import credentials, ray_train  # noqa: E402
 from cluster.pipeline import say  # noqa: E402
 from shards.errors import run_main  # noqa: E402
-from tune.commandline import CONFIG, HELP, Sweep, parse, save  # noqa: E402
-from tune.report.report import write_report  # noqa: E402
-from tune.search.plan import Plan, shared_stages  # noqa: E402
+from tune.commandline import CONFIG, HELP, parse, save  # noqa: E402
+from tune.report.report import score_text, write_report  # noqa: E402
+from tune.search.plan import Plan, Sweep, shared_stages  # noqa: E402
 from tune.search.points import how_many_left  # noqa: E402
+from tune.search.repeats import repeats_left, seeds_text  # noqa: E402
 from tune.search.table import Table  # noqa: E402
 from tune.trials.process import locked  # noqa: E402
 
@@ -41,7 +44,7 @@ PRETRAINING_THREADS = 4  # more gain nothing at the batch sizes of a sweep
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the sweep; exit code 0, 1 where it failed or no trial has a score, 2 (by run_main) for mistakes."""
+    """Runs the sweep; exit code 0, 1 where it failed or no trial finished, 2 (by run_main) for mistakes."""
     sweep = parse(arguments)
     if sweep.help:
         print(HELP)
@@ -58,34 +61,37 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(sweep: Sweep) -> int:
-    """Trials that are left, then the report."""
+    """Trials that are left, the best again with further seeds, then the report."""
     plan = sweep.plan
     save(sweep)
     table = Table(plan.folder)
     left = how_many_left(plan, table, sweep.target)
-    say(
-        f"sweep {plan.folder}: {left} of {sweep.target} trials to run, {len(plan.dimensions)} dimensions, {plan.search}"
-    )
-    if left:
+    varied = f"{len(plan.dimensions)} dimension{'s' if len(plan.dimensions) > 1 else ''}"
+    say(f"sweep {plan.folder}: {left} of {sweep.target} trials to run, {varied}, {plan.search}")
+    if left and sweep.seeds:
+        best = min(sweep.top, sweep.target)
+        further = seeds_text(sweep.further_seeds)
+        say(f"then the best {best} again with {further}: {best * sweep.seeds} runs more at most")
+    if left or repeats_left(sweep, table):
         # Data are made once, before any trial asks for them.
         prepare.main([str(plan.folder / CONFIG), "--root", str(plan.root)])
         shutil.rmtree(plan.folder / ray_train.RAY_FOLDER, ignore_errors=True)  # of a sweep that was killed
         try:
             with credentials.handed_over(plan.folder if ray_train.attaches() else None) as secret:
-                _tune(sweep, table, left, secret)
+                _tune(sweep, table, secret)
         finally:
             shutil.rmtree(plan.folder / ray_train.RAY_FOLDER, ignore_errors=True)
     best = write_report(sweep, table)
     if best is None:
-        say("no trial has a score: see the output of the trials in " + str(plan.folder / "output"))
+        say(f"no trial has finished: see what they printed in {plan.folder / 'output'}")
         return 1
-    say(f"best: {best.key}, CIDEr {best.best:.1f} on validation, at step {max(best.scores, key=best.scores.get)}")
+    say(f"best: trial {best.trial.number} ({best.trial.key}), {score_text(best)}")
     say(f"report {plan.folder / 'report.html'}; the winner is a recipe: {plan.folder / 'best.yaml'}")
     return 0
 
 
-def _tune(sweep: Sweep, table: Table, left: int, secret: Path | None) -> None:
-    """Runs the trials that are left. `secret`: the file by which they get this process's credentials, if by one."""
+def _tune(sweep: Sweep, table: Table, secret: Path | None) -> None:
+    """Runs what is left. `secret`: the file by which trials get this process's credentials, if by one."""
     plan = sweep.plan
     threads = os.environ.get("OMP_NUM_THREADS")
     ray_train.start_ray(plan.config.cluster)
@@ -93,7 +99,6 @@ def _tune(sweep: Sweep, table: Table, left: int, secret: Path | None) -> None:
     import ray
     from ray import tune
 
-    from tune.recorder import Recorder
     from tune.search.algorithm import scheduler_of, search_of
     from tune.trials.process import Ray
     from tune.trials.trial import SweepTrial, pretrain
@@ -114,25 +119,50 @@ def _tune(sweep: Sweep, table: Table, left: int, secret: Path | None) -> None:
             # No CPU, or the workers of the trial would not find enough; never more of them than there is room for.
             {"CPU": 0, HEAD: GRAIN // slots / GRAIN},
         )
-        search = search_of(plan, table, sweep.target)
-        listed = isinstance(search, tune.search.BasicVariantGenerator)
-        tuner = tune.Tuner(
-            trainable,
-            param_space=dict.fromkeys([*(one.name for one in plan.dimensions), "run"]) if listed else {},
-            tune_config=tune.TuneConfig(
-                search_alg=search, scheduler=scheduler_of(plan, table, slots), num_samples=left, reuse_actors=True,
-                max_concurrent_trials=None if listed else slots,
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=tune.RunConfig(
-                name="tune", storage_path=str(plan.folder / ray_train.RAY_FOLDER), verbose=0,
-                callbacks=[Recorder(sweep, table)],
-            ),
-        )  # fmt: skip
-        tuner.fit()
+        trials = Trials(sweep, table, trainable, slots)
+        if left := how_many_left(plan, table, sweep.target):
+            search, scheduler = search_of(plan, table, sweep.target), scheduler_of(plan, table, slots)
+            trials.fit("search", search, left, scheduler)
+        if again := repeats_left(sweep, table):
+            say(f"the best again with further seeds: {len(again)} runs")
+            search = tune.search.BasicVariantGenerator(points_to_evaluate=again)
+            trials.fit("repeats", search, len(again))
         table.close()
     finally:
         ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What the trials of the search and the further seeds have in common."""
+
+    sweep: Sweep
+    table: Table
+    trainable: Any  # Ray's, with its resources
+    slots: int  # trials at once
+
+    def fit(self, name: str, search: Any, count: int, scheduler: Any = None) -> None:
+        """Runs `count` trials that Ray's `search` chooses; `scheduler` stops them early, None: nobody does."""
+        from ray import tune
+
+        from tune.recorder import Recorder
+
+        plan = self.sweep.plan
+        listed = isinstance(search, tune.search.BasicVariantGenerator)
+        space = [*(one.name for one in plan.dimensions), "run", "repeat", "of"] if listed else []
+        tune.Tuner(
+            self.trainable,
+            param_space=dict.fromkeys(space),
+            tune_config=tune.TuneConfig(
+                search_alg=search, scheduler=scheduler, num_samples=count, reuse_actors=True,
+                max_concurrent_trials=None if listed else self.slots,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name=name, storage_path=str(plan.folder / ray_train.RAY_FOLDER), verbose=0,
+                callbacks=[Recorder(self.sweep, self.table)],
+            ),
+        ).fit()  # fmt: skip
 
 
 def _touched(plan: Plan, shared: Sequence[str]) -> bool:

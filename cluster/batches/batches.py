@@ -7,7 +7,6 @@ the sample that stands in for one that cannot be read.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,9 +19,8 @@ from torch import Tensor
 from cluster.batches.bad_samples import Bad
 from cluster.batches.resident import Resident
 from cluster.batches.samples import ClassIndex, Mixed, Samples, stack
-from cluster.batches.schedule import STREAM_OF_TASK, TaskSchedule
+from cluster.batches.schedule import TaskSchedule
 from cluster.config.fields import (
-    GROUPED_TASKS,
     FinetuneConfig,
     NegativesConfig,
     StageConfig,
@@ -30,9 +28,10 @@ from cluster.config.fields import (
     task_group,
     task_micro_batches,
 )
+from cluster.config.tasks import TASKS, compares_samples
 from idc.captioning.tokenizer import Tokenizer
 from idc.losses.masking import mask_cells, mask_words
-from idc.losses.places import loss_names, prepare
+from idc.losses.objectives import OBJECTIVES, loss_names, prepare
 from idc.model.config import NOT_SCORED, ModelConfig
 from shards.errors import DataError, Unreachable
 from shards.order.mixture import Mixture
@@ -47,7 +46,7 @@ PROBED_SAMPLES = 64  # samples looked at when a stage starts, to find data that 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """One rank's part of a step: its micro-batches in order, prepared for `model(task, batch, options)`."""
+    """One rank's part of a step: its micro-batches in order, prepared (`idc.losses.objectives.prepare`)."""
 
     task: str  # as the configuration names it: photo_mlm is mlm on photos
     micro_batches: list[dict[str, Tensor]]
@@ -57,7 +56,7 @@ class StepBatch:
     @property
     def model_task(self) -> str:
         """The task as the model names it."""
-        return re.sub("^(photo|class|pair)_", "", self.task)
+        return TASKS[self.task].objective
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -104,7 +103,7 @@ class Batches:
         self._named, class_names = NameFinder(names), Folder.open(folders["class"][0].shards).manifest["classes"]
         # Numbers among the names: a class is one of them, or it is named by several words.
         self._of_class = [self._named.numbers([name]) for name in class_names] if model.attributes else None
-        kinds = dict.fromkeys(STREAM_OF_TASK[task] for task in self.schedule.tasks)
+        kinds = dict.fromkeys(TASKS[task].stream for task in self.schedule.tasks)
         self._samples: dict[str, list[Samples]] = {}
         self._mixtures: dict[str, Mixture] = {}
         for kind in kinds:
@@ -119,8 +118,8 @@ class Batches:
             self._classes = ClassIndex(self._samples["class"][0], model.classes)
         for task in self.schedule.tasks:
             needs_negatives = task.endswith("fda") or (task == "finetune" and self._aligns_captions)
-            if STREAM_OF_TASK[task] != "class":
-                for samples in self._samples[STREAM_OF_TASK[task]]:
+            if TASKS[task].stream != "class":
+                for samples in self._samples[TASKS[task].stream]:
                     _check_text(samples, stage.negatives if needs_negatives else None)
 
     def step(self, step: int) -> StepBatch:
@@ -130,7 +129,7 @@ class Batches:
         number, size = task_micro_batches(self._stage, task, self._world)
         positions, real = self._share(task, start, self._rank)
         hidden = self._hidden_room(task, start) if "mvcl" in task else 0
-        group = self._stage.contrastive_group if task in GROUPED_TASKS else 0
+        group = self._stage.contrastive_group if compares_samples(task) else 0
         bad: list[Bad] = []
         micro_batches = []
         for rows in (slice(part * size, (part + 1) * size) for part in range(number)):
@@ -163,7 +162,7 @@ class Batches:
         if self._stage.contrastive_group or self._world == 1:
             return 0
         most, (_, size) = 0, task_micro_batches(self._stage, task, self._world)
-        kind = STREAM_OF_TASK[task]
+        kind = TASKS[task].stream
         images = 1 if kind == "photo" else 2
         for rank in range(self._world):
             positions, real = self._share(task, start, rank)
@@ -181,7 +180,7 @@ class Batches:
         return {samples.name: len(samples) for found in self._samples.values() for samples in found}
 
     def _assemble(self, task: str, positions: np.ndarray, bad: list[Bad]) -> dict[str, Tensor]:
-        kind = STREAM_OF_TASK[task]
+        kind = TASKS[task].stream
         located = np.stack([positions, *self._mixtures[kind].locate(positions, self._seed)], axis=1)
         draws, indices, records, arrays = [], [], [], []
         for position, source, epoch, i in located.tolist():
@@ -194,17 +193,31 @@ class Batches:
         batch = stack(arrays)
         if task == "classify":
             return self._classify(self._samples[kind][0], indices, batch, draws, bad)
-        if task in ("class_labels", "photo_labels", "pair_labels"):
-            return batch | {"present": self._present(records)}
-        images = 1 if kind == "photo" else 2
-        if task in ("mlm", "photo_mlm"):
-            return batch | self._masked(self._captions(records, draws), draws)
-        if task in ("mvcl", "photo_mvcl"):
-            masks = np.stack([mask_cells(self._visual_tokens, rng, images) for rng in draws])
-            return batch | {"caption": self._captions(records, draws), "visual_mask": torch.from_numpy(masks)}
-        if task in ("fda", "photo_fda"):
-            return batch | {"caption_with_negatives": self._with_negatives(records, draws)}
-        return batch | self._finetune(records, draws)
+        if task == "finetune":
+            return batch | self._finetune(records, draws)
+        return batch | self._keys(OBJECTIVES[TASKS[task].objective].keys, kind, records, draws)
+
+    def _keys(
+        self, keys: Sequence[str], kind: str, records: list[dict], draws: list[np.random.Generator]
+    ) -> dict[str, Tensor]:
+        """What an objective wants beside the images, drawn in the order of its keys."""
+        made: dict[str, Tensor] = {}
+        for key in keys:
+            if key == "visual_mask":
+                images = 1 if kind == "photo" else 2
+                masks = np.stack([mask_cells(self._visual_tokens, rng, images) for rng in draws])
+                made[key] = torch.from_numpy(masks)
+            elif key == "caption":
+                made[key] = self._captions(records, draws)
+            elif key == "caption_masked":  # and caption_labels
+                made |= self._masked(self._captions(records, draws), draws)
+            elif key == "caption_with_negatives":
+                made[key] = self._with_negatives(records, draws)
+            elif key == "present":
+                made[key] = self._present(records)
+            else:
+                assert key in made, f"nothing makes {key}"
+        return made
 
     def _present(self, records: list[dict]) -> Tensor:
         """(B, classes) 1 for the class of a labelled photo, or for every class that a caption names.

@@ -9,14 +9,8 @@ from bisect import bisect_right
 import numpy as np
 
 from cluster.config.fields import StageConfig, task_batch_size
+from cluster.config.tasks import TASKS
 from shards.order.permutation import generator
-
-# The stream of samples that each task consumes, by the kinds of a shard folder.
-STREAM_OF_TASK = {
-    "mlm": "pair", "mvcl": "pair", "fda": "pair", "finetune": "pair", "classify": "class",
-    "class_labels": "class", "photo_labels": "photo", "pair_labels": "pair",
-    "photo_mlm": "photo", "photo_mvcl": "photo", "photo_fda": "photo",
-}  # fmt: skip
 
 
 def stage_seed(seed: int, stage: str) -> int:
@@ -42,7 +36,7 @@ class TaskSchedule:
         # Rounding may leave the last edge a hair below 1.
         self._task = np.minimum(np.searchsorted(edges, draws, side="right"), len(self.tasks) - 1)
         batch = np.array([task_batch_size(stage, task) for task in self.tasks], dtype=np.int64)[self._task]
-        streams = np.array([STREAM_OF_TASK[task] for task in self.tasks])[self._task]
+        streams = np.array([TASKS[task].stream for task in self.tasks])[self._task]
         self._start = np.zeros(stage.steps, dtype=np.int64)
         for stream in set(streams.tolist()):
             mine = streams == stream

@@ -5,22 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cluster.config.tasks import LossName, TaskName, compares_samples
 from idc.model.config import ModelConfig
 
-Task = Literal[
-    "mlm", "mvcl", "fda", "classify", "class_labels", "photo_mlm", "photo_mvcl", "photo_fda", "photo_labels",
-    "pair_labels", "finetune",
-]  # fmt: skip
-LossName = Literal["mlm", "mvcl", "fda", "class", "match", "class_contrastive", "labels", "caption", "changed"]
 NegativeKind = Literal["retrieve", "replace", "confuse"]
-LOSSES_OF_TASK = {
-    "mlm": ("mlm",), "mvcl": ("mvcl",), "fda": ("fda",), "classify": ("class", "match", "class_contrastive"),
-    "class_labels": ("labels",), "photo_mlm": ("mlm",), "photo_mvcl": ("mvcl",), "photo_fda": ("fda",),
-    "photo_labels": ("labels",), "pair_labels": ("labels",), "finetune": ("caption", "changed"),
-}  # fmt: skip
 RESERVED = ("all", "train", "evaluate", "stage", "help")  # words of the command line that cannot name a stage
-# Tasks whose losses compare samples with each other: they work inside groups of `contrastive_group` samples.
-GROUPED_TASKS = frozenset({"mvcl", "photo_mvcl", "classify"})
 # Fields that cannot change what is learned: a run folder may be resumed with other values of these.
 HARMLESS = (
     "root", "data.pack_workers", "data.read_threads", "data.prefetch", "data.features_on", "data.bad_samples",
@@ -90,8 +79,8 @@ class StageConfig:
     steps: int = 1000  # optimiser steps; 0: the stage is left out
     global_batch_size: int = 64  # samples a step over all workers
     micro_batch_size: int = 64  # most samples a worker puts through the model at once; the rest is accumulated
-    ratios: dict[Task, float] = field(default_factory=dict)  # how often each task is drawn; one task a step
-    batch_sizes: dict[Task, int] = field(default_factory=dict)  # samples a step of single tasks, where it differs
+    ratios: dict[TaskName, float] = field(default_factory=dict)  # how often each task is drawn; one task a step
+    batch_sizes: dict[TaskName, int] = field(default_factory=dict)  # samples a step of single tasks, where it differs
     weights: dict[LossName, float] = field(default_factory=dict)  # of each loss; else 1, and 0 for fda in finetune
     negatives: NegativesConfig = field(default_factory=NegativesConfig)
     mvcl_temperature: float = 1.0  # of the masked visual contrastive loss
@@ -198,7 +187,7 @@ def task_batch_size(stage: StageConfig, task: str) -> int:
 
 def task_group(stage: StageConfig, task: str) -> int:
     """Consecutive samples that must stay on one worker and in one micro-batch."""
-    return (stage.contrastive_group or 1) if task in GROUPED_TASKS else 1
+    return (stage.contrastive_group or 1) if compares_samples(task) else 1
 
 
 def task_micro_batches(stage: StageConfig, task: str, world: int) -> tuple[int, int]:

@@ -8,7 +8,6 @@ from dataclasses import fields
 from typing import get_args
 
 from cluster.config.fields import (
-    LOSSES_OF_TASK,
     RESERVED,
     Config,
     DataConfig,
@@ -16,6 +15,7 @@ from cluster.config.fields import (
     task_batch_size,
     task_group,
 )
+from cluster.config.tasks import weighed
 from cluster.errors import ConfigError
 from shards.errors import DataError
 from shards.order.mixture import Mixture, parse_weight
@@ -137,7 +137,7 @@ def _validate_stage(config: Config, name: str) -> None:
     for task, ratio in stage.ratios.items():
         if ratio:
             _validate_batch(config, name, task)
-            if not any(stage.weights.get(loss, 1) for loss in LOSSES_OF_TASK[task]):
+            if not any(weighed(task, stage.weights).values()):
                 raise ConfigError(f"{prefix}ratios.{task} teaches nothing: its losses weigh 0; set the ratio to 0")
 
 

@@ -12,7 +12,7 @@ from cluster.config.fields import DERIVED, Config
 from cluster.config.options import from_dict, nearest, options, override, show, type_name
 from cluster.config.validation import validate
 from cluster.errors import ConfigError
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 
 DEFAULT_RECIPE = "blocks"
 # train: all without evaluation; pretrain: every stage before fine-tuning

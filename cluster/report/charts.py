@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 320, 170
@@ -30,10 +30,7 @@ def line_chart(
         return across, min(max(up, TOP - 6), HEIGHT - BOTTOM + 6)  # raw spikes end at the edge
 
     parts = [f'<text x="{LEFT}" y="15" class="chart-title">{escape(title)}</text>']
-    for tick in ticks:
-        _, y = place(0, tick)
-        parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" class="grid"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" class="tick end">{short_number(tick)}</text>')
+    parts += grid({tick: place(0, tick)[1] for tick in ticks}, LEFT, WIDTH - RIGHT)
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 6}" class="tick">0</text>')
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" class="tick end">{highest_step:,.0f} steps</text>')
     if smooth:
@@ -50,11 +47,7 @@ def line_chart(
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5.5" class="ring"><title>chosen: {value:.1f}</title></circle>'
             )
     label = f"{title}: from {short_number(points[0][1], 3)} to {short_number(last[1], 3)} in {highest_step:.0f} steps"
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label, quote=True)}" class="chart">'
-        + "".join(parts)
-        + "</svg>"
-    )
+    return drawing(WIDTH, HEIGHT, label, "chart", parts)
 
 
 def running_mean(points: Points) -> list[tuple[float, float]]:
@@ -98,8 +91,23 @@ def skill_scale(title: str, constant: float, oracle: float, marks: Sequence[tupl
         parts.append(
             f'<text x="{centre:.1f}" y="{36 if above else 76}" class="tick middle {kind}">{escape(text)}</text>'
         )
-    frame = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}" class="scale">'
-    return f'<div class="wide">{frame}{"".join(parts)}</svg></div>'
+    return f'<div class="wide">{drawing(width, height, title, "scale", parts)}</div>'
+
+
+def drawing(width: int, height: int, label: str, kind: str, parts: Sequence[str], style: str = "") -> str:
+    """An SVG of these parts. label: what it shows, for those who cannot see it; kind: its CSS class."""
+    styled = f' style="{style}"' if style else ""
+    frame = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label, quote=True)}" class="{kind}"'
+    return f"{frame}{styled}>{''.join(parts)}</svg>"
+
+
+def grid(ticks: Mapping[float, float], left: float, right: float) -> list[str]:
+    """Lines across a chart from x `left` to `right`, each with its number. ticks: number -> y."""
+    parts = []
+    for tick, y in ticks.items():
+        parts.append(f'<line x1="{left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" class="grid"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 3.5:.1f}" class="tick end">{short_number(tick)}</text>')
+    return parts
 
 
 def _path(points: Points, place) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from html import escape
 
 STYLE = """
@@ -132,6 +133,34 @@ for (const filter of document.querySelectorAll(".filter")) filter.addEventListen
   }
 });
 """
+
+
+def tiles(entries: Sequence[tuple[str, str]]) -> str:
+    """Boxes of (HTML of a figure, what it is, plain text)."""
+    boxes = "".join(f'<div class="tile"><b>{value}</b><span>{escape(text)}</span></div>' for value, text in entries)
+    return f'<div class="tiles">{boxes}</div>'
+
+
+def data_table(head: str, rows: Sequence[str]) -> str:
+    """A table that scrolls sideways. head: the `th` elements; rows: whole `tr` elements."""
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<div class="scroll"><table>{body}</table></div>'
+
+
+def facts(entries: Mapping[str, object]) -> str:
+    """A list of names and what they are, plain text; those that say nothing are left out."""
+    rows = (
+        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in entries.items()
+        if value not in ("", None)
+    )  # fmt: skip
+    return f"<dl>{''.join(rows)}</dl>"
+
+
+def number(value: float | None, reason: str = "", digits: int = 1) -> str:
+    """A number, or a dash that says on hovering why there is none."""
+    if value is None:
+        return f'<span class="missing" title="{escape(reason or "not known", quote=True)}">–</span>'
+    return f"{value:.{digits}f}"
 
 
 def page(title: str, body: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -13,11 +12,12 @@ from typing import Any
 from cluster.evaluation.predict import read_predictions
 from cluster.report.charts import line_chart, skill_scale
 from cluster.report.gallery import Pictures, Shown, card, drawn, example, extremes, judge
-from cluster.report.page import page
-from cluster.report.tables import accuracy_table, kind_name, number, score_table
+from cluster.report.page import facts, number, page, tiles
+from cluster.report.tables import accuracy_table, kind_name, score_table
 from cluster.tracking.run_log import read_metrics
 from idc.backbone.canvas import Canvas
 from shards.errors import DataError
+from shards.format.whole_files import write_whole
 from shards.reading.reader import Folder
 
 READING = (
@@ -52,9 +52,7 @@ def write_report(run: Path, results: Path, shards: Folder, canvas: Canvas, split
         )
     )
     path = results / "report.html"
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page(f"{run.name}: what changed?", body), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, page(f"{run.name}: what changed?", body))
     return path
 
 
@@ -72,7 +70,7 @@ def _head(run: Path, results: Path, shards: Folder, split: str, scores: Mapping[
 def _top(scores: Mapping[str, Any], shown: Sequence[Shown], pictures: Pictures) -> str:
     accuracy, skill = scores["accuracy"], scores["skill"]
     why, lacking = skill.get("reasons", {}), accuracy.get("reasons", {})
-    tiles = [
+    figures = [
         (number(skill["total"], why.get("total", ""), 2), "skill, all pairs (0 constant, 1 oracle)"),
         (number(skill["changed"], why.get("changed", ""), 2), "skill, changed pairs"),
     ]
@@ -83,18 +81,17 @@ def _top(scores: Mapping[str, Any], shown: Sequence[Shown], pictures: Pictures) 
         ("object", "changed pairs", "the right object too"),
     ):
         count = accuracy.get("n", {}).get(name)  # a scores.json of an earlier version has none
-        tiles.append(
+        figures.append(
             (_percent(accuracy[name], lacking.get(name, "")), f"of {f'{count} ' if count else ''}{pairs}: {said}")
         )
     where = scores.get("where", {})
     if where.get("pointing_game") is not None:
-        tiles += [
+        figures += [
             (_percent(where["pointing_game"], ""), f"of {where['n']} changed pairs: looks at the changed object"),
             (_percent(where["iou"], ""), "overlap of the outlines with its pixels (IoU)"),
         ]
-    boxes = "".join(f'<div class="tile"><b>{value}</b><span>{label}</span></div>' for value, label in tiles)
     one = example(shown)
-    return f'<div class="top">{card(one, pictures, large=True) if one else ""}<div class="tiles">{boxes}</div></div>'
+    return f'<div class="top">{card(one, pictures, large=True) if one else ""}{tiles(figures)}</div>'
 
 
 def _scores(scores: Mapping[str, Any], shown: Sequence[Shown]) -> str:
@@ -194,7 +191,7 @@ def _section(title: str, shown: Sequence[Shown], pictures: Pictures) -> str:
 
 def _about(run: Path, scores: Mapping[str, Any]) -> str:
     """Where the numbers come from: checkpoint, seed, command, commit, configuration."""
-    facts = {
+    known = {
         "checkpoint": scores.get("checkpoint") or "–",
         "seed": scores.get("seed"),
         "tokens of the metrics": {"ptb": "PTB tokenizer of the COCO tools", "split": "split at white space"}.get(
@@ -204,7 +201,7 @@ def _about(run: Path, scores: Mapping[str, Any]) -> str:
     entry = _last_provenance(run / "provenance.json")
     git = entry.get("git") or {}
     packages = entry.get("packages") or {}
-    facts |= {
+    known |= {
         "command": " ".join(map(str, entry.get("command", []))),
         "commit": f"{git['sha'][:12]}{' with local changes' if git.get('diff') or git.get('status') else ''}"
         if git
@@ -215,13 +212,10 @@ def _about(run: Path, scores: Mapping[str, Any]) -> str:
             f"{name} {packages[name]}" for name in ("torch", "deepspeed", "ray", "timm") if name in packages
         ),
     }
-    rows = "".join(
-        f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items() if value not in ("", None)
-    )
     config = run / "config.yaml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
     shown = f"<details><summary>Configuration</summary><pre>{escape(text)}</pre></details>" if text else ""
-    return f"<h2>This run</h2><dl>{rows}</dl>{shown}"
+    return f"<h2>This run</h2>{facts(known)}{shown}"
 
 
 def _percent(value: float | None, reason: str) -> str:

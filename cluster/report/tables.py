@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster.evaluation.scores import can_judge, truth_of
 from cluster.report.gallery import Shown
+from cluster.report.page import data_table, number
 from idc.metrics.coco import METRICS
 
 KIND_NAMES = {
@@ -38,10 +39,10 @@ def score_table(scores: Mapping[str, Any]) -> str:
     ]
     rows.append(_row("unchanged", scores["unchanged"], count["unchanged"], "main"))
     baselines = scores["baselines"]
-    for half, number in (("total", count["total"]), ("changed", count["changed"])):
+    for half, pairs in (("total", count["total"]), ("changed", count["changed"])):
         said = baselines[f"constant_{half}"].get("caption")
         label = f"always “{said}”" if said else "best constant caption"
-        rows.append(_row(f"{label}, {_half(half)}", baselines[f"constant_{half}"], number, "base"))
+        rows.append(_row(f"{label}, {_half(half)}", baselines[f"constant_{half}"], pairs, "base"))
     shuffled = baselines["shuffled_images"]
     rows.append(_row("the model’s captions of other pairs, all pairs", shuffled, count["total"], "base"))
     if "changed" in shuffled:
@@ -52,7 +53,7 @@ def score_table(scores: Mapping[str, Any]) -> str:
             values = scores["oracle"]["changed"]
             rows.append(_row("oracle: the truth in fixed words, changed", values, count["changed"], "base"))
     head = "".join(f"<th>{name.replace('_', '-')}</th>" for name in METRICS)
-    return _table(f"<th></th><th>pairs</th>{head}", rows)
+    return data_table(f"<th></th><th>pairs</th>{head}", rows)
 
 
 def accuracy_table(shown: Sequence[Shown]) -> str:
@@ -80,12 +81,7 @@ def accuracy_table(shown: Sequence[Shown]) -> str:
     if not rows:
         return ""
     head = "<th></th><th>pairs</th><th>says rightly whether it changed</th><th>right kind</th><th>right object too</th>"
-    return _table(head, rows)
-
-
-def _table(head: str, rows: Sequence[str]) -> str:
-    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f'<div class="scroll"><table>{body}</table></div>'
+    return data_table(head, rows)
 
 
 def _row(label: str, values: Mapping[str, Any], count: int, kind: str) -> str:
@@ -93,13 +89,6 @@ def _row(label: str, values: Mapping[str, Any], count: int, kind: str) -> str:
     cells = "".join(f"<td>{number(values.get(name), reasons.get(name, ''))}</td>" for name in METRICS)
     text = ' class="text"' if kind == "base" else ""
     return f'<tr class="{kind}"><td{text}>{escape(label)}</td><td>{count}</td>{cells}</tr>'
-
-
-def number(value: float | None, reason: str = "", digits: int = 1) -> str:
-    """A number, or a dash that says on hovering why there is none."""
-    if value is None:
-        return f'<span class="missing" title="{escape(reason or "not known", quote=True)}">–</span>'
-    return f"{value:.{digits}f}"
 
 
 def _half(half: str) -> str:

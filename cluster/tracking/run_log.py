@@ -192,7 +192,7 @@ class Progress:
         seen = step - self._first[0]  # validations and checkpoints slow the mean, and are still to come
         rate = seen / (now - self._first[1]) if seen and now > self._first[1] else record["steps_per_s"]
         left = (steps - step) / rate if rate else None
-        eta = "" if left is None else f", {_clock(left)} left"
+        eta = "" if left is None else f", {clock(left)} left"
         filled = 20 * step // steps
         bar = f"[{'#' * filled}{'.' * (20 - filled)}] " if terminal else ""
         text = f"{stage} {bar}{step}/{steps}: {losses}, {record['samples_per_s'] or 0:.0f} samples/s{eta}"
@@ -205,7 +205,8 @@ class Progress:
         self._out.flush()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as H:MM:SS, or M:SS below an hour."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

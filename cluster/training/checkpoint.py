@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,9 +75,15 @@ def best(stage_folder: Path, metric: str) -> Checkpoint | None:
 
     The newest where none has such a score, which is what the metric "last" is for.
     """
-    checkpoints = find(stage_folder)
-    scored = [c for c in checkpoints if c.commit.validation and c.commit.validation.get(metric) is not None]
-    return max(scored, key=lambda c: c.commit.validation[metric]) if scored else next(reversed(checkpoints), None)
+    found = {checkpoint.commit.step: checkpoint for checkpoint in find(stage_folder)}
+    step = best_step({step: (one.commit.validation or {}).get(metric) for step, one in found.items()})
+    return None if step is None else found[step]
+
+
+def best_step(scores: Mapping[int, float | None]) -> int | None:
+    """The step with the highest score, the earlier of equals; the newest if none has a score."""
+    scored = {step: score for step, score in sorted(scores.items()) if score is not None}
+    return max(scored, key=scored.get) if scored else max(scores, default=None)
 
 
 def save(

@@ -13,7 +13,7 @@ from cluster.batches.batches import StepBatch
 from cluster.config.fields import ClusterConfig, FinetuneConfig, StageConfig
 from cluster.distributed.gather import gather
 from cluster.training.engine import Engine, StepResult
-from idc.losses.objectives import COMPARED, ObjectiveOptions, contrast, joined
+from idc.losses.objectives import OBJECTIVES, ObjectiveOptions, contrast, joined
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def train_step(engine: Engine, batch: StepBatch, stage: StageConfig, lr: float, 
         return torch.stack([weight[name] * value / divisors[at[name]] for name, value in sums.items()]).sum()
 
     task, parts = batch.model_task, batch.micro_batches
-    whole = task in COMPARED and not stage.contrastive_group and len(parts) > 1
+    objective = OBJECTIVES[task]
+    whole = objective.contrast is not None and not stage.contrastive_group and len(parts) > 1
     wanted, compared_loss = _wanted_of_each(engine, task, parts, options, weighted, seed) if whole else (None, None)
     sums: dict[str, list[Tensor]] = {name: [] for name in names}
     for number, part in enumerate(parts):
@@ -79,7 +80,7 @@ def train_step(engine: Engine, batch: StepBatch, stage: StageConfig, lr: float, 
         for name, value in found.items():
             sums[name].append(value.detach())
     if compared_loss is not None:
-        sums[COMPARED[task]].append(compared_loss)
+        sums[objective.compared].append(compared_loss)
     losses = torch.stack([torch.stack(sums[name]).sum() for name in names]) / counts
     return Measured(names, losses, engine.step(lr))
 
@@ -115,9 +116,9 @@ def _wanted_of_each(
         for number, part in enumerate(parts):
             torch.manual_seed(seed + number)  # the same dropout as in the second pass
             seen.append(engine.forward(task, part, options, True)[1])
-    trained = ("predicted", "wrong") if task == "mvcl" else ("photos",)
-    leaves = [{name: part[name].requires_grad_() for name in trained} for part in seen]
+    objective = OBJECTIVES[task]
+    leaves = [{name: part[name].requires_grad_() for name in objective.trained} for part in seen]
     loss = contrast(task, joined(seen), options)
     flat = [leaf for part in leaves for leaf in part.values()]
-    gradients = iter(torch.autograd.grad(weighted({COMPARED[task]: loss}), flat))
+    gradients = iter(torch.autograd.grad(weighted({objective.compared: loss}), flat))
     return [{name: next(gradients) for name in part} for part in leaves], loss.detach()

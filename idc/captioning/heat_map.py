@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from idc.losses.objectives import word_logits
+from idc.losses.words import word_logits
 from idc.model.config import NOT_SCORED
 from idc.model.trunk import Trunk
 

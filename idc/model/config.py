@@ -32,10 +32,10 @@ class ModelConfig:
     feature_dim: int = 2048  # channels of one grid cell (F)
     grid: tuple[int, int] = (7, 7)  # rows, columns of the feature grid; N = rows * columns
     max_length: int = 40  # tokens of the longest caption, <bos> and <eos> included
-    d_model: int = 512
-    heads: int = 8
-    d_ff: int = 2048
-    cross_modal_blocks: int = 3
+    d_model: int = 512  # width of a token
+    heads: int = 8  # attention heads; they divide d_model
+    d_ff: int = 2048  # hidden width of the feed-forward layers
+    cross_modal_blocks: int = 3  # transformer blocks over images and words together
     dropout: float = 0.2  # after the embedding, inside and after each sublayer
     attention_dropout: float = 0.2  # on attention weights; 0 keeps the fused kernel on a CPU, twice as fast
     classes: int = 0  # classes of the classification task; 0 = no classification heads

@@ -85,7 +85,7 @@ class Matching(nn.Module):
         similarity = functional.normalize(looks, dim=-1) @ functional.normalize(other_looks, dim=-1).transpose(1, 2)
         exists = functional.logsigmoid(other.score)[:, None]
         sharpness = self.log_sharpness.float().exp()
-        expected = self._expected(similarity, exists, sharpness[0], regions, other)
+        expected = self.expected(similarity, exists, sharpness[0], regions, other)
         distance = (expected[:, :, None] - other.position[:, None]).square().sum(-1)
         found = []
         for by_looks, by_place in sharpness:
@@ -98,7 +98,7 @@ class Matching(nn.Module):
             found.append(torch.stack([4 * alike, apart.log1p(), 0.2 * scores.logsumexp(-1)], dim=-1))
         return torch.cat(found, dim=-1)
 
-    def _expected(
+    def expected(
         self, similarity: Tensor, exists: Tensor, sharpness: Tensor, regions: Regions, other: Regions
     ) -> Tensor:
         """Where each region would be in the other image if nothing but the camera had moved, (B, T, 2)."""

@@ -1,6 +1,6 @@
 """Checks the "paper" architecture against numbers of the reference implementation: `python -m idc.reference FILE.npz`.
 
-The file holds weights, inputs and results (float32, dropout off); docs/method.md lists its keys. Prints a line per
+The file holds weights, inputs and results (float32, dropout off); docs/reference.md lists its keys. Prints a line per
 quantity; exit code 1 where one is past its bound, 2 where the file cannot be used. `--device cuda` computes on a GPU,
 in float32 proper (no TF32). Also translates parameter names:
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from idc.captioning.decoding import generate
-from idc.losses import objectives
-from idc.losses.objectives import ObjectiveOptions
-from idc.losses.places import prepare
+from idc.losses import fda, mvcl, objectives
+from idc.losses.objectives import ObjectiveOptions, prepare
+from idc.losses.words import word_logits
 from idc.model.config import NOT_SCORED, ModelConfig
 from idc.model.layers import sinusoid
 from idc.model.paper import PaperModel
@@ -261,7 +261,7 @@ def full_precision() -> Iterator[None]:
 
 
 def _scored_logits(model: PaperModel, pair: PairEncoding, fused: Fused, labels: Tensor) -> Tensor:
-    return objectives.word_logits(model, pair, fused, (labels.flatten() != NOT_SCORED).nonzero().flatten())
+    return word_logits(model, pair, fused, (labels.flatten() != NOT_SCORED).nonzero().flatten())
 
 
 def _pretraining(checked: Check) -> None:
@@ -279,7 +279,7 @@ def _pretraining(checked: Check) -> None:
     for temperature in checked.temperatures("mvcl"):
         name, options = f"pretrain/mvcl_t{temperature}", ObjectiveOptions(mvcl_temperature=temperature)
         prepared = prepare("mvcl", batch)
-        per_cell = objectives.cell_contrast(objectives.masked_cells(model, prepared), options)
+        per_cell = mvcl.cell_contrast(mvcl.masked_cells(model, prepared), options)
         checked.values(f"{name}/per_cell_loss", per_cell[prepared["hidden_known"]])
         loss = objectives.losses(model, "mvcl", batch, options)["mvcl"].mean
         checked.values(f"{name}/loss", loss)
@@ -287,7 +287,7 @@ def _pretraining(checked: Check) -> None:
 
     batch = file.inputs("caption_with_negatives")
     pair = model.encode_pair(model.embed_images(batch))
-    similarity = objectives.caption_similarities(model, pair, batch["caption_with_negatives"])
+    similarity = fda.caption_similarities(model, pair, batch["caption_with_negatives"])
     for temperature in checked.temperatures("fda"):
         name = f"pretrain/fda_t{temperature}"
         checked.values(f"{name}/mean_positive_similarity", similarity[:, 0].mean())

@@ -3,7 +3,7 @@
 The hash (pHash of imagehash: signs of low frequencies, 64 bits) finds candidates among many pictures; the thumbnail
 decides. It is freed of brightness and contrast, so a copy that was compressed, scaled, brightened or cut a little stays
 within THUMBNAIL_LIMIT in every cell, and a scene of the same background with another object in it does not.
-docs/trust.md says what was measured.
+docs/data.md says what was measured.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ def checkout(tmp_path_factory) -> Path:
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "bench", folder / "bench", ignore=shutil.ignore_patterns("results", "__pycache__"))
     (folder / "docs").mkdir()
-    page = (ROOT / "docs" / "evidence.md").read_text()
-    (folder / "docs" / "evidence.md").write_text(re.sub(r"( -->\n)[^<]*?(<!-- end -->)", r"\1\2", page))
+    page = (ROOT / "docs" / "results.md").read_text()
+    (folder / "docs" / "results.md").write_text(re.sub(r"( -->\n)[^<]*?(<!-- end -->)", r"\1\2", page))
     return folder
 
 
@@ -77,7 +77,7 @@ def test_a_table_is_trained_once_and_written(trained):
     found = results["small"]["pretraining"]["mlm-3"]
     assert found["CIDEr"]["total"] == round(scores["total"]["CIDEr"], 1)
     assert found["steps"] == {"pretrain": 2, "finetune": 4} and found["shared"]["steps"] == {"regions": 2}
-    page = (trained / "docs" / "evidence.md").read_text()
+    page = (trained / "docs" / "results.md").read_text()
     assert re.search(
         rf"^\| MLM \| \(2\) \+ 2 \+ 4 \| \d+ \| \d+ \| {found['CIDEr']['total']:.1f} \|.*\| 3 \|$", page, re.M
     )
@@ -105,7 +105,7 @@ def test_the_page_is_made_from_results_alone(trained, tmp_path):
     }  # fmt: skip
     path.write_text(json.dumps(results))
     assert run(copy, "--write").returncode == 0
-    page = (copy / "docs" / "evidence.md").read_text()
+    page = (copy / "docs" / "results.md").read_text()
     assert f"| {one['CIDEr']['total'] + 1:.1f} ± 1.4 |" in page and "| +7.0 ± 3.0 | 3, 4 |" in page
     assert "ever had: ours, after 3.8 ± 1.8 % of its time; ours, as many samples, never with seed 2." in page
     (picture,) = re.findall(r"!\[.*\]\((.*)\)", page)
@@ -120,7 +120,7 @@ def test_every_arm_is_possible_and_the_page_has_its_command(table, scale):
     assert len({arm.name for arm in found}) == len({arm.label for arm in found}) == len(found)
     for arm in [*found, *(arm.after for arm in found if arm.after)]:
         validate(arm.config)
-    page = (ROOT / "docs" / "evidence.md").read_text()
+    page = (ROOT / "docs" / "results.md").read_text()
     assert f"\npython bench/ablation.py {table}" in page and f"\n<!-- {table} -->\n" in page
 
 
@@ -152,7 +152,7 @@ def test_wrong_input_is_told_before_anything_is_written(tmp_path, arguments, wor
 
 def test_a_page_without_a_place_for_a_table_is_named(checkout, tmp_path):
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "evidence.md").write_text("<!-- pretraining -->\n<!-- end -->\n")
+    (tmp_path / "docs" / "results.md").write_text("<!-- pretraining -->\n<!-- end -->\n")
     with pytest.raises(DataError, match="has no place for negatives"):
         write(checkout / "runs" / "ablation", tmp_path)
     assert not (tmp_path / "bench").exists()

@@ -65,3 +65,11 @@ def test_the_packed_data_is_kept_and_a_damaged_tar_ends_it(measured):
     tar.write_bytes(data)
     result = run(folder, "--pairs", "16")
     assert result.returncode == 2 and "is damaged (crc32c differs)" in result.stderr
+
+
+def test_the_page_s_commands_lack_nothing_but_their_folder(tmp_path):
+    page = (COMMAND.parents[1] / "docs" / "storage.md").read_text()
+    commands = re.findall(r"^python bench/loader\.py ?(.*)$", page, re.M)
+    assert commands == ["", "data/blocks"]  # the first is what the other tests run, on fewer pairs
+    result = run(tmp_path, commands[1])
+    assert result.returncode == 2 and result.stderr.startswith("data/blocks: no such folder")

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.config.fields import Config
 from cluster.config.options import override
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 
 
 @dataclass(frozen=True)

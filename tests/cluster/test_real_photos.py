@@ -15,7 +15,7 @@ from cluster.batches.samples import ClassIndex, Samples
 from cluster.config.fields import Config
 from cluster.config.options import override
 from cluster.prepare import prepare_training, with_sizes
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 from cluster.tracking.run_log import read_metrics
 from cluster.training import checkpoint
 from cluster.training.job import Job

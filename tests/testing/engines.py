@@ -59,7 +59,7 @@ def take_step(engine: Any, stage: Any, task: str, parts: list[dict[str, Any]]) -
     """Losses over all ranks and the gradient norm of one step on this rank's micro-batches."""
     from cluster.batches.batches import StepBatch
     from cluster.training.step import read, train_step
-    from idc.losses.places import prepare
+    from idc.losses.objectives import prepare
 
     group = GROUP if task in ("mvcl", "classify") else 0
     batch = StepBatch(task, [prepare(task, part, group=group) for part in parts], BATCH)

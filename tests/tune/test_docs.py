@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tune.commandline import parse, save
+from tune.commandline import DEFAULT_SEEDS, DEFAULT_TOP, parse, save
+from tune.report.importance import FEWEST, TRUSTED
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "sweeps.md").read_text()
@@ -33,3 +34,12 @@ def test_the_options_of_the_table_are_what_it_says() -> None:
     shown = {one.name: str(one) for one in plan.dimensions}
     assert all(shown.get(row.split()[0][2:]) == row.split()[1] for row in ROWS[:3])
     assert not {"pretrain.weights.classify", "finetune.steps"} & shown.keys()
+
+
+def test_the_numbers_of_the_page_are_those_of_the_code() -> None:
+    text = " ".join(PAGE.split())
+    assert (
+        f"The best `--top` trials ({DEFAULT_TOP}) are trained again with `--seeds` further seeds ({DEFAULT_SEEDS})"
+        in text
+    )
+    assert f"It needs {FEWEST} trials" in text and "a fifth of the variance" in text and TRUSTED == 1 / 5

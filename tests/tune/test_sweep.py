@@ -24,7 +24,10 @@ LIMIT_S = 240
 FAST = ["--log.wandb", "disabled", "--data.pack_workers", "1"]
 # The first learns nothing and finishes, the second diverges, the third forgets what pre-training left (CIDEr 0) and is
 # stopped at the first rung, where the first one's score is known.
-RATES = ["--search", "grid", "--finetune.lr", "choice:1e-6/1e30/0.01", "--finetune.steps", "20"]
+RATES = ["--search", "grid", "--finetune.lr", "choice:1e-6/1e30/0.01", "--finetune.steps", "20", "--seeds", "0"]
+# Two that finish, then both again with another seed.
+SEEDS = ["--search", "grid", "--finetune.lr", "choice:1e-6/1e-3", "--pretrain.steps", "0", "--finetune.validate_every",
+         "10", "--seeds", "1"]  # fmt: skip
 LEFT_BEHIND = """
 import json, logging, ray
 from ray._private.state import actors
@@ -166,7 +169,7 @@ def test_the_winner_is_a_recipe_that_repeats_its_trial(killed: Killed, home: Pat
                 "train"], cluster)  # fmt: skip
     assert done.returncode == 0, done.stderr
     again = home / "runs" / "rates-best"
-    best = max((t for t in Table(killed.folder).trials.values() if t.state == FINISHED), key=lambda t: t.best)
+    best = max((t for t in Table(killed.folder).trials.values() if t.state == FINISHED), key=lambda t: t.score)
     (shared,) = (killed.folder / "pretraining").iterdir()
     trial = killed.folder / "trials" / best.key
     assert without_times(again) == without_times(shared) + without_times(trial)
@@ -176,9 +179,44 @@ def test_the_winner_is_a_recipe_that_repeats_its_trial(killed: Killed, home: Pat
     assert losses[0] == pytest.approx(losses[1], rel=1e-4), "though one had its pre-training from another run"
 
 
+def test_a_sweep_that_is_killed_among_the_further_seeds_goes_on(home: Path, cluster: dict[str, str]) -> None:
+    folder = home / "runs" / "sweeps" / "seeds"
+    with (home / "seeds.txt").open("wb") as output:
+        first = subprocess.Popen(command(home, "seeds", *SEEDS), cwd=ROOT, env=cluster, stdout=output, stderr=output)
+
+        def a_repeat_has_begun() -> bool:
+            assert first.poll() is None, (home / "seeds.txt").read_text()
+            return bool(Table(folder).repeats)
+
+        wait_for("repeat that has begun", a_repeat_has_begun)
+        first.kill()
+        first.wait(10)
+    begun = Table(folder)
+    assert [trial.state for trial in begun.trials.values()] == [FINISHED, FINISHED]
+    before = {key: written(folder / "trials" / key) for key in begun.trials}
+    again = run(command(home, "seeds", *SEEDS), cluster)
+    assert again.returncode == 0 and "0 of 2 trials to run" in again.stderr, again.stderr
+    table = Table(folder)
+    assert {key: written(folder / "trials" / key) for key in table.trials} == before, "the search is not run again"
+    assert all(len(trial.starts) == 1 for trial in table.trials.values())
+    assert any(len(trial.starts) == 2 for runs in table.repeats.values() for trial in runs.values())
+    for key, trial in table.trials.items():
+        (repeat,) = table.repeats[key].values()
+        own, other = (read_config(folder / "trials" / one / "config.yaml") for one in (key, repeat.key))
+        assert (own.seed, other.seed, repeat.state, repeat.step) == (0, 1, FINISHED, 10), again.stderr
+        assert own.finetune == other.finetune and repeat.values == trial.values
+        assert {record["stage"] for record in read_metrics(folder / "trials" / repeat.key)} == {"finetune"}
+    assert (
+        "over 1 further seed (1: " in again.stderr and "over 1 further seed (1: " in (folder / "best.yaml").read_text()
+    )
+    assert run(command(home, "seeds", *SEEDS), dict(os.environ)).returncode == 0
+    assert len(Table(folder).sessions) == 2, "and then nothing is left to do"
+
+
 def test_a_population_takes_over_checkpoints_and_changes_values(home: Path) -> None:
     options = ["--search", "pbt", "--trials", "2", "--pretrain.steps", "0", "--finetune.steps", "160",
-               "--finetune.validate_every", "40", "--finetune.log_every", "40"]  # fmt: skip
+               "--finetune.validate_every", "40", "--finetune.log_every", "40", "--top", "1",
+               "--seeds", "1"]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = run(command(home, "population", *options), environment)
     assert done.returncode == 0, done.stderr
@@ -201,6 +239,9 @@ def test_a_population_takes_over_checkpoints_and_changes_values(home: Path) -> N
     assert all(len(trial.starts) == 1 for trial in table.trials.values()), "with room for all, nobody is paused"
     ends = {trial.member: trial for trial in table.trials.values()}
     assert len(ends) == 2 and all(trial.state == FINISHED and trial.step == 160 for trial in ends.values())
+    ((key, repeats),) = table.repeats.items()
+    assert table.trials[key].score == max(trial.score for trial in ends.values())
+    assert (repeats[1].state, repeats[1].step, repeats[1].values) == (FINISHED, 160, table.trials[key].values)
     assert processes_of(folder) == []
 
 

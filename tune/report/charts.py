@@ -1,6 +1,7 @@
 """Charts of a sweep as inline SVG: curves with rungs, bars, slices, parallel coordinates.
 
-Colours are CSS variables of the page, so they follow its light or dark; a better trial is drawn stronger.
+Colours are CSS variables of the page, so they follow its light or dark; a better trial is drawn stronger. Trials that
+did not finish are broken lines and hollow dots: their scores are after fewer steps.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from cluster.report.charts import axis, short_number
+from cluster.report.charts import axis, drawing, grid, short_number
 from tune.search.dimension import Dimension, Value
-from tune.search.table import Trial
+from tune.search.table import FINISHED, Trial
 
 STYLE = """
 svg.curves, svg.parallel, svg.bars { width: 100%; height: auto; display: block; background: var(--card);
@@ -20,6 +21,8 @@ svg .trial { cursor: pointer }
 svg .trial polyline { stroke-width: 1.6 }
 svg .trial .wide-hit { stroke-width: 9; opacity: 0 }
 svg .trial circle { fill: var(--accent) }
+svg .trial.unfinished polyline.seen { stroke-dasharray: 5 4 }
+svg .trial.unfinished circle { fill: var(--card); stroke: var(--accent); stroke-width: 1.4 }
 svg .trial.winner polyline.seen { stroke: var(--good); stroke-width: 3 }
 svg .trial.winner circle { fill: var(--good) }
 svg .trial:hover polyline.seen, svg .trial.lit polyline.seen { stroke: var(--bad); stroke-width: 3.2; opacity: 1 }
@@ -44,11 +47,12 @@ def strength(rank: int, count: int) -> float:
 
 
 def _group(trial: Trial, rank: int, count: int, shapes: str, more: str = "") -> str:
-    winner = " winner" if rank == 0 else ""
-    best = "no score" if trial.best is None else f"CIDEr {trial.best:.1f} at step {trial.step}"
-    label = f"trial {trial.number} ({trial.key}), {trial.state}, {best}{more}"
+    kind = "" if trial.state == FINISHED else " unfinished"
+    kind += " winner" if rank == 0 and not kind else ""
+    score = f"CIDEr {trial.score:.1f} at step {trial.kept} of {trial.step}"
+    label = f"trial {trial.number} ({trial.key}), {trial.state}, {score}{more}"
     return (
-        f'<g class="trial{winner}" data-trial="{trial.key}" style="opacity:{strength(rank, count):.2f}">{shapes}'
+        f'<g class="trial{kind}" data-trial="{trial.key}" style="opacity:{strength(rank, count):.2f}">{shapes}'
         f"<title>{escape(label)}</title></g>"
     )
 
@@ -63,10 +67,7 @@ def curves(trials: Sequence[Trial], rungs: Sequence[int], steps: int) -> str:
         return left + (width - left - right) * step / steps, height - bottom - (height - top - bottom) * up
 
     parts = []
-    for tick in ticks:
-        _, y = place(0, tick)
-        parts.append(f'<line x1="{left}" y1="{y:.1f}" x2="{width - right}" y2="{y:.1f}" class="grid"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 3.5:.1f}" class="end">{short_number(tick)}</text>')
+    parts += grid({tick: place(0, tick)[1] for tick in ticks}, left, width - right)
     for step in rungs:
         x, _ = place(step, low)
         parts.append(f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{height - bottom}" class="rung"/>')
@@ -80,7 +81,7 @@ def curves(trials: Sequence[Trial], rungs: Sequence[int], steps: int) -> str:
         lines = f'<polyline points="{path}" class="seen"/><polyline points="{path}" class="wide-hit"/>'
         parts.append(_group(trial, rank, len(trials), lines + dots))
     label = f"CIDEr of {len(trials)} trials over {steps} steps"
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}" class="curves">{"".join(parts)}</svg>'
+    return drawing(width, height, label, "curves", parts)
 
 
 def bars(shares: Sequence[tuple[str, float]]) -> str:
@@ -95,22 +96,22 @@ def bars(shares: Sequence[tuple[str, float]]) -> str:
         parts.append(f'<text x="{left - 10}" y="{y + 16}" class="end">{escape(name)}</text>')
         parts.append(f'<rect x="{left}" y="{y + 5}" width="{length:.1f}" height="14" rx="4" class="bar-fill"/>')
         parts.append(f'<text x="{left + length + 8:.1f}" y="{y + 16}">{100 * share:.0f} %</text>')
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="importance" class="bars">{"".join(parts)}</svg>'
+    return drawing(width, height, "importance", "bars", parts)
 
 
 def slice_chart(one: Dimension, trials: Sequence[Trial], steps: int, own: Value | None) -> str:
-    """CIDEr (the best of each trial) over the values of one dimension; a larger dot went further in training."""
+    """CIDEr of each trial over the values of one dimension; a larger dot went further in training."""
     width, height, left, right, top, bottom = 320, 190, 44, 14, 28, 30
-    low, high, ticks = axis([trial.best for trial in trials])
+    low, high, ticks = axis([trial.score for trial in trials])
 
     def across(value: Value) -> float:
         return left + (width - left - right) * one.place(value)
 
+    def up(score: float) -> float:
+        return height - bottom - (height - top - bottom) * (score - low) / (high - low)
+
     parts = [f'<text x="{left}" y="16" class="chart-title">{escape(one.name)}</text>']
-    for tick in ticks:
-        y = height - bottom - (height - top - bottom) * (tick - low) / (high - low)
-        parts.append(f'<line x1="{left}" y1="{y:.1f}" x2="{width - right}" y2="{y:.1f}" class="grid"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 3.5:.1f}" class="end">{short_number(tick)}</text>')
+    parts += grid({tick: up(tick) for tick in ticks}, left, width - right)
     for number, (place, text) in enumerate(_ticks(one)):
         x = left + (width - left - right) * place
         side = "middle" if 0.1 < place < 0.9 or one.choices else "end" if place > 0.5 else ""
@@ -120,19 +121,18 @@ def slice_chart(one: Dimension, trials: Sequence[Trial], steps: int, own: Value 
         x = across(own)
         parts.append(f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{height - bottom}" class="own"/>')
     for rank, trial in reversed(list(enumerate(trials))):
-        y = height - bottom - (height - top - bottom) * (trial.best - low) / (high - low)
+        y = up(trial.score)
         size = 2.2 + 3.0 * trial.step / steps
         shape = f'<circle cx="{across(trial.values[one.name]):.1f}" cy="{y:.1f}" r="{size:.1f}"/>'
         parts.append(_group(trial, rank, len(trials), shape, f", {one.name} {show_value(trial.values[one.name])}"))
-    label = escape(f"CIDEr over {one.name}", quote=True)
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}" class="chart">{"".join(parts)}</svg>'
+    return drawing(width, height, f"CIDEr over {one.name}", "chart", parts)
 
 
 def parallel(dimensions: Sequence[Dimension], trials: Sequence[Trial]) -> str:
     """One line a trial through its values on all dimensions, to its CIDEr on the last axis."""
     step, left, top, bottom = 92, 46, 96, 28
     width, height = left * 2 + step * len(dimensions), 420
-    low, high, ticks = axis([trial.best for trial in trials])
+    low, high, ticks = axis([trial.score for trial in trials])
 
     def up(place: float) -> float:
         return height - bottom - (height - top - bottom) * place
@@ -151,15 +151,12 @@ def parallel(dimensions: Sequence[Dimension], trials: Sequence[Trial]) -> str:
     for tick in ticks:
         parts.append(f'<text x="{x + 6}" y="{up((tick - low) / (high - low)) + 3.5:.1f}">{short_number(tick)}</text>')
     for rank, trial in reversed(list(enumerate(trials))):
-        places = [one.place(trial.values[one.name]) for one in dimensions] + [(trial.best - low) / (high - low)]
+        places = [one.place(trial.values[one.name]) for one in dimensions] + [(trial.score - low) / (high - low)]
         path = " ".join(f"{left + step * number},{up(place):.1f}" for number, place in enumerate(places))
         lines = f'<polyline points="{path}" class="seen"/><polyline points="{path}" class="wide-hit"/>'
         parts.append(_group(trial, rank, len(trials), lines))
-    frame = (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="parallel coordinates" class="parallel" '
-        f'style="min-width:{width}px">'
-    )
-    return f'<div class="wide">{frame}{"".join(parts)}</svg></div>'
+    shown = drawing(width, height, "parallel coordinates", "parallel", parts, f"min-width:{width}px")
+    return f'<div class="wide">{shown}</div>'
 
 
 def _ticks(one: Dimension) -> list[tuple[float, str]]:

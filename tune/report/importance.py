@@ -12,6 +12,7 @@ from tune.search.table import Trial
 
 TREES, REPEATS = 100, 10
 FEWEST = 8  # trials below which nothing is said
+TRUSTED = 0.2  # of the variance explained, below which the shares are hardly more than guesses
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,17 @@ import shlex
 from collections.abc import Sequence
 from html import escape
 
-from cluster.report.page import page
+from cluster.report.page import data_table, facts, number, page, tiles
+from cluster.tracking.run_log import clock
 from shards.format.whole_files import write_whole
-from tune.commandline import Sweep, best_recipe, command_of
+from tune.commandline import best_recipe, command_of
 from tune.report.charts import SCRIPT, STYLE, bars, curves, parallel, show_value, slice_chart
-from tune.report.importance import FEWEST, importances
-from tune.report.results import Times, at_first_rung, ranked, times, write_results
+from tune.report.importance import FEWEST, TRUSTED, importances
+from tune.report.results import Results, at_first_rung, results_of, times, write_results
 from tune.search.dimension import Dimension
-from tune.search.plan import PBT
+from tune.search.plan import PBT, Sweep
 from tune.search.points import rungs
+from tune.search.repeats import Repeated, seeds_text
 from tune.search.space import recipe_point
 from tune.search.table import DIVERGED, FAILED, FINISHED, REPLACED, RUNNING, STOPPED, Table, Trial
 
@@ -27,64 +29,100 @@ SEARCH_NAMES = {
 FIRST = ("temperature", "weights.")
 
 
-def write_report(sweep: Sweep, table: Table) -> Trial | None:
-    """Writes report.html, results.csv and best.yaml into the sweep's folder; returns the best trial, if one scored."""
-    plan, order = sweep.plan, ranked(table)
-    write_results(plan, table, order)
-    parts = [_head(sweep, table)]
-    if order:
-        write_whole(plan.folder / BEST, best_recipe(sweep, order[0].values))
-        parts += [
-            _tiles(sweep, table, order, times(plan, table)),
-            _winner(sweep, order[0]),
-            _table(sweep, order),
-            _curves(sweep, order),
-            _importance(sweep, order),
-            _slices(sweep, order),
-            _parallel(sweep, order),
-        ]
-    parts += [_losses(table), _about(sweep, table)]
+def write_report(sweep: Sweep, table: Table) -> Repeated | None:
+    """Writes report.html, results.csv and best.yaml into the sweep's folder; returns the winner, if there is one."""
+    results = results_of(sweep, table)
+    folder, winner = sweep.plan.folder, results.winner
+    write_results(results)
+    parts = [_head(results), _tiles(results)]
+    if winner is not None:
+        above = f"# The winner of the sweep {sweep.plan.name}: trial {winner.trial.number}.\n# {score_text(winner)}\n"
+        write_whole(folder / BEST, above + best_recipe(sweep, winner.trial.values))
+        parts += [_winner(results, winner), _repeated(results)]
+    if results.trials:
+        parts += [_table(results), _curves(results), _importance(results), _slices(results), _parallel(results)]
+    parts += [_losses(table), _about(results)]
     body = f"<style>{STYLE}</style>{''.join(parts)}<script>{SCRIPT}</script>"
-    write_whole(plan.folder / FILE, page(f"Sweep {plan.name}", body))
-    return order[0] if order else None
+    write_whole(folder / FILE, page(f"Sweep {sweep.plan.name}", body))
+    return winner
 
 
-def _head(sweep: Sweep, table: Table) -> str:
-    plan = sweep.plan
+def score_text(one: Repeated) -> str:
+    """What a trial is judged by, in a line: mean, spread and number of further seeds, and its score in the search."""
+    own = f"CIDEr {one.trial.score:.1f} in the search ({kept_text(one.trial)})"
+    if one.mean is None:
+        return f"{own}: of one seed alone ({one.reason or 'no further seeds were asked for'})"
+    spread = "" if one.spread is None else f", standard deviation {one.spread:.1f}"
+    each = ", ".join(f"{seed}: {score:.1f}" for seed, score in one.scores.items())
+    seeds = f"{len(one.scores)} further seed{'s' if len(one.scores) > 1 else ''}"
+    return f"mean CIDEr on validation {one.mean:.1f}{spread}, over {seeds} ({each}); {own}"
+
+
+def kept_text(trial: Trial) -> str:
+    """Which checkpoint a trial keeps, and of how many validations it is the choice."""
+    count = len(trial.scores)
+    by_score = any(value is not None for value in trial.chosen_by.values())
+    how = f"the best of {count}" if by_score and count > 1 else f"the last of {count}" if count > 1 else "the only"
+    return f"step {trial.kept}, {how} validation{'s' if count > 1 else ''}"
+
+
+def _head(results: Results) -> str:
+    plan, sweep = results.plan, results.sweep
     stopping = "checkpoints taken over at every validation" if plan.search == PBT else "stopped early by ASHA"
-    lead = (
-        f"{len(table.trials)} trials of the recipe {escape(sweep.recipe)}, {len(plan.dimensions)} dimensions, chosen "
-        f"by {SEARCH_NAMES[plan.search]}, {stopping}. Scores are CIDEr on the validation split; the test split was not "
-        f"touched. One seed: differences of a few points may be chance."
+    further = (
+        f"The best {len(results.repeated)} are trained again with {seeds_text(sweep.further_seeds)}."
+        if results.repeated
+        else "One seed: differences of a few points may be chance."
     )
-    return f"<h1>Sweep {escape(plan.name)}</h1><p class='lead'>{lead}</p>"
+    lead = (
+        f"{len(results.table.trials)} trials of the recipe {escape(sweep.recipe)}, {len(plan.dimensions)} dimensions, "
+        f"chosen by {SEARCH_NAMES[plan.search]}, {stopping}. Scores are CIDEr on the validation split, of the "
+        f"checkpoint that a run keeps; the test split was not touched. {further}"
+    )
+    return f"<h1>Sweep {escape(plan.name)}</h1><p class='lead' style='margin-bottom:24px'>{lead}</p>"
 
 
-def _tiles(sweep: Sweep, table: Table, order: Sequence[Trial], spent: Times) -> str:
-    own = _own_trial(sweep, table)
-    counts = {state: sum(trial.state == state for trial in table.trials.values()) for state in
+def _tiles(results: Results) -> str:
+    trials, winner = results.table.trials.values(), results.winner
+    counts = {state: sum(trial.state == state for trial in trials) for state in
               (FINISHED, STOPPED, REPLACED, DIVERGED, FAILED, RUNNING)}  # fmt: skip
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    share = spent.useful_share
-    tiles = [
-        (f"{order[0].best:.1f}", f"best CIDEr: trial {order[0].number}"),
-        ("–" if own is None or own.best is None else f"{own.best:.1f}", "the recipe’s own values"),
-        (str(len(table.trials)), f"trials: {states}"),
-        (_clock(spent.wall), "wall time, of all times the command ran"),
-        ("–" if share is None else f"{100 * share:.0f} %", "of slots x wall was training and validation"),
-    ]
-    cells = "".join(f'<div class="tile"><b>{value}</b><span>{escape(text)}</span></div>' for value, text in tiles)
-    return f'<div class="tiles" style="margin-top:24px">{cells}</div>'
+    spent = times(results.plan, results.table)
+    share = None if spent.useful_share is None else 100 * spent.useful_share
+    entries = []
+    if winner is not None:
+        which = f"trial {winner.trial.number}"
+        if winner.mean is None:
+            entries.append((number(winner.trial.score), f"CIDEr of the winner, {which}, with one seed"))
+        else:
+            spread = "" if winner.spread is None else f" ± {winner.spread:.1f}"
+            text = f"mean CIDEr of the winner, {which}, over {len(winner.scores)} further seeds"
+            entries.append((f"{winner.mean:.1f}<small>{spread}</small>", text))
+        entries.append(_own_tile(results))
+    entries += [
+        (str(len(trials)), f"trials: {states}"),
+        (clock(spent.wall), "wall time, of all times the command ran"),
+        (number(share, "the command has not run", 0) + " %" * (share is not None),
+         "of slots x wall was training and validation"),
+    ]  # fmt: skip
+    return tiles(entries)
 
 
-def _own_trial(sweep: Sweep, table: Table) -> Trial | None:
-    values = recipe_point(sweep.plan.config, sweep.plan.dimensions)
-    return None if values is None else table.trials.get(sweep.plan.key(values))
+def _own_tile(results: Results) -> tuple[str, str]:
+    """The recipe's own values, as far as they can be compared with the winner's."""
+    values = recipe_point(results.plan.config, results.plan.dimensions)
+    own = None if values is None else results.table.trials.get(results.plan.key(values))
+    again = next((one for one in results.repeated if own is not None and one.trial.key == own.key), None)
+    if again is not None and again.mean is not None:
+        return number(again.mean), f"the recipe’s own values, over {len(again.scores)} further seeds"
+    if own is not None and own.state == FINISHED:
+        return number(own.score), "the recipe’s own values, with one seed"
+    return number(None, "not among the trials" if own is None else own.state), "the recipe’s own values"
 
 
-def _winner(sweep: Sweep, best: Trial) -> str:
-    plan = sweep.plan
-    command = " ".join(map(shlex.quote, command_of(sweep, best.values)))
+def _winner(results: Results, winner: Repeated) -> str:
+    best, plan = winner.trial, results.plan
+    command = " ".join(map(shlex.quote, command_of(results.sweep, best.values)))
     note = (
         "Its weights came about by other values before, from other trials’ checkpoints (the table below); the commands "
         "train with its last values from the start."
@@ -92,116 +130,159 @@ def _winner(sweep: Sweep, best: Trial) -> str:
         else f"Its run, with the checkpoint and the model, is in trials/{best.key}."
     )
     return (
-        f"<h2>The winner</h2><p class='note'>Trial {best.number}, {best.state}, CIDEr {best.best:.1f} at step "
-        f"{max(best.scores, key=best.scores.get)} of {plan.config.finetune.steps}. {note}</p>"
+        f"<h2>The winner</h2><p class='note'>Trial {best.number}: {escape(score_text(winner))}. {note}</p>"
         f"<details open><summary>Train and test it</summary><pre class='command'>{escape(command)}</pre>"
         f"<pre>python cluster/train.py {escape(str(plan.folder / BEST))}</pre></details>"
     )
 
 
-def _table(sweep: Sweep, order: Sequence[Trial]) -> str:
-    dimensions = _sorted(sweep.plan.dimensions)
-    own = recipe_point(sweep.plan.config, dimensions) or {}
+def _repeated(results: Results) -> str:
+    if not results.repeated:
+        return ""
+    seeds = results.sweep.further_seeds
+    head = "<th>trial</th><th>in the search</th>" + "".join(f"<th>seed {seed}</th>" for seed in seeds)
+    rows = []
+    for one in results.repeated:
+        cells = [f"{one.trial.number} {_key(one.trial)}", f"{one.trial.score:.1f}"]
+        for seed in seeds:
+            run = one.runs.get(seed)
+            cells.append(number(one.scores.get(seed), "not begun" if run is None else run.state))
+        few = one.reason or "one seed has no spread"
+        cells += [f"<b>{number(one.mean, one.reason)}</b>", number(one.spread, few)]
+        rows.append(_row(cells, "main" if one is results.winner or one.trial is results.winner.trial else ""))
+    begins = " The members of the population are trained from the start with their last values." * (
+        results.plan.search == PBT
+    )
+    note = (
+        f"The {len(rows)} best of the {results.finished} finished trials. Their scores in the search chose them, so "
+        f"those are partly luck and are not in the mean. The best mean wins; it is the best of {len(rows)}.{begins}"
+    )
+    head += "<th>mean</th><th>standard deviation</th>"
+    return f"<h2>The best again with further seeds</h2><p class='note'>{note}</p>{data_table(head, rows)}"
+
+
+def _table(results: Results) -> str:
+    dimensions, order = _sorted(results.plan.dimensions), results.trials
+    own = recipe_point(results.plan.config, dimensions) or {}
     head = "<th>trial</th><th>state</th><th>step</th><th>CIDEr</th>"
     head += "".join(f"<th>{escape(one.name)}</th>" for one in dimensions)
     rows = []
     for trial in order[:SHOWN]:
-        cells = [f"{trial.number} <span class='missing' title='its key and run folder'>{trial.key}</span>"]
         origin = f", from {trial.donor['run']} at step {trial.donor['step']}" if trial.donor else ""
-        state = trial.state + origin
-        cells += [state, str(trial.step), f"<b>{trial.best:.1f}</b>"]
+        cells = [f"{trial.number} {_key(trial)}", trial.state + origin, str(trial.step)]
+        cells.append(f"<b>{trial.score:.1f}</b>" if trial.state == FINISHED else f"{trial.score:.1f}")
         cells += [escape(show_value(trial.values[one.name])) for one in dimensions]
-        kind = "main" if trial is order[0] else ""
-        rows.append(f"<tr class='{kind}'>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    recipe = "".join(f"<td>{escape(show_value(own[one.name])) if own else '–'}</td>" for one in dimensions)
-    rows.append(f"<tr class='base'><td>the recipe</td><td></td><td></td><td></td>{recipe}</tr>")
-    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+        rows.append(_row(cells, "main" if results.winner and trial is results.winner.trial else ""))
+    recipe = [escape(show_value(own[one.name])) if own else "–" for one in dimensions]
+    rows.append(_row(["the recipe", "", "", "", *recipe], "base"))
     more = f" The other {len(order) - SHOWN} are in results.csv." if len(order) > SHOWN else ""
-    return (
-        f"<h2>Best trials</h2><p class='note'>All trials with their scores are in results.csv.{more}</p>"
-        f'<div class="scroll"><table>{body}</table></div>'
-    )
-
-
-def _curves(sweep: Sweep, order: Sequence[Trial]) -> str:
-    plan = sweep.plan
-    marks = [] if plan.search == PBT else rungs(plan)
     note = (
-        "Each line is a trial, the winner green; runs that begin later go on from another trial’s checkpoint."
-        if plan.search == PBT
-        else "Each line is a trial, the winner green. At each rung ASHA lets a trial go on that is among the best "
-        "third of those that came there before it."
+        f"First the {results.finished} that finished, the winner on top; then those trained for fewer steps, whose "
+        f"scores cannot be compared with theirs. All trials with their scores are in results.csv.{more}"
     )
-    chart = curves(order, marks, plan.config.finetune.steps)
+    return f"<h2>Trials</h2><p class='note'>{note}</p>{data_table(head, rows)}"
+
+
+def _curves(results: Results) -> str:
+    plan = results.plan
+    marks = [] if plan.search == PBT else rungs(plan)
+    note = f"{_drawn(results)} The winner is green. " + (
+        "Runs that begin later go on from another trial’s checkpoint."
+        if plan.search == PBT
+        else "At each rung ASHA lets a trial go on that is among the best third of those that came there before it."
+    )
+    chart = curves(results.trials, marks, plan.config.finetune.steps)
     return f"<h2>Curves</h2><p class='note'>{note}</p><div class='wide'>{chart}</div>"
 
 
-def _importance(sweep: Sweep, order: Sequence[Trial]) -> str:
-    plan = sweep.plan
-    title = "<h2>Importance</h2>"
+def _drawn(results: Results) -> str:
+    """How many trials a chart shows, and how those that did not finish are drawn."""
+    rest = len(results.trials) - results.finished
+    text = f"{results.finished} finished trials, drawn solid"
+    return text + (f", and {rest} after fewer steps, broken or hollow." if rest else ".")
+
+
+def _importance(results: Results) -> str:
+    plan, title = results.plan, "<h2>Importance</h2>"
     if plan.search == PBT:
         return f"{title}<p class='note'>Not said of PBT: a score there is the work of several configurations.</p>"
-    trials = [trial for trial in order if at_first_rung(plan, trial) is not None]
+    # In the order of their starts: the forest's draws are then the same, whoever wins.
+    trials = sorted(
+        (one for one in results.trials if at_first_rung(plan, one) is not None), key=lambda trial: trial.number
+    )
+    finished = sum(trial.state == FINISHED for trial in trials)
     first = plan.config.finetune.validate_every
+    if len(trials) < FEWEST:
+        return f"{title}<p class='note'>Not said of {len(trials)} trials: {FEWEST} are the fewest.</p>"
     found = importances(plan.dimensions, trials, [at_first_rung(plan, trial) for trial in trials])
     if found is None:
-        return f"{title}<p class='note'>Not said of fewer than {FEWEST} trials, or of equal scores.</p>"
-    trust = "so these are hardly more than guesses" if found.explained < 0.2 else "so these are worth something"
+        return f"{title}<p class='note'>Not said: all {len(trials)} trials have the same score at step {first}.</p>"
+    share = f"{max(100 * found.explained, 0):.0f} % of the variance of trials that its trees had not seen"
+    if found.explained < TRUSTED:
+        note = f"Not said of these {len(trials)} trials: a random forest explains {share}, too little."
+        return f"{title}<p class='note'>{note}</p>"
     note = (
-        f"Permutation importance in a random forest (scikit-learn) over {len(trials)} trials, of CIDEr at step "
-        f"{first}, which all of them reached. On trials that its trees had not seen the forest explains "
-        f"{max(100 * found.explained, 0):.0f} % of the variance, {trust}."
+        f"Permutation importance in a random forest (scikit-learn) over {len(trials)} trials, {finished} of which "
+        f"finished. It is of CIDEr at step {first}, which all of them reached, and says nothing of later steps. The "
+        f"forest explains {share}."
     )
     return f"{title}<p class='note'>{note}</p>{bars(list(found.shares.items()))}"
 
 
-def _slices(sweep: Sweep, order: Sequence[Trial]) -> str:
-    plan = sweep.plan
+def _slices(results: Results) -> str:
+    plan = results.plan
     own = recipe_point(plan.config, plan.dimensions) or {}
     steps = plan.config.finetune.steps
-    charts = "".join(slice_chart(one, order, steps, own.get(one.name)) for one in _sorted(plan.dimensions))
+    charts = "".join(slice_chart(one, results.trials, steps, own.get(one.name)) for one in _sorted(plan.dimensions))
     note = (
-        "Best CIDEr of each trial over one dimension at a time; a larger dot was trained for longer, the broken line "
-        "is the recipe’s value. The other dimensions differ from dot to dot."
+        f"CIDEr of each trial over one dimension at a time. {_drawn(results)} A larger dot was trained for longer; the "
+        f"broken line is the recipe’s value. The other dimensions differ from dot to dot."
     )
     return f"<h2>Slices</h2><p class='note'>{note}</p><div class='charts'>{charts}</div>"
 
 
-def _parallel(sweep: Sweep, order: Sequence[Trial]) -> str:
-    chart = parallel(_sorted(sweep.plan.dimensions), order)
-    note = "A trial under the pointer is lit here and in the charts above."
+def _parallel(results: Results) -> str:
+    chart = parallel(_sorted(results.plan.dimensions), results.trials)
+    note = f"{_drawn(results)} A trial under the pointer is lit here and in the charts above."
     return f"<h2>All dimensions at once</h2><p class='note'>{note}</p>{chart}"
 
 
 def _losses(table: Table) -> str:
-    lost = [trial for trial in table.trials.values() if trial.state in (DIVERGED, FAILED)]
+    lost = [trial for trial in table.runs if trial.state in (DIVERGED, FAILED)]
     if not lost:
         return ""
-    rows = "".join(
-        f"<tr><td>{trial.number} <span class='missing'>{trial.key}</span></td><td>{trial.state}</td>"
-        f"<td class='text' style='text-align:left'>{escape(trial.reason)}</td></tr>"
+    rows = [
+        f"<tr><td>{trial.number}{'' if trial.seed is None else f', seed {trial.seed}'} {_key(trial)}</td>"
+        f"<td>{trial.state}</td><td class='text' style='text-align:left'>{escape(trial.reason)}</td></tr>"
         for trial in lost
-    )
-    head = "<thead><tr><th>trial</th><th>state</th><th></th></tr></thead>"
+    ]
     note = "A trial that failed is tried again when the command is given again; one that diverged is not."
+    head = "<th>trial</th><th>state</th><th></th>"
+    return f"<h2>Diverged and failed</h2><p class='note'>{note}</p>{data_table(head, rows)}"
+
+
+def _about(results: Results) -> str:
+    plan, sweep = results.plan, results.sweep
+    sessions = [f"{clock(one.end - one.start)} with {one.slots} at once" for one in results.table.sessions]
+    known = facts({
+        "recipe": sweep.recipe,
+        "options": " ".join(f"--{name} {value}" for name, value in sweep.given) or "none",
+        "seed": plan.config.seed,
+        "the command ran": ", ".join(sessions) or "never",
+    })  # fmt: skip
+    space = facts({one.name: one for one in plan.dimensions})
     return (
-        f"<h2>Diverged and failed</h2><p class='note'>{note}</p>"
-        f'<div class="scroll"><table>{head}<tbody>{rows}</tbody></table></div>'
+        f"<h2>About</h2>{known}<details><summary>Search space</summary>"
+        f"<div style='margin-top:10px'>{space}</div></details>"
     )
 
 
-def _about(sweep: Sweep, table: Table) -> str:
-    plan = sweep.plan
-    space = "".join(f"<dt>{escape(one.name)}</dt><dd>{escape(str(one))}</dd>" for one in plan.dimensions)
-    sessions = ", ".join(f"{_clock(one.end - one.start)} with {one.slots} at once" for one in table.sessions)
-    given = " ".join(f"--{name} {value}" for name, value in sweep.given)
-    facts = [("recipe", sweep.recipe), ("options", given or "none"), ("seed", str(plan.config.seed)),
-             ("the command ran", sessions or "never")]  # fmt: skip
-    listed = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts)
-    return (
-        f"<h2>About</h2><dl>{listed}</dl><details><summary>Search space</summary>"
-        f"<dl style='margin-top:10px'>{space}</dl></details>"
-    )
+def _row(cells: Sequence[str], kind: str) -> str:
+    return f"<tr class='{kind}'>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _key(trial: Trial) -> str:
+    return f"<span class='missing' title='its key and run folder'>{trial.key}</span>"
 
 
 def _sorted(dimensions: Sequence[Dimension]) -> list[Dimension]:
@@ -209,9 +290,3 @@ def _sorted(dimensions: Sequence[Dimension]) -> list[Dimension]:
         return next((number for number, part in enumerate(FIRST) if part in one.name), len(FIRST))
 
     return sorted(dimensions, key=rank)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

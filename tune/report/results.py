@@ -1,28 +1,59 @@
-"""What came out of a sweep, from its table: the order of trials, fair scores, times, results.csv."""
+"""What came out of a sweep, from its table: the order of trials, the winner, times, results.csv."""
 
 from __future__ import annotations
 
 import csv
 import datetime
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.tracking.run_log import read_metrics
 from shards.format.whole_files import write_whole
-from tune.search.plan import PBT, Plan
-from tune.search.table import DIVERGED, FAILED, Table, Trial
+from tune.search.plan import PBT, Plan, Sweep
+from tune.search.repeats import Repeated, finished, repeated, winner
+from tune.search.table import DIVERGED, FAILED, FINISHED, Table, Trial
 
 FILE = "results.csv"
 
 
 def ranked(table: Table) -> list[Trial]:
-    """Trials with a score, the best first; those that diverged or failed are not among them."""
-    scored = [
-        trial for trial in table.trials.values() if trial.best is not None and trial.state not in (DIVERGED, FAILED)
-    ]
-    return sorted(scored, key=lambda trial: (-trial.best, trial.number))
+    """Trials with a score: those that finished, the best first, then the others, the longest trained first.
+
+    Scores after fewer steps are no measure of what a trial would have come to. Those that diverged or failed are not
+    among them.
+    """
+    others = [one for one in table.trials.values() if one.state not in (FINISHED, DIVERGED, FAILED) and one.scores]
+    return finished(table) + sorted(others, key=lambda trial: (-trial.step, -trial.score, trial.number))
+
+
+@dataclass(frozen=True)
+class Results:
+    """A sweep, what its table says, and what follows from it."""
+
+    sweep: Sweep
+    table: Table
+    trials: list[Trial]  # with a score: the winner, then as `ranked` has them
+    repeated: list[Repeated]  # the best of the search, by their own scores
+    winner: Repeated | None
+
+    @property
+    def plan(self) -> Plan:
+        """The sweep's."""
+        return self.sweep.plan
+
+    @property
+    def finished(self) -> int:
+        """How many trials of the search finished."""
+        return sum(trial.state == FINISHED for trial in self.trials)
+
+
+def results_of(sweep: Sweep, table: Table) -> Results:
+    """The results as the table stands."""
+    best = winner(sweep, table)
+    first = [] if best is None else [best.trial]
+    rest = [trial for trial in ranked(table) if trial not in first]
+    return Results(sweep, table, first + rest, repeated(sweep, table), best)
 
 
 def at_first_rung(plan: Plan, trial: Trial) -> float | None:
@@ -51,9 +82,7 @@ def times(plan: Plan, table: Table) -> Times:
     return Times(
         wall=sum(one.end - one.start for one in table.sessions),
         slots=sum((one.end - one.start) * one.slots for one in table.sessions),
-        occupied=sum(
-            end - start for trial in table.trials.values() for start, end in zip(trial.starts, trial.ends, strict=True)
-        ),
+        occupied=sum(end - start for trial in table.runs for start, end in zip(trial.starts, trial.ends, strict=True)),
         useful=sum(map(useful_seconds, runs)),
     )
 
@@ -74,22 +103,28 @@ def useful_seconds(run: Path) -> float:
     return seconds + after
 
 
-def write_results(plan: Plan, table: Table, order: Sequence[Trial]) -> None:
-    """results.csv: one line a trial, the best first, then those without a score."""
-    steps = sorted({step for trial in table.trials.values() for step in trial.scores})
+def write_results(results: Results) -> None:
+    """results.csv: one line a trial, the winner first, then those without a score, then the runs of further seeds."""
+    plan, table = results.plan, results.table
+    steps = sorted({step for trial in table.runs for step in trial.scores})
     names = [one.name for one in plan.dimensions]
-    rest = [trial for trial in table.trials.values() if trial not in order]
+    rest = [trial for trial in table.runs if trial not in results.trials]
+    over_seeds = {one.trial.key: one for one in results.repeated}
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     population = ["member", "from"] if plan.search == PBT else []
-    writer.writerow(["trial", "key", "state", *population, "attempts", "started", "seconds", "step", "CIDEr",
+    writer.writerow(["trial", "further_seed", "key", "state", *population, "attempts", "started", "seconds", "step",
+                     "kept_step", "CIDEr", "mean", "standard_deviation", "seeds_of_mean",
                      *(f"CIDEr@{step}" for step in steps), *names, "reason"])  # fmt: skip
-    for trial in [*order, *rest]:
+    for trial in [*results.trials, *rest]:
         began = datetime.datetime.fromtimestamp(trial.starts[0], datetime.UTC).isoformat(timespec="seconds")
         took = sum(end - start for start, end in zip(trial.starts, trial.ends, strict=True))
         donor = f"{trial.donor['run']}@{trial.donor['step']}" if trial.donor else ""
-        writer.writerow([trial.number, trial.key, trial.state, *([trial.member, donor] if population else []),
-                         len(trial.starts), began, f"{took:.1f}", trial.step, trial.best,
+        again = over_seeds.get(trial.key)
+        mean = [None, None, None] if again is None else [again.mean, again.spread, len(again.scores)]
+        writer.writerow([trial.number, trial.seed, trial.key, trial.state,
+                         *([trial.member, donor] if population else []), len(trial.starts), began, f"{took:.1f}",
+                         trial.step, trial.kept, trial.score, *mean,
                          *(trial.scores.get(step) for step in steps), *(trial.values[name] for name in names),
                          trial.reason])  # fmt: skip
     write_whole(plan.folder / FILE, out.getvalue())

@@ -11,22 +11,26 @@ from types import SimpleNamespace
 from typing import Any
 
 from ray import tune
+from ray.tune.result import TRAINING_ITERATION
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, Searcher
+from ray.tune.search.optuna import OptunaSearch
 
 from tune.search.dimension import Dimension
 from tune.search.plan import METRIC, PBT, TPE, Plan
 from tune.search.points import REDUCTION, open_points
 from tune.search.space import recipe_point
-from tune.search.table import DIVERGED, FAILED, FINAL, RUNNING, Table
+from tune.search.table import DIVERGED, FAILED, FINAL, FINISHED, RUNNING, Table, Trial
 
+# What Optuna takes for complete. A diverged trial is, with CIDEr 0, the lowest there is: TPE should keep away.
+TOLD_COMPLETE = (FINISHED, DIVERGED)
+STUDY = "sweep"  # Optuna's name of what it knows, in memory
 STARTUP_SHARE = 4  # a quarter of the trials is random before TPE takes over, at most 10, Optuna's own number
 
 
 def tpe(plan: Plan, table: Table, target: int) -> Searcher:
     """Optuna's TPE, which knows every earlier trial; those that were interrupted come first, then the recipe's own."""
     import optuna
-    from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     first = [trial.values for trial in table.trials.values() if trial.state in (RUNNING, FAILED)]
@@ -40,11 +44,51 @@ def tpe(plan: Plan, table: Table, target: int) -> Searcher:
         constant_liar=True,  # trials at the same time keep away from each other
     )
     space = {one.name: _distribution(one) for one in plan.dimensions}
-    search = OptunaSearch(space, metric=METRIC, mode="max", sampler=sampler, points_to_evaluate=first)
+    memory = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=memory, study_name=STUDY, direction="maximize")
     for trial in table.trials.values():
-        if trial.state in FINAL:
-            search.add_evaluated_point(trial.values, 0.0 if trial.state == DIVERGED else trial.best or 0.0)
-    return search
+        if (known := _known(trial, space)) is not None:
+            study.add_trial(known)
+    return Pruning(space, metric=METRIC, mode="max", sampler=sampler, points_to_evaluate=first, storage=memory,
+                   study_name=STUDY)  # fmt: skip
+
+
+class Pruning(OptunaSearch):
+    """Ray's, which tells Optuna of every trial that it is complete. A trial that ASHA stopped is pruned.
+
+    TPE ranks pruned trials below all complete ones, by the step that they reached and their score there. So scores are
+    told by the step of the training, not by Ray's count of results.
+    """
+
+    def on_trial_result(self, trial_id: str, result: dict) -> None:
+        """A validation of a trial that goes on."""
+        super().on_trial_result(trial_id, result | {TRAINING_ITERATION: result["step"]})
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        """The end of a trial: complete, pruned, or failed (`error`)."""
+        if result and result.get("state") not in TOLD_COMPLETE:
+            self.on_trial_result(trial_id, result)  # Ray leaves out the score at which a trial is stopped
+            result = None
+        super().on_trial_complete(trial_id, result, error)
+
+
+def _known(trial: Trial, space: dict[str, Any]) -> Any:
+    """A trial of an earlier command as Optuna has it; None if it says nothing, or is to go on."""
+    import optuna
+
+    if trial.state not in FINAL or (trial.score is None and trial.state != DIVERGED):
+        return None
+    complete = trial.state in TOLD_COMPLETE
+    value = 0.0 if trial.state == DIVERGED else trial.score
+    return optuna.trial.create_trial(
+        state=optuna.trial.TrialState.COMPLETE if complete else optuna.trial.TrialState.PRUNED, value=value,
+        params=trial.values, distributions=space, intermediate_values=_so_far(trial),
+    )  # fmt: skip
+
+
+def _so_far(trial: Trial) -> dict[int, float]:
+    """Step -> CIDEr of the checkpoint that was kept then: what a running trial tells."""
+    return {step: trial.scores[trial.kept_at(step)] for step in sorted(trial.scores)}
 
 
 def _distribution(one: Dimension):
@@ -76,11 +120,10 @@ def scheduler_of(plan: Plan, table: Table, slots: int) -> TrialScheduler:
     for trial in table.trials.values():
         if trial.state not in FINAL:
             continue  # it will say so itself
-        known, best = SimpleNamespace(trial_id=f"earlier {trial.key}"), 0.0
+        known = SimpleNamespace(trial_id=f"earlier {trial.key}")
         asha.on_trial_add(None, known)
-        for step, score in sorted(trial.scores.items()):
-            best = max(best, score)
-            asha.on_trial_result(None, known, {"step": step, METRIC: best})
+        for step, score in _so_far(trial).items():
+            asha.on_trial_result(None, known, {"step": step, METRIC: score})
         asha.on_trial_remove(None, known)
     return asha
 

@@ -16,8 +16,7 @@ from cluster.training.checkpoint import COMMIT
 from tune.search.dimension import Dimension, Value, with_values
 
 SWEEPS = "sweeps"  # below runs/
-# CIDEr on the validation split, the best so far: that of the checkpoint that a run keeps. Under PBT the last one: it is
-# the last weights that others take over.
+# CIDEr on the validation split, of the checkpoint that a run keeps by its recipe's `finetune.select`.
 METRIC = "CIDEr"
 TPE, RANDOM, GRID, PBT = SEARCHES = ("tpe", "random", "grid", "pbt")
 KEY_LENGTH = 12  # hexadecimal digits
@@ -46,6 +45,10 @@ class Plan:
     def folder(self) -> Path:
         """runs/sweeps/NAME."""
         return self.root / "runs" / SWEEPS / self.name
+
+    def of_seed(self, seed: int) -> Plan:
+        """The same sweep with the recipe under another seed, data aside: its trials have keys of their own."""
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, seed=seed))
 
     def trial_folder(self, key: str) -> Path:
         """The run folder of a trial."""
@@ -87,6 +90,24 @@ class Plan:
 
     def _placed(self, config: Config, where: str) -> Config:
         return dataclasses.replace(config, name=f"{SWEEPS}/{self.name}/{where}", root=str(self.root))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the user asked for."""
+
+    plan: Plan
+    recipe: str
+    given: tuple[tuple[str, str], ...]  # options and ranges as they were typed
+    target: int  # trials of the search
+    top: int  # the best trials that are trained again with further seeds
+    seeds: int  # further seeds
+    help: bool = False
+
+    @property
+    def further_seeds(self) -> tuple[int, ...]:
+        """Those after the recipe's own."""
+        return tuple(self.plan.config.seed + number for number in range(1, self.seeds + 1))
 
 
 def shared_stages(config: Config, dimensions: Sequence[Dimension]) -> tuple[str, ...]:

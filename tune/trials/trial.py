@@ -21,7 +21,7 @@ from cluster.config.options import to_yaml
 from cluster.errors import NotFiniteError, TrainingError
 from cluster.launch.run_folder import CONFIG
 from cluster.tracking.run_log import Follower
-from cluster.training.checkpoint import COMMIT
+from cluster.training.checkpoint import COMMIT, best_step
 from shards.format.whole_files import write_whole
 from tune.search.dimension import Value
 from tune.search.plan import METRIC, PBT, Donor, Plan, has_finished, shared_stages
@@ -34,11 +34,14 @@ PRETRAINING_LIMIT_S = 7 * 24 * 3600  # of waiting while another trial makes the 
 
 
 class SweepTrial(tune.Trainable):
-    """Its config is {"values": a value for every dimension, "run": a run folder to go on in, or None}."""
+    """Its config has a value for every dimension, "run": a run folder to go on in or None.
+
+    That of a repeat has "repeat", another seed, and "of", the key of the trial of the search.
+    """
 
     def setup(self, config: dict[str, Any], plan: Plan, ray: Ray) -> None:
         """Tune's constructor."""
-        self._plan, self._ray = plan, ray
+        self._sweep_plan, self._ray = plan, ray
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -48,11 +51,12 @@ class SweepTrial(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
+        self._plan = plan_of(self._sweep_plan, config)
         self._values: dict[str, Value] = {one.name: config[one.name] for one in self._plan.dimensions}
         self._known: str | None = config.get("run")
         self._donor: Donor | None = None
         self._process: Run | None = None
-        self._key, self._best, self._step = "", 0.0, 0
+        self._key, self._step = "", 0
         self._waiting: list[dict] = []  # validations that Tune has not seen, later ones than step
 
     def step(self) -> dict[str, Any]:
@@ -69,11 +73,14 @@ class SweepTrial(tune.Trainable):
         """Starts the run, or goes on with it; what the table says of a configuration that is done with."""
         plan = self._plan
         self._key = place(plan, self._values, self._known, self._donor, self.trial_id)
-        before = Table(plan.folder).trials[self._key]  # the sweep writes its start before Tune asks for a step
+        before = Table(plan.folder).run(self._key)  # the sweep writes its start before Tune asks for a step
         if before.state in FINAL:
-            score = 0.0 if before.state == DIVERGED else before.best or 0.0
+            score = 0.0 if before.state == DIVERGED else before.score or 0.0
             return self._result(score, done=True, state=before.state, step=before.step)
         config = plan.run_config(self._key, self._values)
+        self._select = config.finetune.select
+        # What it kept before a kill, if it goes on.
+        self._scores, self._chosen_by = dict(before.scores), dict(before.chosen_by)
         pretrain(plan, self._values, self._ray)
         folder = plan.trial_folder(self._key)
         if before.donor is not None:
@@ -103,10 +110,13 @@ class SweepTrial(tune.Trainable):
                     raise TrainingError(
                         f"validation gives no {METRIC}: it needs two pairs or more, with references not all alike"
                     )
-                self._best = score if self._plan.search == PBT else max(self._best, score)
+                # As the COMMIT of its checkpoint has it; of "last" there is no such score.
+                self._chosen_by[self._step] = chosen_by = record["validation"].get(self._select)
+                self._scores[self._step] = score
+                kept = best_step({step: one for step, one in self._chosen_by.items() if step <= self._step})
                 done = self._step >= steps
                 state = {"state": FINISHED} if done else {}
-                return self._result(self._best, done=done, score=score, **state)
+                return self._result(self._scores[kept], done=done, score=score, chosen_by=chosen_by, **state)
             if ended:
                 raise TrainingError(f"the run has ended after step {self._step} of {steps} without a score")
             time.sleep(POLL_S)
@@ -119,8 +129,8 @@ class SweepTrial(tune.Trainable):
         folder = self._plan.trial_folder(self._key) / "checkpoints" / STAGE / f"step_{step:08d}"
         return step if (folder / COMMIT).is_file() else float("inf")
 
-    def _result(self, best: float, step: int | None = None, **more: Any) -> dict[str, Any]:
-        return {METRIC: best, "step": self._step if step is None else step, "run": self._key} | more
+    def _result(self, value: float, step: int | None = None, **more: Any) -> dict[str, Any]:
+        return {METRIC: value, "step": self._step if step is None else step, "run": self._key} | more
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Where the weights of the last score are. The checkpoint stays in the run folder: `keep` sees to that."""
@@ -136,6 +146,12 @@ class SweepTrial(tune.Trainable):
         if self._process is not None:
             self._process.kill()
             self._process = None
+
+
+def plan_of(plan: Plan, config: dict[str, Any]) -> Plan:
+    """The plan that a trial with this config of Tune's is of: the sweep's, or that with the seed of a repeat."""
+    seed = config.get("repeat")
+    return plan if seed is None else plan.of_seed(seed)
 
 
 def place(plan: Plan, values: dict[str, Value], known: str | None, donor: Donor | None, trial: str) -> str:

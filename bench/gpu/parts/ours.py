@@ -16,11 +16,12 @@ from bench.gpu.parts.synthetic import Batch, Network, cut
 from cluster.batches.batches import StepBatch
 from cluster.batches.resident import ROWS
 from cluster.batches.schedule import learning_rate
-from cluster.config.fields import GROUPED_TASKS, ClusterConfig, task_micro_batches
+from cluster.config.fields import ClusterConfig, task_micro_batches
+from cluster.config.tasks import compares_samples
 from cluster.distributed.devices import choose_accelerator
 from cluster.training.engine import Engine
 from cluster.training.step import Measured, read, rounding, train_step
-from idc.losses.places import prepare
+from idc.losses.objectives import prepare
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def prepared(network: Network, batch: Batch, device: str, compiled: str = "off")
     whole = text | {role + ROWS: rows.contiguous() for role, rows in images.items()}
     number, size = task_micro_batches(stage, batch.task, 1)
     assert number * size == len(batch.rows), "these sizes divide"
-    group = stage.contrastive_group if batch.task in GROUPED_TASKS else 0
+    group = stage.contrastive_group if compares_samples(batch.task) else 0
     parts = []
     for start in range(0, number * size, size):
         part = {name: value[start : start + size] for name, value in whole.items()}

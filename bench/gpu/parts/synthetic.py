@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cluster.config.fields import FinetuneConfig, StageConfig, task_batch_size
-from cluster.recipes.embedded import blocks_full
+from cluster.recipes.blocks import blocks_full
 from cluster.recipes.published import clevr_change
 from idc.losses.masking import mask_cells, mask_words
 from idc.model.build import build

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from cluster.batches.batches import Batches, StepBatch, draw_negatives, name_words
-from cluster.batches.schedule import STREAM_OF_TASK
 from cluster.config.fields import NegativesConfig, StageConfig
+from cluster.config.tasks import TASKS
 from idc.captioning import tokenizer as tokenizers
+from idc.losses.objectives import OBJECTIVES
 from idc.model.config import BOS, EOS, MASK, NOT_SCORED, PAD
 from shards.errors import DataError
 from shards.order.permutation import generator, locate
@@ -200,12 +201,9 @@ def test_data_that_cannot_serve_a_task_are_refused(tiny: Any, tmp_path: Any) -> 
         Batches(tiny.shards, lacking, tokenizer, tiny.config.model, 12, stage, 5, 0, 1)
 
 
-def test_every_task_has_a_stream() -> None:
-    from typing import get_args
-
-    from cluster.config.fields import LOSSES_OF_TASK, Task
-
-    assert set(STREAM_OF_TASK) == set(get_args(Task)) == set(LOSSES_OF_TASK)
+def test_every_objective_is_trained_by_a_task() -> None:
+    assert {task.objective for task in TASKS.values()} == set(OBJECTIVES)
+    assert {task.stream for task in TASKS.values()} == {"pair", "photo", "class"}
 
 
 def test_labels_are_the_class_or_what_captions_name(tiny: Any) -> None:

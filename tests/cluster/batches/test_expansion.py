@@ -16,7 +16,7 @@ from cluster.config.options import override
 from cluster.config.validation import validate
 from cluster.errors import ConfigError
 from cluster.prepare import Training, prepare_training, with_sizes
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 from cluster.training.weights import open_tokenizer
 from shards.pack import pack
 from shards.reading.reader import Folder

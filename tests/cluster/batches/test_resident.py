@@ -13,7 +13,7 @@ import torch
 from cluster.batches.batches import Batches
 from cluster.batches.resident import ROWS, Resident, choose
 from idc.captioning import tokenizer as tokenizers
-from idc.losses.places import prepare
+from idc.losses.objectives import prepare
 from shards.reading.reader import Folder
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.batches.schedule import STREAM_OF_TASK, TaskSchedule, learning_rate, stage_seed, step_seed
+from cluster.batches.schedule import TaskSchedule, learning_rate, stage_seed, step_seed
 from cluster.config.fields import StageConfig, task_batch_size
+from cluster.config.tasks import TASKS
 
 RATIOS = {"mlm": 8.0, "mvcl": 1.0, "fda": 2.0, "classify": 3.0, "photo_mlm": 1.0, "photo_fda": 0.0}
 
@@ -24,9 +25,9 @@ def test_streams_are_consumed_without_gap_or_overlap(seed: int, steps: int, batc
     total = 0
     for step in range(steps):
         task = schedule.task(step)
-        assert schedule.start(step) == ends[STREAM_OF_TASK[task]]
+        assert schedule.start(step) == ends[TASKS[task].stream]
         assert schedule.samples(step) == total
-        ends[STREAM_OF_TASK[task]] += task_batch_size(stage, task)
+        ends[TASKS[task].stream] += task_batch_size(stage, task)
         total += task_batch_size(stage, task)
     assert schedule.samples(steps) == total
 

@@ -23,7 +23,7 @@ from cluster.config.options import convert, differences, field_comments, from_di
 from cluster.config.validation import validate
 from cluster.errors import ConfigError
 from cluster.recipes import commandline
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 
 ROOT = Path(__file__).resolve().parents[3]
 

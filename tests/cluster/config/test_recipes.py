@@ -15,8 +15,9 @@ from testing import native_layouts
 
 from cluster import train
 from cluster.config.fields import task_batch_size
+from cluster.config.options import to_yaml
 from cluster.recipes.commandline import parse
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 from cluster.tracking.run_log import read_metrics
 from idc.metrics.coco import METRICS
 from shards.pack import main as pack
@@ -80,7 +81,10 @@ PAGE = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
 
 
 @pytest.mark.parametrize("line", re.findall(r"^python cluster/train\.py ?(.*(?:\\\n.*)*)$", PAGE, re.M))
-def test_the_commands_of_the_page_are_understood(line: str) -> None:
+def test_the_commands_of_the_page_are_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "blocks").mkdir(parents=True)  # a run whose configuration is a recipe
+    (tmp_path / "runs" / "blocks" / "config.yaml").write_text(to_yaml(RECIPES["blocks"]()))
     parse(shlex.split(line, comments=True))
 
 

@@ -13,7 +13,7 @@ import pytest
 from cluster.config.fields import ClusterConfig
 from cluster.distributed.devices import Placement, expected_here, place, require_room, resolved
 from cluster.errors import ConfigError
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 
 ROOT = Path(__file__).resolve().parents[3]
 EIGHT = {"CPU": 64.0, "GPU": 8.0}

@@ -13,7 +13,7 @@ from cluster.config.options import override
 from cluster.errors import ConfigError
 from cluster.launch import run_folder
 from cluster.recipes.commandline import read_config
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 
 DATA = {"shards": "abc", "features": "def"}
 

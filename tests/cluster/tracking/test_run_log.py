@@ -11,7 +11,7 @@ import pytest
 
 from cluster.config.fields import Config, LogConfig
 from cluster.config.options import override
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 from cluster.tracking.run_log import METRICS, Progress, RunLog, read_metrics, wandb_mode
 
 

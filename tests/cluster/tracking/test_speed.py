@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cluster.tracking.speed import WARM_UP, Speed, StepFlops, Trace, peak_flops
 from idc.losses import objectives
-from idc.losses.places import prepare
+from idc.losses.objectives import prepare
 from idc.model.build import build
 from idc.model.config import ModelConfig
 

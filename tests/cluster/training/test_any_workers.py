@@ -10,7 +10,7 @@ import pytest
 from testing.multirank import RankDied, run_ranks
 
 from cluster.config.fields import ClusterConfig, Config, StageConfig, task_micro_batches
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 
 STEPS = 14
 
@@ -167,7 +167,7 @@ def both_passes(task: str) -> tuple[list, list]:
 
     from cluster.batches.batches import StepBatch
     from cluster.training.step import train_step
-    from idc.losses.places import prepare
+    from idc.losses.objectives import prepare
 
     engine, stage = make_engine(1, dropout=0.3)
     engine.model.train()
@@ -231,7 +231,7 @@ def waits() -> dict[tuple, list[str]]:
     from cluster.batches.batches import StepBatch
     from cluster.distributed.ranks import Ranks
     from cluster.training.step import read, train_step
-    from idc.losses.places import prepare
+    from idc.losses.objectives import prepare
 
     Ranks(60)
     found = {}

@@ -108,7 +108,7 @@ def norms_of_a_fine_tuning_step() -> tuple[dict[bool, float], dict[bool, float]]
     from cluster.config.fields import FinetuneConfig
     from cluster.training.step import read, train_step
     from idc.losses import objectives
-    from idc.losses.places import counts, prepare
+    from idc.losses.objectives import counts, prepare
 
     batch = make_batch("finetune", torch.Generator().manual_seed(3))
     count, found, expected = counts("finetune", batch), {}, {}

@@ -11,7 +11,7 @@ from testing.checkpoints import commit
 
 from cluster.config.options import override, to_yaml
 from cluster.errors import ConfigError
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 from cluster.training.checkpoint import save_weights
 from cluster.training.weights import load_first_weights, source_of_stage
 from idc.model.build import build

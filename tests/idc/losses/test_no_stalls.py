@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from idc.losses import objectives
-from idc.losses.objectives import ObjectiveOptions
-from idc.losses.places import TASKS, loss_names, prepare
+from idc.losses.objectives import OBJECTIVES, ObjectiveOptions, loss_names, prepare
 from idc.losses.training_model import TrainingModel
 
 OPTIONS = [ObjectiveOptions(), ObjectiveOptions(contrastive_group=2)]
@@ -40,7 +39,7 @@ def batch_of(task: str, full: dict[str, Tensor], group: int, uneven: bool) -> di
 @pytest.mark.parametrize("caption_loss", ["causal", "masked"])
 @pytest.mark.parametrize("task", KEYS)
 def test_a_step_of_the_published_network_asks_for_no_value(make_model, make_batch, task, caption_loss, options, uneven):
-    assert set(KEYS) | {"labels"} == set(TASKS)
+    assert set(KEYS) | {"labels"} == set(OBJECTIVES)
     full = make_batch()
     if caption_loss == "masked" and task == "finetune":
         full |= {name: full[name] for name in KEYS["mlm"]}

@@ -9,9 +9,8 @@ import torch
 from testing.task_keys import KEYS
 from torch.nn.functional import cosine_similarity, normalize
 
-from idc.losses import objectives
-from idc.losses.objectives import ObjectiveOptions, counts
-from idc.losses.places import prepare
+from idc.losses import classify, mvcl, objectives
+from idc.losses.objectives import ObjectiveOptions, counts, prepare
 
 
 def batch_of(task, full, masked=False):
@@ -112,7 +111,7 @@ def test_masked_cells_by_the_formula(make_model, make_batch):
     model, batch, temperature = make_model(), make_batch(), 0.4
     prepared = prepare("mvcl", batch, group=2)
     options = ObjectiveOptions(mvcl_temperature=temperature, contrastive_group=2)
-    per_cell = objectives.cell_contrast(objectives.masked_cells(model, prepared), options)
+    per_cell = mvcl.cell_contrast(mvcl.masked_cells(model, prepared), options)
     assert not per_cell[~prepared["hidden_known"]].any()
     found = per_cell[prepared["hidden_known"]].tolist()
     pair = model.encode_pair(model.embed_images(batch, batch["visual_mask"]))
@@ -186,7 +185,7 @@ def test_class_contrast_by_the_formula():
                     part += 1 - cosine if classes[i] == classes[j] else max(cosine - 0.4, 0.0)
             expected += size * part / len(photos) ** 2
         compared = {"photos": normalize(cls, dim=-1).view(1, 8, 6), "classes": labels.view(1, 8)}
-        found = objectives.class_contrast(compared, ObjectiveOptions(contrastive_group=group))
+        found = classify.class_contrast(compared, ObjectiveOptions(contrastive_group=group))
         assert float(found) == pytest.approx(expected, rel=1e-5)
 
 

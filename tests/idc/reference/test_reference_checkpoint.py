@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections import OrderedDict, defaultdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from idc.captioning.tokenizer import SPECIAL
 from idc.reference.__main__ import main as command
 from shards.packing.tokenizer import train_tokenizer
 
-METHOD = Path(__file__).parents[3] / "docs" / "method.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference.md"
+PARITY = Path(__file__).parents[2] / "data" / "parity_seed0.npz"
 SIZE = (48, 64)
 TEXTS = ["the red cube has disappeared", "the blue ball moved to the left", "there is no change"]
 # What the command cannot read off the file: the small models of these tests see another backbone.
@@ -74,7 +76,7 @@ def imported(checkpoint: Path, vocabulary: Path, name: str = "imported") -> Path
 
 def names_in_the_parity_file(stage: str) -> set[str]:
     """The names of the weights that the reference's own model of a stage has, its position table aside."""
-    with np.load(Path(__file__).parents[2] / "data" / "parity_seed0.npz") as arrays:
+    with np.load(PARITY) as arrays:
         prefix = f"{stage}/weights/"
         return {name.removeprefix(prefix) for name in arrays.files if name.startswith(prefix)} - {
             "position_encoding.pe"
@@ -246,11 +248,29 @@ def test_a_file_that_cannot_be_written_leaves_nothing(make_folder, tmp_path, cap
     assert "x.pt" in said and said.count("\n") == 1 and not vocabulary.exists()
 
 
-@pytest.mark.parametrize("line", re.findall(r"^python -m idc\.reference (--.+)$", METHOD.read_text(), re.M))
+@pytest.mark.parametrize("line", re.findall(r"^python -m idc\.reference (--.+)$", PAGE.read_text(), re.M))
 def test_the_commands_of_the_page_lack_nothing_but_their_files(line, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run(*shlex.split(line)) == 2
     assert re.search("no such (weight file|folder)", capsys.readouterr().err)
+
+
+def test_the_page_names_the_file_of_numbers_and_all_its_keys():
+    page = PAGE.read_text()
+    assert f"\npython -m idc.reference {PARITY.relative_to(PAGE.parents[1])}\n" in page
+    written = "".join(re.findall(r"^\| (`.*?`) \|", page, re.M))
+    patterns = [pattern for key in re.findall(r"`([^`]+)`", written) for pattern in alternatives(key)]
+    with np.load(PARITY) as arrays:
+        missing = [name for name in arrays.files if not any(fnmatchcase(name, pattern) for pattern in patterns)]
+        unused = [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in arrays.files)]
+    assert not missing and not unused
+
+
+def alternatives(key: str) -> list[str]:
+    """`a/{b,c}/*` -> `a/b/*`, `a/c/*`; capital letters stand for any name."""
+    key = key.replace("NAME", "*")
+    braces = re.search(r"\{(.*?)\}", key)
+    return [key.replace(braces[0], choice) for choice in braces[1].split(",")] if braces else [key]
 
 
 @pytest.mark.parametrize(

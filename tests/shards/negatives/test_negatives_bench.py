@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,8 +46,13 @@ def test_a_wrong_file_is_named(tmp_path):
         assert done.returncode == 2 and name in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_the_page_shows_what_the_command_prints(shared_data):
-    page = (ROOT / "docs" / "negatives.md").read_text()
+def test_the_pages_show_what_the_command_prints(shared_data):
+    pages = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("experiments", "negatives")}
     done = run("show", str(shared_data / "text" / "birds_to_words_test_text.json"))
+    page = pages["experiments"]
     assert page.endswith(done.stdout.lstrip()), "run bench/negatives.py show again and put its output into the page"
     assert page.count("<br>*") == 60
+    examples = dict(re.findall(r"^- `(\w+)`: (.+<br>.+)$", pages["negatives"], re.M))
+    shown = re.split(r"^### (\w+)$", done.stdout, flags=re.M)[1:]
+    for kind, text in zip(shown[::2], shown[1::2], strict=True):
+        assert f". {examples[kind]}\n" in text

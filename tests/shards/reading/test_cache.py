@@ -124,7 +124,7 @@ def test_the_page_about_it_runs(remote, capsys):
     exec(code.replace("s3://my-bucket/blocks", remote), names)
     assert names["record"]["kind"] == "pair" and capsys.readouterr().out.startswith("0 1 ")
     commands = dict(re.findall(r"^python (?:-m )?(\S+) (.*)$", page, re.M))
-    assert commands.keys() == {"shards.pack", "shards.verify", "cluster/train.py"}
+    assert commands.keys() == {"shards.pack", "shards.verify", "cluster/train.py", "bench/loader.py"}
     assert packing.make_parser().parse_args(shlex.split(commands["shards.pack"])).out == "s3://my-bucket/blocks"
     assert verifying.main([commands["shards.verify"].replace("s3://my-bucket/blocks", remote)]) == 0
 

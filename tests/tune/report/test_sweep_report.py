@@ -37,18 +37,18 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Table]:
         key = sweep.plan.key(values)
         table.start(key, values)
         if number == 5:
-            table.score(key, 5, 99.0)
+            table.score(key, 5, 99.0, 99.0)
             table.end(key, DIVERGED, "finetune step 7, task finetune: the loss caption is not finite")
             continue
         if number == 6:
             table.end(key, FAILED, "exit code 1: <nothing> (output: x)")
             continue
         score = 50 - 8 * abs(math.log(values["pretrain.mvcl_temperature"] / 0.2))
-        table.score(key, 5, score - 10)
+        table.score(key, 5, score - 10, score - 10)
         if number % 2:
             table.end(key, STOPPED)
         else:
-            table.score(key, 20, score)
+            table.score(key, 20, score, score)
             table.end(key, FINISHED)
     table.close()
     write_report(sweep, table)
@@ -59,7 +59,7 @@ def test_the_report_shows_the_best_first_and_every_dimension(swept: tuple[Sweep,
     sweep, table = swept
     best = ranked(table)[0]
     html = (sweep.plan.folder / "report.html").read_text()
-    assert best.best == max(t.best for t in table.trials.values() if t.state == FINISHED)
+    assert best.score == max(t.score for t in table.trials.values() if t.state == FINISHED)
     for one in sweep.plan.dimensions:
         assert html.count(one.name) >= 5  # table, importance, slice, parallel axis, space
     assert "rung 5" in html and "rung 15" in html and "not finite" in html and "&lt;nothing&gt;" in html
@@ -102,6 +102,46 @@ def test_the_dimension_that_matters_is_found(swept: tuple[Sweep, Table]) -> None
     assert importances(sweep.plan.dimensions, trials, list(noise)).explained < 0.2
     assert importances(sweep.plan.dimensions, trials[: FEWEST - 1], [1.0] * (FEWEST - 1)) is None
     assert importances(sweep.plan.dimensions, trials, [1.0] * len(trials)) is None
+
+
+def test_each_figure_says_of_how_many_trials_it_is(swept: tuple[Sweep, Table]) -> None:
+    sweep, table = swept
+    html = (sweep.plan.folder / "report.html").read_text()
+    states = [trial.state for trial in table.trials.values()]
+    finished, stopped = states.count(FINISHED), states.count(STOPPED)
+    assert (finished, stopped) == (11, 11)
+    assert html.count(f"{finished} finished trials, drawn solid, and {stopped} after fewer steps") == 3
+    # Twenty trials are too few to find the one of 18 dimensions that matters.
+    assert f"Not said of these {finished + stopped} trials" in html and 'class="bars"' not in html
+    charts = html.count('class="chart"') + 2  # slices, curves, parallel coordinates
+    assert len(re.findall(r'class="trial unfinished"', html)) == stopped * charts
+    assert len(re.findall(r'class="trial winner"', html)) == charts
+
+
+FEW_DIMENSIONS = ["--pretrain.steps", "0", "--finetune.negatives.count", "2", "--finetune.negatives.kinds", "retrieve",
+                  "--finetune.weights.fda", "0.5", "--finetune.fda_temperature", "0.1"]  # fmt: skip
+
+
+@pytest.mark.parametrize("matters", [True, False])
+def test_an_importance_is_drawn_if_it_means_something(tmp_path: Path, matters: bool) -> None:
+    words = ["--root", str(tmp_path), "--name", "s", "--search", "random", "--trials", "30", *FEW_DIMENSIONS]
+    sweep = parse(["tiny", *words])
+    assert {one.name for one in sweep.plan.dimensions} == {"finetune.weights.changed", "finetune.lr"}
+    save(sweep)
+    table = Table(sweep.plan.folder)
+    for number, values in enumerate(itertools.islice(points(sweep.plan), 30)):
+        key = sweep.plan.key(values)
+        score = float(60 + 10 * math.log(values["finetune.lr"] / 0.001) if matters else 50 + number % 2)
+        table.start(key, values)
+        table.score(key, 5, score, score)
+        if number % 3 == 0:
+            table.score(key, 10, score, score)
+        table.end(key, STOPPED if number % 3 else FINISHED)
+    write_report(sweep, table)
+    html = (sweep.plan.folder / "report.html").read_text()
+    assert ('class="bars"' in html) == matters
+    said = "over 30 trials, 10 of which finished" if matters else "Not said of these 30 trials: a random forest"
+    assert said in html
 
 
 def test_a_sweep_without_a_score_is_reported_too(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_tpe_knows_what_was_and_begins_with_what_was_interrupted(tmp_path: Path)
         key = plan.key(values)
         table.start(key, values)
         if number < 4:
-            table.score(key, 5, 10.0 + number)
+            table.score(key, 5, 10.0 + number, 10.0 + number)
             table.end(key, DIVERGED if number == 1 else FINISHED)
     search = tpe(plan, table, 8)
     known = [trial.value for trial in search._ot_study.get_trials()]
@@ -83,7 +83,7 @@ def test_asha_knows_the_scores_of_earlier_trials(tmp_path: Path) -> None:
     for values, score in zip(first(plan, 3), (20.0, 30.0, 40.0), strict=True):
         key = plan.key(values)
         table.start(key, values)
-        table.score(key, 5, score)
+        table.score(key, 5, score, score)
         table.end(key, STOPPED)
     asha = scheduler_of(plan, table, 2)
     decisions = []

@@ -13,7 +13,7 @@ from cluster.config.fields import Config
 from cluster.config.options import override
 from cluster.config.validation import validate
 from cluster.errors import ConfigError
-from cluster.recipes.embedded import RECIPES
+from cluster.recipes.registry import RECIPES
 from tune.search.dimension import Dimension, is_range, option_values, parse_dimension, value_of, with_values
 from tune.search.space import apply_options, recipe_point
 

@@ -1,9 +1,8 @@
-"""Recipes: functions that return a complete configuration. `cluster/train.py NAME` runs the one of that name."""
+"""Recipes for the embedded data set: `blocks`, the main job; as published; at the size of the paper."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 from cluster.config.fields import (
     BackboneConfig,
@@ -16,10 +15,9 @@ from cluster.config.fields import (
     NegativesConfig,
     StageConfig,
 )
-from cluster.recipes.published import birds_to_words, clevr_change, image_editing_request, spot_the_diff
 from idc.model.config import ModelConfig
 
-# What the data decide (config.DERIVED) is filled in when they are opened; until then it only has to be possible.
+# What the data decide (fields.DERIVED) is filled in when they are opened; until then it only has to be possible.
 OPEN = {"vocab_size": 6, "classes": 1, "fine_channels": 1}
 
 
@@ -35,7 +33,7 @@ def blocks() -> Config:
             **OPEN, architecture="idc", d_model=128, heads=4, d_ff=512, cross_modal_blocks=2, cell_size=128,
             dropout=0.0, attention_dropout=0.0, max_length=32, layer_norm="standard", final_norm=True,
         ),
-        # What a region shows comes first: words about it cannot be learnt before (docs/method.md).
+        # What a region shows comes first: words about it cannot be learnt before (docs/experiments.md, E6).
         pretraining={
             "regions": StageConfig(
                 steps=420, global_batch_size=96, micro_batch_size=16, ratios={"class_labels": 3, "photo_labels": 4},
@@ -58,30 +56,6 @@ def blocks() -> Config:
         evaluate=EvaluateConfig(beam=3),
         cluster=ClusterConfig(precision="bf16"),
     )  # fmt: skip
-
-
-def pairs() -> Config:
-    """Your own pairs of images with captions, and nothing else: our architecture, minutes on two cores.
-
-    What there is to see is told by the captions' own words, for nobody has labelled it. More pairs deserve more steps.
-    """
-    base = blocks()
-    stages = base.pretraining
-    labels = {"pair_labels": 1.0}
-    return dataclasses.replace(
-        base,
-        name="pairs",
-        data=DataConfig(shards="data/pairs", source="none", words=200),
-        backbone=BackboneConfig(size=(224, 224)),
-        model=dataclasses.replace(base.model, dropout=0.1, max_length=40),
-        pretraining={
-            "regions": dataclasses.replace(stages["regions"], ratios=labels),
-            "pretrain": dataclasses.replace(stages["pretrain"], ratios={"mlm": 2, "mvcl": 1, "fda": 1}),
-        },
-        finetune=dataclasses.replace(
-            base.finetune, steps=720, ratios={"finetune": 6} | labels, references=1, select="CIDEr"
-        ),
-    )
 
 
 def blocks_paper() -> Config:
@@ -137,40 +111,3 @@ def blocks_full() -> Config:
         pretraining={name: longer(stage) for name, stage in small.pretraining.items()},
         finetune=dataclasses.replace(longer(small.finetune), validate_every=6 * small.finetune.validate_every),
     )
-
-
-def tiny() -> Config:
-    """Every part of the main job within seconds, on a handful of scenes: for tests. It learns nothing."""
-    stage = {"global_batch_size": 8, "micro_batch_size": 4, "contrastive_group": 2, "log_every": 1, "warmup_steps": 2}
-    return Config(
-        name="tiny",
-        data=DataConfig(
-            shards="data/tiny", read_threads=1,
-            blocks=BlocksConfig(scenes=(24, 8, 8), size=(64, 48), supersample=1, class_photos=2),
-        ),
-        backbone=BackboneConfig(size=(48, 64)),
-        model=ModelConfig(
-            **OPEN, d_model=32, heads=2, d_ff=64, cross_modal_blocks=1, dropout=0.1,
-            attention_dropout=0.0, max_length=24,
-        ),
-        pretraining={"pretrain": StageConfig(
-            steps=10,
-            ratios={"mlm": 2, "mvcl": 1, "fda": 1, "classify": 2, "photo_mlm": 1, "photo_mvcl": 1, "photo_fda": 1},
-            negatives=NegativesConfig(count=2), checkpoint_every=5, **stage,
-        )},
-        finetune=FinetuneConfig(
-            steps=10, ratios={"finetune": 2, "classify": 1}, weights={"fda": 0.5}, negatives=NegativesConfig(count=2),
-            references=2, validate_every=5, validate_limit=4, checkpoint_every=5, **stage,
-        ),
-        evaluate=EvaluateConfig(beam=2, limit=8),
-        cluster=ClusterConfig(timeout_s=120),
-    )  # fmt: skip
-
-
-RECIPES: dict[str, Callable[[], Config]] = {
-    recipe.__name__: recipe
-    for recipe in (
-        blocks, pairs, blocks_paper, blocks_full, clevr_change, birds_to_words, spot_the_diff, image_editing_request,
-        tiny,
-    )
-}  # fmt: skip

@@ -1,0 +1,42 @@
+"""The tasks that a stage draws: an objective of `idc.losses`, on one kind of samples."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from idc.losses.objectives import LOSSES, OBJECTIVES
+
+
+class Task(NamedTuple):
+    """An objective, and the kind of samples (of a shard folder) that it is given."""
+
+    objective: str
+    stream: str  # "pair", "photo" or "class"
+
+
+# An objective is a task on pairs by its own name, unless it is named here.
+TASKS: dict[str, Task] = {
+    name: Task(name, "pair") for name in OBJECTIVES if name not in ("classify", "labels", "finetune")
+} | {
+    "classify": Task("classify", "class"),
+    "class_labels": Task("labels", "class"),
+    "photo_mlm": Task("mlm", "photo"),
+    "photo_mvcl": Task("mvcl", "photo"),
+    "photo_fda": Task("fda", "photo"),
+    "photo_labels": Task("labels", "photo"),
+    "pair_labels": Task("labels", "pair"),
+    "finetune": Task("finetune", "pair"),
+}
+TaskName = Literal[*TASKS]
+LossName = Literal[*LOSSES]
+
+
+def compares_samples(task: str) -> bool:
+    """Whether a loss of the task compares samples: it works inside groups of `contrastive_group` of them."""
+    return OBJECTIVES[TASKS[task].objective].contrast is not None
+
+
+def weighed(task: str, weights: dict[str, float]) -> dict[str, float]:
+    """Losses of a task and what they weigh: 1 unless `weights` says otherwise; FDA in fine-tuning is asked for."""
+    unasked = {"fda": 0.0} if TASKS[task].objective == "finetune" else {}
+    return {loss: weights.get(loss, unasked.get(loss, 1.0)) for loss in OBJECTIVES[TASKS[task].objective].losses}
