@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from cluster.config.fields import Config, task_batch_size
 from cluster.config.options import options as all_options
 from cluster.config.options import override, show
-from cluster.recipes.pairs import pairs
 from cluster.recipes.commandline import load_recipe
+from cluster.recipes.pairs import pairs
 
 Options = dict[str, str]
 Seconds = dict[str, float]  # that a step of each stage takes

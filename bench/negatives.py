@@ -1,7 +1,8 @@
-"""What hard negatives cost and whether they are false: `python bench/negatives.py time | false | show FILE`.
+"""What hard negatives cost and whether they are false: `python bench/negatives.py time | false | text | show FILE`.
 
 time    seconds and peak memory for 500,000 captions; exits with 1 over the bars.
 false   share of the negatives of blocks that are true by the exact truth, by kind; exits with 1 at 1 % or more.
+text    how often the true caption of blocks is found among them without the images, beside chance.
 show    examples for a file of Birds-to-Words captions ({"id": [caption, ...]}), as Markdown.
 """
 
@@ -27,10 +28,12 @@ from shards.blocks.grammar import PREDICATES, RELATION_WORDS, SYNONYMS, THING_WO
 from shards.blocks.scenes import Scene  # noqa: E402
 from shards.errors import DataError, run_main  # noqa: E402
 from shards.format.record import Record  # noqa: E402
-from shards.negatives.mining import KINDS, find_negatives  # noqa: E402
+from shards.negatives.mining import COUNT, KINDS, find_negatives  # noqa: E402
 from shards.negatives.neighbours import nearest_captions  # noqa: E402
+from shards.negatives.text_only import describe  # noqa: E402
 from shards.sources.blocks import BlocksSource  # noqa: E402
 from shards.wording.claims import photo_claim  # noqa: E402
+from shards.wording.denials import learn_denials  # noqa: E402
 
 SECONDS, GIBIBYTES, SHARE = 600, 4.0, 0.01  # the bars
 CAPTIONS_A_PAIR = 5
@@ -51,6 +54,8 @@ def main(arguments: list[str]) -> int:
     judged = commands.add_parser("false", help="how many are true after all")
     judged.add_argument("--scenes", type=int, default=2000, help="training scenes (default: %(default)s)")
     judged.add_argument("--relational", type=float, default=0.3, help="as of shards.pack (default: %(default)s)")
+    read = commands.add_parser("text", help="what the text alone gives away")
+    read.add_argument("--scenes", type=int, default=2000, help="training scenes (default: %(default)s)")
     shown = commands.add_parser("show", help="examples")
     shown.add_argument("file", type=Path)
     shown.add_argument("--count", type=int, default=20, help="of each kind (default: %(default)s)")
@@ -59,6 +64,8 @@ def main(arguments: list[str]) -> int:
         return measure(given.captions)
     if given.command == "false":
         return judge(given.scenes, given.relational)
+    if given.command == "text":
+        return text(given.scenes)
     return show(given.file, given.count)
 
 
@@ -180,6 +187,21 @@ def photo_is_true(sentence: str, record: Record, source: BlocksSource) -> bool:
     things = [thing.attributes() for thing in source.scene(record.images["photo.jpg"]).objects]
     there = Counter(tuple(sorted(thing.items())) for thing in things)
     return not (Counter(photo_claim(sentence)) - there)
+
+
+# --- text ----------------------------------------------------------------------------------------------------------
+
+
+def text(scenes: int) -> int:
+    """Prints, by kind of sample and number of negatives, what rules that see no image get right, in percent."""
+    records = BlocksSource(scenes=(scenes, 0, 0), class_photos=0).records(len(os.sched_getaffinity(0)))
+    found = describe(records, find_negatives(records, workers=None), learn_denials(records), COUNT)
+    print("| sample | negatives | chance | takes no change | takes the most frequent caption |\n|---|---|---|---|---|")
+    for kind, splits in found.items():
+        for count, rules in splits["train"]["text_only"].items():
+            told = rules.get("no_change", "–")
+            print(f"| {kind} | {count} | {rules['chance']} | {told} | {rules['most_frequent']} |")
+    return 0
 
 
 # --- show ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from cluster.config.fields import Config
 from cluster.distributed.devices import expected_here
 from cluster.errors import ConfigError
 from cluster.evaluation.pointing import where_scores
-from cluster.evaluation.predict import read_predictions
+from cluster.evaluation.predict import read_predictions, with_denials
 from cluster.evaluation.scores import score, write_scores
 from cluster.launch import ray_train, run_folder
 from cluster.prepare import Data, Training, prepare_evaluation, prepare_training, with_sizes
@@ -26,6 +26,7 @@ from cluster.training.weights import best_checkpoint
 from idc.backbone.canvas import Canvas
 from idc.captioning.model_folder import FOLDER as MODEL_FOLDER
 from shards.format.tars import file_sha256
+from shards.packing import twins
 from shards.reading.reader import Folder
 
 CODE = Path(__file__).resolve().parents[1]
@@ -47,6 +48,9 @@ def run(command: Command, fit: Callable[[Job], None] = ray_train.fit) -> None:
     else:
         training = prepare_training(config, root)
         data = training.data
+        for shards in (data.shards, *(Folder.open(folder.shards) for folder in training.mixed)):
+            for line in twins.report(shards.manifest.get("shared_images", {}), shards.location):
+                say(line)
         config = with_sizes(config, training, command.asked_stages)
         run_folder.open_run(folder, config, _fingerprint(training))
         stages = _unfinished(folder, config, command)
@@ -127,7 +131,7 @@ def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
     """scores.json and report.html beside the predictions; a summary for the person who waits."""
     shards = Folder.open(evaluation.shards)
     canvas = Canvas.of(Folder.open(evaluation.features).manifest["features"])
-    predictions = read_predictions(evaluation.predictions)
+    predictions = with_denials(read_predictions(evaluation.predictions), shards)
     best = best_checkpoint(folder, config)
     scores = score(
         predictions,

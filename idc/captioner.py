@@ -6,16 +6,18 @@ captioner.caption("before.jpg", "after.jpg").text
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from idc.backbone.backbone import Backbone
 from idc.backbone.canvas import Canvas, light_up
+from idc.backbone.pixels import rgb
 from idc.captioning import model_folder
 from idc.captioning.decoding import generate
 from idc.captioning.heat_map import change_map
@@ -121,13 +123,17 @@ def _pixels(image: ImageLike, role: str) -> np.ndarray:
             raise ImageError(f"{role}: an array must be uint8 of shape (H, W, 3), not {image.dtype} of {image.shape}")
         return image
     if isinstance(image, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        try:
+            return rgb(image)
+        except ValueError as error:
+            raise ImageError(f"{role}: {error}") from None
     path = Path(image)
     try:
-        with Image.open(path) as opened:
+        # From bytes, as packing reads: a TIFF that Pillow maps from the disk may come out turned and torn.
+        with Image.open(io.BytesIO(path.read_bytes())) as opened:
             if opened.width * opened.height > PIXEL_LIMIT:
                 raise ImageError(f"{path} has {opened.width} x {opened.height} pixels; make it smaller")
-            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+            return rgb(opened)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -13,15 +13,17 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 
 from shards.errors import USER_ERROR, DataError, Parser, run_main
-from shards.format import manifest
+from shards.format import index, manifest
 from shards.format.record import Record, Source
 from shards.images.resizing import Resize
+from shards.negatives import text_only
 from shards.negatives.mining import COUNT, find_negatives, read_counts
+from shards.packing import contradictions, twins
 from shards.packing.jobs import Packer, Shard, Unit, make_units
 from shards.packing.processes import pack_units
 from shards.packing.ray_tasks import connected, pack_units_on_ray
@@ -29,6 +31,8 @@ from shards.packing.state import Place
 from shards.packing.tokenizer import KINDS, text_statistics, train_tokenizer
 from shards.progress import Progress
 from shards.sources import SOURCES, make_source
+from shards.wording.denials import learn_denials
+from shards.wording.segmentation import is_unspaced
 
 NAMED_LOSSES = 5  # of the samples whose images turn out missing or damaged, so many are named on stderr
 LARGEST = 8192  # pixels a side that --resize takes
@@ -101,7 +105,8 @@ class _Packing:
         _say(f"{self.source.name}: reading records")
         records = self._records()
         _say(f"{self.source.name}: finding hard negatives for {len(records)} samples")
-        negatives = find_negatives(records, self.options["negatives"], self.options["negatives_seed"], self.workers)
+        counts, seed = self.options["negatives"], self.options["negatives_seed"]
+        negatives = find_negatives(records, counts, seed, self.workers)
         captions = [caption for record in records if record.split == "train" for caption in record.captions]
         units = make_units(records, negatives, self.source.name)
         self.place.clear({shard.name for unit in units for shard in unit.shards})
@@ -114,6 +119,8 @@ class _Packing:
                 f"{fault})"
             )
         dropped, dropped_file = self._dropped(shards)
+        learnt = learn_denials(records)
+        contradicting = contradictions.find_contradictions(records, learnt)
         contents = self.identity | {
             "splits": manifest.count_splits(shards),
             "shards": shards,
@@ -121,9 +128,16 @@ class _Packing:
             "tokenizer": entry,
             "text": text_statistics(captions),
             "dropped": dropped,
+            "contradictions": contradictions.describe(contradicting),
+            "negatives": text_only.describe(records, negatives, learnt, counts, seed),
+            "denials": sorted(learnt),
+            "shared_images": twins.describe(twins.find_twins(shards, self._rows, self.place.files.read_at)),
         }
         if dropped_file:
             contents["dropped_file"] = dropped_file
+        if contradicting:
+            rows = contradictions.rows(contradicting)
+            contents["contradictions_file"] = self._list(manifest.CONTRADICTIONS, rows)
         self.place.check_claim()
         with self.place.scratch() as folder:
             manifest.write(folder, contents)
@@ -157,6 +171,12 @@ class _Packing:
             _say("no training captions: the folder gets no tokenizer and can be evaluated on, not trained on")
             return None
         options = self.options
+        unspaced = sum(map(is_unspaced, captions))
+        if options["tokenizer"] == "words" and unspaced:
+            _say(
+                f"--tokenizer words splits at white space, and {unspaced} of {len(captions)} training captions are of "
+                f"a script without spaces, each of them a word: sentencepiece learns pieces of them"
+            )
         with self.place.scratch() as folder:
             entry = train_tokenizer(
                 captions, folder, options["tokenizer"], options["vocabulary_size"], options["minimum_count"]
@@ -212,14 +232,21 @@ class _Packing:
             counts[LOST_IMAGE] += len(lost)
         lines = [line.partition(": ")[::2] for line in self.source.lost]
         lines += [(name, f"{LOST_IMAGE} ({image})") for name, image, _ in lost]
-        if not lines:
-            return dict(counts), None
-        data = "".join("\t".join(" ".join(part.split()) for part in line) + "\n" for line in lines).encode()
+        return dict(counts), self._list(manifest.DROPPED, lines) if lines else None
+
+    def _list(self, name: str, rows: Iterable[Sequence[str]]) -> dict:
+        """Writes a list of tab-separated lines beside the shards and returns the manifest's entry of it."""
+        lines = ["\t".join(" ".join(cell.split()) for cell in row) + "\n" for row in rows]
+        data = "".join(lines).encode()
         with self.place.scratch() as folder:
-            (folder / manifest.DROPPED).write_bytes(data)
-            self.place.take(folder / manifest.DROPPED)
-        entry = {"file": manifest.DROPPED, "sha256": hashlib.sha256(data).hexdigest(), "lines": len(lines)}
-        return dict(counts), entry
+            (folder / name).write_bytes(data)
+            self.place.take(folder / name)
+        return {"file": name, "sha256": hashlib.sha256(data).hexdigest(), "lines": len(lines)}
+
+    def _rows(self, tar: str) -> list[index.Row]:
+        """The index of a tar that is packed."""
+        path = index.path_of(Path(tar))
+        return index.parse(self.place.files.read(path.name), path)
 
 
 def _say(text: str) -> None:
@@ -269,6 +296,15 @@ def _resize(text: str) -> Resize:
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
+def notes(contents: dict, where: str) -> Iterator[str]:
+    """What a person should know of a packed folder before training on it, a line each; nothing of an older folder."""
+    yield from contradictions.report(contents.get("contradictions", {}))
+    if "contradictions_file" in contents:
+        yield f"the list of them: {where}/{contents['contradictions_file']['file']}"
+    yield from twins.report(contents.get("shared_images", {}), where)
+    yield from text_only.report(contents.get("negatives", {}))
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command."""
     parser = make_parser()
@@ -301,6 +337,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"left out: {count} {reason}")
     if "dropped_file" in contents:
         print(f"the list of what was left out: {given.out.rstrip('/')}/{contents['dropped_file']['file']}")
+    for line in notes(contents, given.out.rstrip("/")):
+        print(line)
     return 0
 
 

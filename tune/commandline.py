@@ -22,12 +22,12 @@ from tune.search.space import apply_options, setting_of
 from tune.search.table import Table
 
 USAGE = (
-    "usage: python tune/sweep.py [RECIPE] [--trials N] [--add N] [--search S] [--top K] [--seeds N] [--resume] "
+    "usage: python tune/sweep.py [RECIPE] [--trials N] [--add N] [--search S] [--top K] [--repeats N] [--resume] "
     "[--OPTION VALUE|RANGE]..."
 )
 DEFAULT_TRIALS = 16
 # Cheap and honest: six runs more at most. Two that had no part in the choice tell a lucky trial from a good one.
-DEFAULT_TOP, DEFAULT_SEEDS = 3, 2
+DEFAULT_TOP, DEFAULT_REPEATS = 3, 2
 HELP = f"""{USAGE}
 
 Trains a recipe many times with other loss weights, temperatures and so on, and reports what they do to CIDEr on the
@@ -39,7 +39,7 @@ command again goes on where it was stopped, and does nothing twice.
   --search S       tpe: Optuna's TPE; random; grid: all combinations of the choices that are given, all else as in the
                    recipe; pbt: population based training of --finetune options [tpe]
   --top K          finished trials that are trained again with further seeds: the best K [{DEFAULT_TOP}]
-  --seeds N        further seeds, from the recipe's own + 1 on; 0: none, and one seed decides [{DEFAULT_SEEDS}]
+  --repeats N      further seeds, from the recipe's own + 1 on; 0: none, and one seed decides [{DEFAULT_REPEATS}]
   --resume         goes on with the sweep --name (or of the recipe) without repeating its options
   --name NAME      of the folder, runs/sweeps/NAME [the recipe's name]
   --OPTION VALUE   any option of cluster/train.py, in all trials; of one that is varied: it is not
@@ -56,7 +56,7 @@ def parse(arguments: Sequence[str]) -> Sweep:
     """
     words = read_words(arguments, USAGE, flags=("resume",))
     options = dict(words.options)
-    own = {name: options.pop(name) for name in ("trials", "add", "search", "top", "seeds", "name") if name in options}
+    own = {name: options.pop(name) for name in ("trials", "add", "search", "top", "repeats", "name") if name in options}
     root = find_root(options.get("root", ""), CODE)
     given = tuple(option for option in options.items() if option[0] != "root")
     recipe, search = words.recipe or DEFAULT_RECIPE, own.get("search", TPE)
@@ -72,24 +72,24 @@ def parse(arguments: Sequence[str]) -> Sweep:
     if search not in SEARCHES:
         raise ConfigError(f"--search {search!r} is not a search{nearest(search, SEARCHES)}")
     plan = _plan(recipe, given, name, root, search)
-    numbers = {name: _number(own, name) for name in ("trials", "add", "top", "seeds")}
+    numbers = {name: _number(own, name) for name in ("trials", "add", "top", "repeats")}
     target = _target(plan, numbers, saved)
     if saved is not None:
         _check_same(plan, saved)
-    top, seeds = (
+    top, repeats = (
         numbers[name] if numbers[name] is not None else (saved or {}).get(name, default)
-        for name, default in (("top", DEFAULT_TOP), ("seeds", DEFAULT_SEEDS))
+        for name, default in (("top", DEFAULT_TOP), ("repeats", DEFAULT_REPEATS))
     )
     if any("seed" in one.options for one in plan.dimensions):
-        if numbers["seeds"]:
-            raise ConfigError("--seeds: the sweep varies --seed itself; leave one of the two out")
-        seeds = 0
-    return Sweep(plan, recipe, given, target, top, seeds, "help" in words.flags)
+        if numbers["repeats"]:
+            raise ConfigError("--repeats: the sweep varies --seed itself; leave one of the two out")
+        repeats = 0
+    return Sweep(plan, recipe, given, target, top, repeats, "help" in words.flags)
 
 
 def _number(own: dict[str, str], option: str) -> int | None:
     """The value of one of the sweep's own options; None if it is not given. ConfigError if it is no such number."""
-    text, least = own.get(option), 0 if option == "seeds" else 1
+    text, least = own.get(option), 0 if option == "repeats" else 1
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and int(text) >= least):
@@ -188,7 +188,7 @@ def save(sweep: Sweep) -> None:
     write_whole(plan.folder / CONFIG, to_yaml(plan.config))
     space = {one.name: str(one) for one in plan.dimensions}
     saved = {"recipe": sweep.recipe, "given": [list(one) for one in sweep.given], "search": plan.search,
-             "trials": sweep.target, "top": sweep.top, "seeds": sweep.seeds, "space": space}  # fmt: skip
+             "trials": sweep.target, "top": sweep.top, "repeats": sweep.repeats, "space": space}  # fmt: skip
     write_whole(plan.folder / FILE, yaml.safe_dump(saved, sort_keys=False, width=120))
 
 

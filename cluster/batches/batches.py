@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cluster.batches.bad_samples import Bad
+from cluster.batches.fda_samples import Unchanged, draw_negatives
 from cluster.batches.resident import Resident
 from cluster.batches.samples import ClassIndex, Mixed, Samples, stack
 from cluster.batches.schedule import TaskSchedule
@@ -114,6 +115,9 @@ class Batches:
             sizes = [len(samples) for samples in self._samples[kind]]
             self._mixtures[kind] = Mixture(sizes, [folder.weight for folder in folders[kind]])
         self._aligns_captions = isinstance(stage, FinetuneConfig) and stage.weights.get("fda", 0) > 0
+        self._kept = {
+            kind: [Unchanged(samples, stage.negatives) for samples in found] for kind, found in self._samples.items()
+        }
         if "class" in kinds:
             self._classes = ClassIndex(self._samples["class"][0], model.classes)
         for task in self.schedule.tasks:
@@ -187,6 +191,9 @@ class Batches:
             samples = self._samples[kind][source]
             others = replacements(position, len(samples), self._seed, epoch)
             found = samples.first_good(chain([i], others), bad)
+            if task == "fda" or (task == "finetune" and self._aligns_captions):
+                rng = generator(self._seed, epoch, position, f"{task}/unchanged")
+                found = self._kept[kind][source].choose(found, others if task == "fda" else None, rng, bad)
             for column, value in zip((indices, records, arrays), found, strict=True):
                 column.append(value)
             draws.append(generator(self._seed, epoch, position, task))
@@ -315,18 +322,6 @@ def name_words(names: Sequence[str], tokenizer: Tokenizer) -> Tensor:
     """Ids (names, W) of the words of each name, padded."""
     rows = [torch.tensor(tokenizer.encode(name), dtype=torch.int64) for name in names]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) if rows else torch.zeros(0, 0, dtype=torch.int64)
-
-
-def draw_negatives(record: dict, negatives: NegativesConfig, rng: np.random.Generator) -> list[str]:
-    """K hard negatives, taken in turn from the shuffled lists of each kind; '' where the record has no more of them."""
-    lists = [record.get("negatives", {}).get(kind, []) for kind in negatives.kinds]
-    shuffled = [[texts[i] for i in rng.permutation(len(texts))] for texts in lists]
-    rng.shuffle(shuffled)
-    found = []
-    for place in range(max((len(texts) for texts in shuffled), default=0)):
-        found += [texts[place] for texts in shuffled if place < len(texts)]
-    found = found[: negatives.count]
-    return found + [""] * (negatives.count - len(found))
 
 
 def _check_text(samples: Samples, negatives: NegativesConfig | None) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from idc.captioning.heat_map import change_map
 from idc.captioning.tokenizer import Tokenizer
 from idc.model.trunk import Trunk
 from shards.errors import DataError
-from shards.reading.reader import Prefetcher
+from shards.reading.reader import Folder, Prefetcher
 
 # Fields of a sample's json that go with its prediction, where it has them: what scoring and the report need.
 _COPIED = ("id", "changed", "change_type", "truth")
@@ -124,6 +124,12 @@ def write_predictions(path: Path, predictions: Iterable[dict]) -> None:
         for prediction in predictions:
             file.write(json.dumps(prediction, ensure_ascii=False) + "\n")
     os.replace(partial, path)
+
+
+def with_denials(predictions: Iterable[Mapping[str, Any]], shards: Folder) -> list[dict[str, Any]]:
+    """The predictions with "denials": what says "no change" in the language of the folder, as packing learnt it."""
+    learnt = frozenset(shards.manifest.get("denials", ()))
+    return [dict(prediction) | {"denials": learnt} for prediction in predictions]
 
 
 def read_predictions(path: Path) -> list[dict]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.evaluation.scores import ACCURACIES, accuracies, change_of
 from idc.metrics.coco import cider
+from idc.metrics.segmentation import spaced
 
 
 def validation_scores(predictions: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
@@ -20,8 +21,8 @@ def validation_scores(predictions: Sequence[Mapping[str, Any]]) -> dict[str, flo
 
     pairs = [prediction for prediction in predictions if prediction["references"]]
     scores: dict[str, float | None] = {"CIDEr": None, "CIDEr_changed": None, "ROUGE_L": None, "BLEU-4": None}
-    references = {str(i): list(pair["references"]) for i, pair in enumerate(pairs)}
-    said = {str(i): [pair["caption"] or "nothing"] for i, pair in enumerate(pairs)}
+    references = {str(i): [spaced(text) for text in pair["references"]] for i, pair in enumerate(pairs)}
+    said = {str(i): [spaced(pair["caption"]) or "nothing"] for i, pair in enumerate(pairs)}
     changed = [str(i) for i, pair in enumerate(pairs) if change_of(pair)]
     for name, keys in (("CIDEr", list(said)), ("CIDEr_changed", changed)):
         if len(keys) > 1:  # with one pair, every word is in all documents and CIDEr is 0 whatever is said

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from idc.metrics.coco import Cider, Scored, has_weights, nothing, score_sets, tokenize
+from idc.metrics.coco import Cider, Scored, has_weights, nothing, score_sets, tokenize, tokenizer_name
 from shards.blocks import grammar
-from shards.wording.claims import change_claim, says_change, truth_of_references
+from shards.wording.claims import NONE, change_claim, says_change, truth_of_references
 
 # Sentences compared in the search for the best constant ones: the most frequent. Each takes a millisecond.
 CANDIDATES = 3000
@@ -58,6 +58,7 @@ def score(
     pool = pool or sorted({text for pair in pairs for text in pair["references"]})
     texts = sorted({*said, *pool, *(oracle or ()), *(text for pair in pairs for text in pair["references"])})
     tokens, reason = tokenize(texts, tokenizer, time_limit)
+    tokenizer = tokenizer_name(tokenizer, texts)
     if tokens is None:
         return _without_metrics(reason, pairs, keys, of_type, truths, tokenizer, seed, checkpoint)
     token = dict(zip(texts, tokens, strict=True))
@@ -114,8 +115,8 @@ def accuracies(pairs: Sequence[Mapping[str, Any]], truths: Sequence[Mapping[str,
     unchanged = [pair for pair, _ in rows if change_of(pair) is False]
     judged = [(pair, truth) for pair, truth in changed if can_judge(pair)]
     right = {
-        "changed": [says_change(pair["caption"]) is True for pair, _ in changed],
-        "unchanged": [says_change(pair["caption"]) is False for pair in unchanged],
+        "changed": [says(pair) is True for pair, _ in changed],
+        "unchanged": [says(pair) is False for pair in unchanged],
         "type": [_says_type(pair["caption"], type_of(pair)) for pair, _ in judged],
         "object": [
             grammar.agrees(change_claim(pair["caption"]), dict(truth))
@@ -132,6 +133,14 @@ def accuracies(pairs: Sequence[Mapping[str, Any]], truths: Sequence[Mapping[str,
         "n": {name: counts[name] if result[name] is not None else 0 for name in ACCURACIES},
         **({"reasons": lacking} if lacking else {}),
     }
+
+
+def says(pair: Mapping[str, Any]) -> bool | None:
+    """Whether the sentence made of a pair says that something differs; None where it says nothing.
+
+    "denials" of the pair are sentences of "no change" in another language (`cluster.evaluation.predict.with_denials`).
+    """
+    return says_change(pair["caption"], pair.get("denials", NONE))
 
 
 def can_judge(pair: Mapping[str, Any]) -> bool:

@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from cluster.evaluation.pointing import THRESHOLD, unpack_map
-from cluster.evaluation.scores import can_judge, change_of, truth_of, type_of
+from cluster.evaluation.scores import can_judge, change_of, says, truth_of, type_of
 from idc.backbone.canvas import Canvas
 from idc.metrics.cider import Cider, has_weights
+from idc.metrics.segmentation import spaced
 from shards.blocks import grammar
 from shards.reading.reader import Stream
-from shards.wording.claims import says_change
 
 THUMBNAIL = 240  # pixels of width, at most
 JPEG_QUALITY = 82
@@ -61,7 +61,7 @@ class Pictures:
         """Both images; where the sentence says that something changed, what it is about is outlined."""
         images = self.stream.images(self.stream.find(prediction["key"]))
         where = unpack_map(prediction)
-        if where is None or not says_change(prediction["caption"]):
+        if where is None or not says(prediction):
             return images
         level = (self.threshold or THRESHOLD) * float(where.max())
         for role, grid in zip(("before", "after"), where, strict=True):
@@ -76,9 +76,9 @@ def judge(predictions: Sequence[Mapping[str, Any]]) -> list[Shown]:
     """Verdict and CIDEr of every prediction that has references."""
     pairs = [prediction for prediction in predictions if prediction["references"]]
     each: dict[str, float] = {}
-    references = {str(i): list(pair["references"]) for i, pair in enumerate(pairs)}
+    references = {str(i): [spaced(text) for text in pair["references"]] for i, pair in enumerate(pairs)}
     if has_weights(references):
-        each = Cider(references).scores({str(i): pair["caption"] for i, pair in enumerate(pairs)})
+        each = Cider(references).scores({str(i): spaced(pair["caption"]) for i, pair in enumerate(pairs)})
     shown = []
     for i, pair in enumerate(pairs):
         changed = change_of(pair)
@@ -90,7 +90,7 @@ def judge(predictions: Sequence[Mapping[str, Any]]) -> list[Shown]:
 def verdict(pair: Mapping[str, Any]) -> str | None:
     """Which of VERDICTS a caption deserves; None where the truth is not known or cannot be read."""
     changed, truth = change_of(pair), truth_of(pair)
-    claims = says_change(pair["caption"])
+    claims = says(pair)
     if changed is None:
         return None
     if claims is None:

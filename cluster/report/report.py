@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from cluster.evaluation.predict import read_predictions
+from cluster.evaluation.predict import read_predictions, with_denials
 from cluster.report.charts import line_chart, skill_scale
 from cluster.report.gallery import Pictures, Shown, card, drawn, example, extremes, judge
 from cluster.report.page import facts, number, page, tiles
@@ -38,7 +38,7 @@ def write_report(run: Path, results: Path, shards: Folder, canvas: Canvas, split
         scores = json.loads((results / "scores.json").read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{results / 'scores.json'} cannot be read ({error}); run --stage evaluate first") from None
-    shown = judge(read_predictions(results / "predictions.jsonl"))
+    shown = judge(with_denials(read_predictions(results / "predictions.jsonl"), shards))
     pictures = Pictures(shards.stream("pair", split), canvas, scores.get("where", {}).get("threshold"))
     metrics = read_metrics(run)
     body = "".join(

@@ -18,7 +18,7 @@ from cluster.batches.schedule import learning_rate, stage_seed, step_seed
 from cluster.config.fields import FinetuneConfig
 from cluster.distributed.ranks import Ranks
 from cluster.errors import NotFiniteError
-from cluster.evaluation.predict import merge, predict
+from cluster.evaluation.predict import merge, predict, with_denials
 from cluster.evaluation.quick_scores import validation_scores
 from cluster.tracking.run_log import RunLog
 from cluster.tracking.speed import Speed, Trace
@@ -164,7 +164,7 @@ class StageRun:
             batch_size=config.evaluate.batch_size, limit=stage.validate_limit, device=self._device,
             precision=config.cluster.precision,
         )  # fmt: skip
-        predictions = merge([ranks.gather(mine)])
+        predictions = with_denials(merge([ranks.gather(mine)]), samples.records.folder)
         scores = ranks.share(validation_scores(predictions) if ranks.first else {})
         if self._log is not None:
             seconds = round(time.perf_counter() - started, 2)

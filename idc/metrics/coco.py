@@ -11,13 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from idc.metrics.cider import NO_WEIGHTS, Cider, cider, has_weights
+from idc.metrics.segmentation import CHARACTERS, is_unspaced, spaced
 
-__all__ = ["METRICS", "Cider", "Scored", "cider", "coco_metrics", "has_weights", "nothing", "score_sets", "tokenize"]
+__all__ = [
+    "METRICS", "Cider", "Scored", "cider", "coco_metrics", "has_weights", "nothing", "score_sets", "tokenize",
+    "tokenizer_name",
+]  # fmt: skip
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE_L", "CIDEr")
 TOKENIZERS = ("ptb", "split")
@@ -91,7 +95,7 @@ def _clean(references: References, predictions: Mapping[str, str]) -> list[list[
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.replace("|||", " ").split())
+    return spaced(text.replace("|||", " "))
 
 
 def _in_python(groups: list[list[str]]) -> Scored:
@@ -116,13 +120,21 @@ def _in_python(groups: list[list[str]]) -> Scored:
 
 
 def tokenize(texts: Sequence[str], tokenizer: str, time_limit: float = TIME_LIMIT_S) -> tuple[list[str] | None, str]:
-    """(tokens of each text, joined by blanks, ""), or (None, why not)."""
+    """(tokens of each text, joined by blanks, ""), or (None, why not).
+
+    A character of a script without spaces is a token by itself (`tokenizer_name` says so), also in reference sentences.
+    """
     if tokenizer not in TOKENIZERS:
         raise ValueError(f"tokenizer is {tokenizer!r}; it can be {' or '.join(TOKENIZERS)}")
     if tokenizer == "split" or not texts:
-        return [" ".join(text.split()) for text in texts], ""
-    made, reason = _run_java({"tokenize": [" ".join(text.split()) for text in texts]}, time.monotonic() + time_limit)
+        return [spaced(text) for text in texts], ""
+    made, reason = _run_java({"tokenize": [spaced(text) for text in texts]}, time.monotonic() + time_limit)
     return made, reason and f"the PTB tokenizer: {reason}"
+
+
+def tokenizer_name(tokenizer: str, texts: Iterable[str]) -> str:
+    """What a figure's tokens are, for who compares it: the tokenizer, and characters where a text made them tokens."""
+    return f"{tokenizer}, {CHARACTERS}" if any(map(is_unspaced, texts)) else tokenizer
 
 
 def nothing(reason: str) -> Scored:

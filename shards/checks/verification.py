@@ -42,7 +42,7 @@ def verify(folder: str | Path, workers: int = 1) -> list[str]:
     if bucket is None:
         findings += _check_folder(Path(folder), contents, os.listdir(folder))
     else:
-        with _Fetched(bucket, [entry["file"] for entry in _extras(contents).values()]) as local:
+        with _Fetched(bucket, [entry["file"] for entry in manifest.extras(contents).values()]) as local:
             findings += local.renamed(_check_folder(local.path, contents, bucket.names()))
     shards = [
         _Shard(Path(folder) / entry["name"], entry, contents["classes"], "features" in contents, bucket)
@@ -67,11 +67,6 @@ def open_manifest(folder: str | Path, bucket: Bucket | None) -> tuple[dict, str 
     if not path.is_file() or path.stat().st_size > manifest.LIMIT:
         return manifest.read(Path(folder)), None  # raises, with the fix
     return manifest.parse(path.read_bytes(), path)
-
-
-def _extras(contents: dict) -> dict[str, dict]:
-    """The manifest's entries of files that are no shards, by field."""
-    return {field: contents[field] for field in ("tokenizer", "dropped_file") if contents.get(field)}
 
 
 class _Fetched:
@@ -102,7 +97,7 @@ def _check_folder(folder: Path, contents: dict, names: Collection[str]) -> Itera
     """What can be said without opening a tar: files beside the shards, sums of counts, the tokenizer."""
     known = {manifest.FILE} | {shard["name"] for shard in contents["shards"]}
     known |= {index.path_of(folder / shard["name"]).name for shard in contents["shards"]}
-    for field, entry in _extras(contents).items():
+    for field, entry in manifest.extras(contents).items():
         known.add(entry["file"])
         path = folder / entry["file"]
         if not path.is_file():

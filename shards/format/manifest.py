@@ -15,6 +15,7 @@ from shards.format.tars import KIND_PREFIX, PARTIAL
 
 FILE = "manifest.json"
 DROPPED = "dropped.tsv"  # a line a sample that was left out: its id, a tab, the reason
+CONTRADICTIONS = "contradictions.tsv"  # a line a pair that contradicts itself: split, id, what, sentences
 SCHEMA = 1
 CHECKSUM = "sha256"  # the field of the checksum of all others; a folder packed before there was one has none
 LIMIT = 256 * 2**20  # bytes; a shard takes about 400
@@ -24,9 +25,11 @@ KINDS = tuple(KIND_PREFIX)
 SHARD_NAME = re.compile(r"(pairs|photos|classes)-(train|val|test)-\d{6,9}\.tar")
 _FIELDS = {
     "schema", "source", "options", "splits", "shards", "classes", "tokenizer", "text", "features", "dropped",
-    "dropped_file",
+    "dropped_file", "contradictions", "contradictions_file", "negatives", "denials", "shared_images",
 }  # fmt: skip
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LISTS = {"dropped_file": DROPPED, "contradictions_file": CONTRADICTIONS}
+_NOTES = {"contradictions": dict, "negatives": dict, "denials": list, "shared_images": dict}
 _TOKENIZER_FILES = {"sentencepiece": "tokenizer.model", "words": "tokenizer.json"}
 
 
@@ -41,6 +44,11 @@ def count_splits(shards: list[dict]) -> dict[str, dict[str, int]]:
     for shard in shards:
         counts[shard["split"]][shard["kind"]] += shard["samples"]
     return counts
+
+
+def extras(manifest: dict) -> dict[str, dict]:
+    """The manifest's entries of files that are no shards, by field: each has "file" and "sha256"."""
+    return {field: manifest[field] for field in ("tokenizer", *_LISTS) if manifest.get(field)}
 
 
 def render(manifest: dict) -> bytes:
@@ -120,8 +128,12 @@ def validate(manifest: Any, path: Path | str) -> None:
             fail("'text' is missing or not a dict")
     elif not isinstance(manifest["features"], dict):
         fail("'features' is not a dict")
-    if "dropped_file" in manifest:  # where something was dropped: the list of it
-        _validate_dropped(manifest["dropped_file"], fail)
+    for field, name in _LISTS.items():  # where there is something to list
+        if field in manifest:
+            _validate_list(field, manifest[field], name, fail)
+    for field, of in _NOTES.items():  # a folder packed before they were written has none
+        if field in manifest and not isinstance(manifest[field], of):
+            fail(f"{field!r} is not a {of.__name__}")
     if not all(isinstance(name, str) for name in manifest["classes"]):
         fail("'classes' must be a list of names")
     if not all(_is_count(count) for count in manifest["dropped"].values()):
@@ -163,11 +175,11 @@ def _validate_tokenizer(tokenizer: Any, fail) -> None:
         fail("'tokenizer' needs 'size' and 'sha256'")
 
 
-def _validate_dropped(dropped: Any, fail) -> None:
-    if not isinstance(dropped, dict) or dropped.get("file") != DROPPED:
-        fail(f"'dropped_file' does not name {DROPPED}")
-    if not _is_count(dropped.get("lines")) or not _SHA256.fullmatch(str(dropped.get("sha256"))):
-        fail("'dropped_file' needs 'lines' and 'sha256'")
+def _validate_list(field: str, entry: Any, name: str, fail) -> None:
+    if not isinstance(entry, dict) or entry.get("file") != name:
+        fail(f"{field!r} does not name {name}")
+    if not _is_count(entry.get("lines")) or not _SHA256.fullmatch(str(entry.get("sha256"))):
+        fail(f"{field!r} needs 'lines' and 'sha256'")
 
 
 def _is_count(value: Any) -> bool:

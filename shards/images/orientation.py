@@ -36,5 +36,9 @@ def upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
 
 
 def may_be_turned(jpeg: bytes) -> bool:
-    """Whether there is EXIF in a JPEG; asked of those alone whose start is uncommon (shards.images.jpeg_header)."""
-    return b"Exif\0\0" in jpeg[:EXIF_WITHIN]
+    """Whether a JPEG says how it is held; asked of those alone whose start is uncommon (shards.images.jpeg_header).
+
+    EXIF says it, or XMP, which Pillow reads as well.
+    """
+    start = jpeg[:EXIF_WITHIN]
+    return b"Exif\0\0" in start or b"tiff:Orientation" in start

@@ -1,6 +1,7 @@
 """Hard negatives: sentences that are close to a sample's captions and not true of it, in three lists kept apart.
 
-- retrieve: captions of other samples of the split that are most similar by TF-IDF;
+- retrieve: captions of other samples of the split that are most similar by TF-IDF; of a changed pair up to a third of
+  them say that nothing has changed, as captions of unchanged pairs do;
 - replace: a caption with one or two of its attribute or direction words exchanged;
 - confuse: the right words about the wrong thing: the same object with another change, "nothing has changed" of a
   change; in captions of photos, attributes swapped between two objects; in free text, the two sides swapped.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice, zip_longest
 
 import numpy as np
@@ -28,9 +29,11 @@ from shards.negatives.neighbours import nearest_captions
 from shards.negatives.swaps import confuse_text
 from shards.negatives.word_edits import Said, replace_words
 from shards.order import permutation
-from shards.wording.claims import Truth, change_claim, claim_key, photo_claim, says_no_change
+from shards.wording.claims import NONE, Truth, change_claim, claim_key, photo_claim, says_change, says_no_change
+from shards.wording.denials import learn_denials
 from shards.wording.lexicons.choice import choose_lexicon
 from shards.wording.lexicons.lexicon import Lexicon
+from shards.wording.segmentation import is_unspaced, words_of
 
 KINDS = ("retrieve", "replace", "confuse")
 COUNT = 6  # per list: the K = 6 of the method
@@ -38,6 +41,7 @@ SENTENCES = 4  # captions of a sample that are reworded
 QUERIES = 2  # of those, how many have their neighbours looked up
 NEIGHBOURS = 64  # captions looked at for each of them
 _READABLE = 0.5  # share of the captions that the grammar of blocks must read to be theirs
+DENIED = 1 / 3  # of the list "retrieve" of a changed pair, the most that say "no change"
 _SHORT = 10  # words of a denial that is taken for any pair
 _LOOKED_AT = 2000  # captions, evenly spread
 
@@ -75,8 +79,9 @@ def find_negatives(
         if record.kind != "class":
             groups.setdefault((record.kind, record.split), []).append(place)
     lexicons = {kind: _lexicon(kind, records) for kind in {kind for kind, _ in groups}}
+    learnt = learn_denials(records)
     for (kind, _), places in groups.items():
-        group = _Group([records[place] for place in places], lexicons[kind], counts, seed)
+        group = _Group([records[place] for place in places], lexicons[kind], counts, seed, learnt)
         for place, lists in zip(places, group.find(workers), strict=True):
             found[place] = lists
     return found
@@ -95,20 +100,29 @@ def _lexicon(kind: str, records: Sequence[Record]) -> Lexicon | None:
 class _Group:
     """The records of one kind and split, between which captions may be exchanged."""
 
-    def __init__(self, records: list[Record], lexicon: Lexicon | None, counts: dict[str, int], seed: int) -> None:
+    def __init__(
+        self, records: list[Record], lexicon: Lexicon | None, counts: dict[str, int], seed: int, learnt: Set[str]
+    ) -> None:
+        """`learnt`: sentences that say "no change" in another language (`shards.wording.denials`)."""
         self.records = records
+        self.learnt = learnt
         self.kind = records[0].kind
         self.lexicon = lexicon
         self.counts = counts
         self.seed = seed
         self.captions = list(dict.fromkeys(caption for record in records for caption in record.captions))
         self.usage = Counter(word for caption in self.captions for word in caption.lower().split())
-        self.no_change = [] if lexicon is None else _plain_denials(records)
+        self.no_change = [] if lexicon is None else _plain_denials(records, learnt)
+        unchanged = [record for record in records if is_unchanged(record, learnt)]
+        self.said_of_unchanged = _plain_denials(unchanged, learnt)
+        # As often among the negatives as among the captions, so that it does not give an answer away by itself.
+        others = len(records) - len(unchanged)
+        self.denied = min(DENIED, len(unchanged) / others) if others else 0.0
 
     def find(self, workers: int | None) -> Iterator[dict[str, list[str]]]:
         """The lists of each record."""
         generators = [permutation.generator(self.seed, 0, 0, f"negatives/{record.key}") for record in self.records]
-        speaking = _speaking(self.records, self.seed)
+        speaking = _speaking(self.records, self.seed, self.learnt)
         sources = [_some(sentences, SENTENCES, rng) for sentences, rng in zip(speaking, generators, strict=True)]
         queries = [sentences[:QUERIES] if self.counts["retrieve"] else [] for sentences in sources]
         asked = {query for some in queries for query in some}
@@ -118,12 +132,31 @@ class _Group:
         sharing = _sharing(self.records) if self.lexicon is not None else {}
         for record, sentences, asked_here, rng in zip(self.records, sources, queries, generators, strict=True):
             related = [c for image in record.images.values() for c in sharing.get(image, ())]
-            truth = Truth(record, related, self.lexicon)
+            truth = Truth(record, related, self.lexicon, self.learnt)
             similar = [neighbours[query] for query in asked_here]
             retrieve = (sentence for rank in zip_longest(*similar) for sentence in rank if sentence is not None)
             reword = self._by_grammar if self.lexicon is None else self._by_lexicon
-            lists = {"retrieve": _choose(self.kind, retrieve, truth.may_hold, self.counts["retrieve"])}
-            yield lists | reword(record, sentences, truth, rng)
+            retrieved = _choose(self.kind, retrieve, truth.may_hold, self.counts["retrieve"])
+            reworded = reword(record, sentences, truth, rng)
+            yield {"retrieve": self._denying(retrieved, record, truth, rng)} | reworded
+
+    def _denying(self, retrieved: list[str], record: Record, truth: Truth, rng: np.random.Generator) -> list[str]:
+        """The list "retrieve" with some captions of unchanged pairs in it, in place of the least similar ones.
+
+        Those that lack the most words of every caption make room. A share `denied` of the list on average; none if "no
+        change" may be true of the sample, or is no caption.
+        """
+        count = self.counts["retrieve"]
+        wanted = int(self.denied * count + rng.random())
+        if not wanted or not self.said_of_unchanged:
+            return retrieved
+        drawn = [self.said_of_unchanged[place] for place in rng.integers(len(self.said_of_unchanged), size=4 * wanted)]
+        denials = [text for text in dict.fromkeys(drawn) if not truth.may_hold(text)][:wanted]
+        others = [text for text in retrieved if text not in denials]
+        own = [set(words_of(caption)) for caption in record.captions]
+        lacked = [min(len(words.difference(words_of(text))) for words in own) for text in others]
+        kept = sorted(range(len(others)), key=lambda place: (lacked[place], place))[: count - len(denials)]
+        return [others[place] for place in sorted(kept)] + denials
 
     def _by_grammar(
         self, record: Record, sentences: list[str], truth: Truth, rng: np.random.Generator
@@ -144,7 +177,7 @@ class _Group:
     ) -> dict[str, list[str]]:
         assert self.lexicon is not None
         said = Said(record.captions, self.lexicon)
-        sentences = [sentence for sentence in sentences if not says_no_change(sentence)]
+        sentences = [sentence for sentence in sentences if not says_no_change(sentence, self.learnt)]
         replaced = replace_words(sentences, self.lexicon, said, self.usage, rng)
         confused = list(islice(confuse_text(sentences, self.lexicon, said, self.usage, rng), 64))
         if self.no_change and not truth.unchanged and confused:
@@ -155,10 +188,14 @@ class _Group:
         }
 
 
-def _plain_denials(records: list[Record]) -> list[str]:
+def _plain_denials(records: list[Record], learnt: Set[str]) -> list[str]:
     """The short captions by which nothing has changed, as often as they are said."""
     captions = [caption for record in records for caption in record.captions]
-    return [caption for caption in captions if len(caption.split()) <= _SHORT and says_no_change(caption)]
+    return [text for text in captions if _is_short(text) and says_change(text, learnt) is False]
+
+
+def _is_short(text: str) -> bool:
+    return len(words_of(text)) <= (2 * _SHORT if is_unspaced(text) else _SHORT)  # a word is about two characters
 
 
 def _sharing(records: list[Record]) -> dict[str, list[str]]:
@@ -170,15 +207,15 @@ def _sharing(records: list[Record]) -> dict[str, list[str]]:
     return found
 
 
-def _speaking(records: list[Record], seed: int) -> Iterator[Sequence[str]]:
+def _speaking(records: list[Record], seed: int, learnt: Set[str]) -> Iterator[Sequence[str]]:
     """For each record the captions its negatives are made from: its own, or a changed pair's where it has no change."""
     sharing: dict[str, list[Record]] = {}
-    changed = [record for record in records if not _is_unchanged(record) and record.captions]
+    changed = [record for record in records if not is_unchanged(record, learnt) and record.captions]
     for record in changed:
         for image in record.images.values():
             sharing.setdefault(image, []).append(record)
     for record in records:
-        if not _is_unchanged(record):
+        if not is_unchanged(record, learnt):
             yield record.captions
             continue
         others = [other for image in record.images.values() for other in sharing.get(image, ())]
@@ -188,8 +225,11 @@ def _speaking(records: list[Record], seed: int) -> Iterator[Sequence[str]]:
         yield tuple(caption for other in others for caption in other.captions)
 
 
-def _is_unchanged(record: Record) -> bool:
-    return record.kind == "pair" and record.changed is False
+def is_unchanged(record: Record, learnt: Set[str] = NONE) -> bool:
+    """Whether a sample is a pair without a change: by its mark, or, where it has none, by all of its captions."""
+    if record.kind != "pair" or record.changed is not None:
+        return record.kind == "pair" and record.changed is False
+    return bool(record.captions) and all(says_change(caption, learnt) is False for caption in record.captions)
 
 
 def _some(sentences: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:

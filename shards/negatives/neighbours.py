@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from shards.order import permutation
+from shards.wording.segmentation import WORD
 
 BLOCK = 8192  # captions scored at a time: their scores stay in the processor's first cache
 CHUNK = 2048  # queries a task
@@ -51,7 +52,7 @@ def nearest_captions(
         return Neighbours(names, wanted, nobody)
     captions = [names[place] for place in permutation.permute(np.arange(len(names)), len(names), seed, 0)]
     vectorizer = TfidfVectorizer(
-        token_pattern=r"\S+", dtype=np.float32, max_df=COMMON if len(captions) >= COMMON_FROM else 1.0
+        token_pattern=WORD.pattern, dtype=np.float32, max_df=COMMON if len(captions) >= COMMON_FROM else 1.0
     )
     try:
         vectors = _whole(vectorizer.fit_transform(captions))

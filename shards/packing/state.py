@@ -45,6 +45,12 @@ class Disk:
         """A file's bytes; FileNotFoundError where there is none."""
         return (self.path / name).read_bytes()
 
+    def read_at(self, name: str, offset: int, length: int) -> bytes:
+        """Bytes of a file from `offset`; fewer than `length` only where it ends."""
+        with open(self.path / name, "rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
     def write(self, name: str, data: bytes) -> None:
         """Makes or replaces a file, whole or not at all."""
         partial = self.path / (name + PARTIAL)
@@ -88,8 +94,8 @@ class Place:
             return None
         contents, altered = self._manifest()
         _refuse_other(self.where, {field: contents.get(field) for field in identity}, identity)
-        for extra in (contents.get("tokenizer"), contents.get("dropped_file")):
-            if extra and not (extra["file"] in there and _sha256(self.files.read(extra["file"])) == extra["sha256"]):
+        for extra in manifest.extras(contents).values():
+            if not (extra["file"] in there and _sha256(self.files.read(extra["file"])) == extra["sha256"]):
                 return None
         if altered or not all(self.is_whole(entry, there) for entry in contents["shards"]):
             return None
@@ -282,7 +288,7 @@ def _is_ours(name: str, there: set[str]) -> bool:
     tar = name.replace(index.ENDING, ".tar")
     if manifest.SHARD_NAME.fullmatch(tar):
         return index.path_of(Path(tar)).name in there
-    return name in (manifest.DROPPED, "tokenizer.model", "tokenizer.json")
+    return name in (manifest.DROPPED, manifest.CONTRADICTIONS, "tokenizer.model", "tokenizer.json")
 
 
 def _sha256(data: bytes) -> str:

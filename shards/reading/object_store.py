@@ -78,6 +78,11 @@ class Bucket:
         path, limit = self._path(name), _time_limit(size)
         return self._call(name, "cat_file", path, start=0, end=size, limit=limit) if size else b""
 
+    def read_at(self, name: str, offset: int, length: int) -> bytes:
+        """Bytes of an object from `offset`."""
+        end, limit = offset + length, _time_limit(length)
+        return self._call(name, "cat_file", self._path(name), start=offset, end=end, limit=limit) if length else b""
+
     def chunks(self, name: str) -> Iterator[bytes]:
         """An object's bytes from first to last, in parts of at most CHUNK: each a request with a time limit."""
         size = self.size(name)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shards.errors import DataError
-from shards.sources.layouts.layout import Losses, Photos, read_text
+from shards.sources.layouts.layout import Losses, read_text
 from shards.sources.layouts.pair_folder import Pair, PairFolder
 from shards.sources.layouts.splits import SPLIT_NAMES
 
@@ -50,7 +50,6 @@ class BirdsToWordsSource(PairFolder):
 
     def pairs(self, losses: Losses) -> Iterator[Pair]:
         """The pairs in the order of their first rows; a row that cannot be read is noted with its line number."""
-        photos = Photos(self.root)
         texts: dict[tuple[str, str, str], list[str]] = {}
         columns: tuple[str, ...] = COLUMNS
         for number, line in enumerate(read_text(self.root, self._file).split("\n"), start=1):
@@ -68,7 +67,7 @@ class BirdsToWordsSource(PairFolder):
             split, first, second, text = row
             texts.setdefault((split, first, second), []).append(text)
         for (split, first, second), captions in texts.items():
-            before, after = ((photo, photos.find(photo, PHOTO_FOLDERS)) for photo in (first, second))
+            before, after = ((photo, *self.photos.locate(photo, PHOTO_FOLDERS)) for photo in (first, second))
             yield Pair(split, f"{first}_{second}", before, after, tuple(text for text in captions if text))
 
 

@@ -25,6 +25,7 @@ from shards.sources.layouts.layout import (
     read_text,
     require,
 )
+from shards.sources.layouts.names import Names
 
 IMAGES = "images"
 CAPTIONS = "text_c10"
@@ -67,7 +68,9 @@ class CubSource:
         losses = Losses()
         places: Counter[Split] = Counter()
         found = []
+        files = Names(self.root)
         for number, photo in self._table(PHOTOS).items():
+            path = files.spelt(f"{IMAGES}/{photo}")
             published, split = labels.get(number), SPLIT_OF_FLAG.get(flags.get(number, ""))
             if published is None:
                 fault = f"no class in {LABELS}"
@@ -76,11 +79,11 @@ class CubSource:
             elif split is None:
                 fault = f"neither 0 nor 1 in {SPLIT}"
             else:
-                fault = image_fault(self.root, f"{IMAGES}/{photo}")
+                fault = image_fault(self.root, path, files)
             if fault is not None:
                 losses.add(photo, fault)
                 continue
-            images, unit = {"photo.jpg": f"{IMAGES}/{photo}"}, places[split] // SAMPLES_PER_UNIT
+            images, unit = {"photo.jpg": path}, places[split] // SAMPLES_PER_UNIT
             places[split] += 1
             found.append(
                 Record(
@@ -105,6 +108,7 @@ class CubSource:
                 else:
                     losses.add(photo, "no sentences", "its class sample is there")
         self.dropped, self.lost = dict(losses.dropped), losses.lost
+        files.tell()
         return found
 
     def image(self, image_id: str) -> bytes:

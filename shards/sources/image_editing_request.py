@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shards.errors import DataError
-from shards.sources.layouts.layout import Losses, Photos, entry_of, name_of, read_json, sentences_of
+from shards.sources.layouts.layout import Losses, entry_of, name_of, read_json, sentences_of
 from shards.sources.layouts.pair_folder import Pair, PairFolder
 
 FILES = {"train": ("train.json",), "val": ("valid.json", "val.json"), "test": ("test.json",)}
@@ -33,7 +33,6 @@ class ImageEditingRequestSource(PairFolder):
 
     def pairs(self, losses: Losses) -> Iterator[Pair]:
         """The requests of each split, in the order of its file."""
-        photos = Photos(self.root)
         for split, file in self._files.items():
             seen: dict[str, int] = {}
             for number, value in enumerate(read_json(self.root, file, list)):
@@ -44,5 +43,5 @@ class ImageEditingRequestSource(PairFolder):
                     raise DataError(f"{where}: uid {uid!r} is that of entry {seen[uid]} too: correct one of them")
                 seen[uid] = number
                 names = (name_of(entry[field], f"{where}: {field}") for field in ("img0", "img1"))
-                before, after = ((name, photos.find(name, PHOTO_FOLDERS)) for name in names)
+                before, after = ((name, *self.photos.locate(name, PHOTO_FOLDERS)) for name in names)
                 yield Pair(split, uid, before, after, sentences_of(entry["sents"], f"{where}: sents"))

@@ -13,7 +13,7 @@ from typing import Any
 
 from shards.errors import DataError
 from shards.format.record import Split
-from shards.sources.layouts.layout import Losses, Photos, entry_of, name_of, read_json, require, sentences_of, text_of
+from shards.sources.layouts.layout import Losses, entry_of, name_of, read_json, require, sentences_of, text_of
 from shards.sources.layouts.pair_folder import Pair, PairFolder
 from shards.sources.layouts.splits import SPLIT_NAMES
 
@@ -37,7 +37,6 @@ class LevirCcSource(PairFolder):
 
     def pairs(self, losses: Losses) -> Iterator[Pair]:
         """The pairs in the order of the file."""
-        photos = Photos(self.root)
         contents = entry_of(read_json(self.root, ANNOTATIONS), ("images",), str(self.root / ANNOTATIONS))
         if not isinstance(contents["images"], list):
             raise DataError(f"{self.root / ANNOTATIONS}: 'images' is not a list: fetch the file again")
@@ -51,7 +50,7 @@ class LevirCcSource(PairFolder):
                 raise DataError(f"{where}: {name!r} is entry {seen[split, name]} of {split} too: remove one of them")
             seen[split, name] = number
             before, after = (
-                (f"{folder}/{side}/{name}", photos.find(name, (f"images/{folder}/{side}", f"{folder}/{side}")))
+                (f"{folder}/{side}/{name}", *self.photos.locate(name, (f"images/{folder}/{side}", f"{folder}/{side}")))
                 for side in SIDES
             )
             captions = _captions(entry["sentences"], f"{where}: sentences")

@@ -32,6 +32,7 @@ from shards.sources.layouts.layout import (
     require,
     sentences_of,
 )
+from shards.sources.layouts.names import Names
 from shards.sources.layouts.splits import SPLIT_NAMES, split_groups
 from shards.sources.layouts.tables import Row, read_rows
 
@@ -91,7 +92,7 @@ class PairsSource:
 
     def records(self, workers: int = 1) -> list[Record]:
         """The pairs in the order of their first rows. `workers` makes no difference."""
-        losses = Losses()
+        losses, self._names = Losses(), Names(self.root)
         rows = read_rows(self.root, self.table, COLUMNS)
         columns = sorted({column for row in rows for column in row.fields if column})
         locate = cache(self._locate)  # a photo may be in many rows
@@ -108,6 +109,7 @@ class PairsSource:
         unused = [column for column in columns if column not in COLUMNS]
         if unused:  # one of them may be misspelt
             print(f"{self.root / self.table}: columns that are not used: {_listed(unused)}", file=sys.stderr)
+        self._names.tell()
         found = _records(list(pairs.values()), losses, self.table)
         self.dropped, self.lost = dict(losses.dropped), losses.lost
         return found
@@ -131,13 +133,14 @@ class PairsSource:
         if posixpath.isabs(name) or PureWindowsPath(name).drive:
             return name, OUTSIDE
         try:
+            name = self._names.spelt(name)
             path = os.path.relpath(os.path.realpath(inside(self.root, name)), os.path.realpath(self.root))
             if path.startswith(".."):  # in a folder that is linked into the root
                 path = posixpath.normpath(name)
             path.encode()  # a link may lead to a name that no manifest can hold
         except (DataError, UnicodeEncodeError):
             return name, OUTSIDE
-        return path, image_fault(self.root, path)
+        return path, image_fault(self.root, path if os.path.exists(self.root / name) else name, self._names)
 
 
 def _read(row: Row, locate: Callable[[str], tuple[str, str | None]]) -> _Pair:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shards.errors import DataError
-from shards.sources.layouts.layout import SPLITS, Losses, Photos, entry_of, name_of, read_json, sentences_of
+from shards.sources.layouts.layout import SPLITS, Losses, entry_of, name_of, read_json, sentences_of
 from shards.sources.layouts.pair_folder import Pair, PairFolder
 
 PROTOCOLS = ("single", "multi")
@@ -50,7 +50,6 @@ class SpotTheDiffSource(PairFolder):
 
     def pairs(self, losses: Losses) -> Iterator[Pair]:
         """The pairs of each split, in the order in which they first come."""
-        photos = Photos(self.root)
         for split, file in self._files.items():
             entries: dict[str, list[tuple[str, ...]]] = {}
             for number, value in enumerate(read_json(self.root, file, list)):
@@ -63,5 +62,5 @@ class SpotTheDiffSource(PairFolder):
                     captions = tuple(sentence for sentences in texts for sentence in sentences)
                 else:
                     captions = tuple(". ".join(sentences) for sentences in texts if sentences)
-                before, after = ((stem, photos.find(stem, PHOTO_FOLDERS)) for stem in (name, f"{name}_2"))
+                before, after = ((stem, *self.photos.locate(stem, PHOTO_FOLDERS)) for stem in (name, f"{name}_2"))
                 yield Pair(split, name, before, after, captions)

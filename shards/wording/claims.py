@@ -8,12 +8,13 @@ the captions of pairs that share an image with it.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence, Set
 from functools import lru_cache
 
 from shards.blocks import grammar
 from shards.format.record import Record
 from shards.wording.lexicons.lexicon import Lexicon
+from shards.wording.segmentation import words_of
 
 NEAR_EQUAL = 0.8  # share of common words from which two sentences count as the same
 NEWS = 0.2  # a sentence with a smaller share of words (or fewer than two) that the references lack may repeat them
@@ -38,6 +39,8 @@ _REST = re.compile(r"\b(?:otherwise|the rest|(?:other|apart|aside) (?:than|from)
 # What follows these words takes back a part of what was said before them.
 _BUT = re.compile(r"\b(?:but|except|though|although|however|(?:other|apart|aside) (?:than|from))\b")
 _CACHE = 1 << 18
+_ENDS = re.compile(r"[\s.!\u3002\uff01\uff0e\u0964]+$")
+NONE: frozenset[str] = frozenset()
 _PHOTO_PREFIXES = ("a photo of ", "a picture of ", "an image of ")
 
 
@@ -104,12 +107,22 @@ def truth_of_references(references: Sequence[str]) -> dict | None:
     return {"type": changes[0].type, "object": named, "to": dict(changes[0].to) if changes[0].to else None}
 
 
-@lru_cache(maxsize=_CACHE)
-def says_no_change(sentence: str) -> bool:
+def plain(sentence: str) -> str:
+    """A sentence as learnt ones are compared: lower case, white space single, no full stop at the end."""
+    return _ENDS.sub("", " ".join(sentence.lower().split()))
+
+
+def says_no_change(sentence: str, learnt: Set[str] = NONE) -> bool:
     """Whether a free sentence as a whole says that there is no difference.
 
-    "no changes other than a man by the door" does not, nor does "no change in colour but a longer beak".
+    "no changes other than a man by the door" does not, nor does "no change in colour but a longer beak". `learnt` are
+    sentences that say so in another language (`shards.wording.denials`).
     """
+    return _denies(sentence) or (bool(learnt) and plain(sentence) in learnt)
+
+
+@lru_cache(maxsize=_CACHE)
+def _denies(sentence: str) -> bool:
     words = " ".join(sentence.lower().rstrip(" .!").split())
     found = _NOTHING_CHANGED.search(words)
     if found is None or len(words.split()) > 20:
@@ -117,18 +130,17 @@ def says_no_change(sentence: str) -> bool:
     return _REST.search(words) is None and _BUT.search(words, found.end()) is None
 
 
-@lru_cache(maxsize=_CACHE)
-def says_change(sentence: str) -> bool | None:
-    """Whether a sentence says that something differs; None where it says nothing at all."""
+def says_change(sentence: str, learnt: Set[str] = NONE) -> bool | None:
+    """Whether a sentence says that something differs; None where it says nothing at all. `learnt`: `says_no_change`."""
     if not sentence.strip():
         return None
     claim = change_claim(sentence)
-    return not says_no_change(sentence) if claim is None else claim.type != "none"
+    return not says_no_change(sentence, learnt) if claim is None else claim.type != "none"
 
 
 @lru_cache(maxsize=_CACHE)
 def _telling_words(sentence: str, lexicon: Lexicon | None) -> frozenset[str]:
-    words = frozenset(sentence.lower().split())
+    words = frozenset(words_of(sentence.lower()))
     if lexicon is None:
         return words
     return frozenset(lexicon.root.get(word, word) for word in words - _EMPTY_WORDS)
@@ -138,13 +150,21 @@ class Truth:
     """What is known to hold of one sample. `change` is the truth of a pair, as records carry it, or None.
 
     `related` are captions of samples that share an image with it: of free text they may hold as well. The words of a
-    family of the `lexicon` ("larger", "bigger") count as one.
+    family of the `lexicon` ("larger", "bigger") count as one. `learnt` are sentences that say "no change" in another
+    language.
     """
 
-    def __init__(self, record: Record, related: Iterable[str] = (), lexicon: Lexicon | None = None) -> None:
+    def __init__(
+        self,
+        record: Record,
+        related: Iterable[str] = (),
+        lexicon: Lexicon | None = None,
+        learnt: Set[str] = NONE,
+    ) -> None:
         self.change: dict | None = None
         self.objects: set[tuple[tuple[str, str], ...]] | None = None
-        self.unchanged = record.changed is False or any(map(says_no_change, record.captions))
+        self._learnt = learnt
+        self.unchanged = record.changed is False or any(says_no_change(text, learnt) for text in record.captions)
         self._certainly_unchanged = record.changed is False
         self._references = set(record.captions)
         self._related = set(related)
@@ -174,7 +194,7 @@ class Truth:
 
     def _may_repeat(self, sentence: str) -> bool:
         """The same of free text: what is near-equal to a reference, or says nothing that they together do not."""
-        if says_no_change(sentence):
+        if says_no_change(sentence, self._learnt):
             return self.unchanged
         words = self._said_in(sentence)
         if any(len(words & own) >= NEAR_EQUAL * len(words | own) for own in self._words):

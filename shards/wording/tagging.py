@@ -36,6 +36,7 @@ _LISTS = {
     "center extra single",
 }
 _KNOWN = {word: tag for tag, words in reversed(_LISTS.items()) for word in words.split()}
+FUNCTION_WORDS = frozenset(word for word, tag in _KNOWN.items() if tag in ("DET", "PRON", "AUX", "PREP", "CONJ"))
 _ENDINGS = (("belly", "NOUN"), ("ly", "ADV"), ("ed", "VERB"), ("ish", "ADJ"), ("ier", "ADJ"), ("est", "ADJ"),
             ("ful", "ADJ"), ("ous", "ADJ"), ("less", "ADJ"), ("able", "ADJ"), ("ical", "ADJ"))  # fmt: skip
 _COMPARATIVE = frozenset(

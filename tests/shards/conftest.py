@@ -1,11 +1,13 @@
-"""A packed folder of tiny_source for all tests of this folder."""
+"""A packed folder of tiny_source, and small photos, for all tests of this folder."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from testing.tiny_source import TinySource
 
 from shards.pack import pack
@@ -23,3 +25,16 @@ def packed(tmp_path_factory) -> Path:
 def copied(packed, tmp_path) -> Path:
     """A copy of it, to be damaged."""
     return Path(shutil.copytree(packed, tmp_path / "copy"))
+
+
+@pytest.fixture
+def write_photo() -> Callable[..., bytes]:
+    """Writes an image of one colour, made from its path, with the folders it needs; returns its bytes."""
+
+    def write(path: Path, form: str = "JPEG") -> bytes:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        color = tuple(sum(path.as_posix().encode()) * factor % 256 for factor in (1, 7, 31))
+        Image.new("RGB", (24, 16), color).save(path, form)
+        return path.read_bytes()
+
+    return write

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tune.commandline import DEFAULT_SEEDS, DEFAULT_TOP, parse, save
+from tune.commandline import DEFAULT_REPEATS, DEFAULT_TOP, parse, save
 from tune.report.importance import FEWEST, TRUSTED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def test_the_options_of_the_table_are_what_it_says() -> None:
 def test_the_numbers_of_the_page_are_those_of_the_code() -> None:
     text = " ".join(PAGE.split())
     assert (
-        f"The best `--top` trials ({DEFAULT_TOP}) are trained again with `--seeds` further seeds ({DEFAULT_SEEDS})"
+        f"The best `--top` trials ({DEFAULT_TOP}) are trained again with `--repeats` further seeds ({DEFAULT_REPEATS})"
         in text
     )
     assert f"It needs {FEWEST} trials" in text and "a fifth of the variance" in text and TRUSTED == 1 / 5

@@ -24,10 +24,10 @@ LIMIT_S = 240
 FAST = ["--log.wandb", "disabled", "--data.pack_workers", "1"]
 # The first learns nothing and finishes, the second diverges, the third forgets what pre-training left (CIDEr 0) and is
 # stopped at the first rung, where the first one's score is known.
-RATES = ["--search", "grid", "--finetune.lr", "choice:1e-6/1e30/0.01", "--finetune.steps", "20", "--seeds", "0"]
+RATES = ["--search", "grid", "--finetune.lr", "choice:1e-6/1e30/0.01", "--finetune.steps", "20", "--repeats", "0"]
 # Two that finish, then both again with another seed.
 SEEDS = ["--search", "grid", "--finetune.lr", "choice:1e-6/1e-3", "--pretrain.steps", "0", "--finetune.validate_every",
-         "10", "--seeds", "1"]  # fmt: skip
+         "10", "--repeats", "1"]  # fmt: skip
 LEFT_BEHIND = """
 import json, logging, ray
 from ray._private.state import actors
@@ -216,7 +216,7 @@ def test_a_sweep_that_is_killed_among_the_further_seeds_goes_on(home: Path, clus
 def test_a_population_takes_over_checkpoints_and_changes_values(home: Path) -> None:
     options = ["--search", "pbt", "--trials", "2", "--pretrain.steps", "0", "--finetune.steps", "160",
                "--finetune.validate_every", "40", "--finetune.log_every", "40", "--top", "1",
-               "--seeds", "1"]  # fmt: skip
+               "--repeats", "1"]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = run(command(home, "population", *options), environment)
     assert done.returncode == 0, done.stderr

@@ -101,13 +101,13 @@ class Sweep:
     given: tuple[tuple[str, str], ...]  # options and ranges as they were typed
     target: int  # trials of the search
     top: int  # the best trials that are trained again with further seeds
-    seeds: int  # further seeds
+    repeats: int  # further seeds
     help: bool = False
 
     @property
     def further_seeds(self) -> tuple[int, ...]:
         """Those after the recipe's own."""
-        return tuple(self.plan.config.seed + number for number in range(1, self.seeds + 1))
+        return tuple(self.plan.config.seed + number for number in range(1, self.repeats + 1))
 
 
 def shared_stages(config: Config, dimensions: Sequence[Dimension]) -> tuple[str, ...]:

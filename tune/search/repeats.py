@@ -56,7 +56,7 @@ def finished(table: Table) -> list[Trial]:
 
 def repeated(sweep: Sweep, table: Table) -> list[Repeated]:
     """The best trials of the search, best first by their own score; none if no further seeds are asked for."""
-    if not sweep.seeds:
+    if not sweep.repeats:
         return []
     # Members of a population can end with the same values.
     best = list({str(sorted(one.values.items())): one for one in reversed(finished(table))}.values())[::-1][: sweep.top]

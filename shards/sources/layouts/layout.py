@@ -8,11 +8,12 @@ Paths of files are relative to the root with forward slashes, so that what is pa
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from shards.errors import DataError
 from shards.format.record import Split
 from shards.format.strict_json import parse_json
 from shards.images.decode import format_of
+from shards.sources.layouts.names import NO_PHOTO, Names, unicode_form
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SAMPLES_PER_UNIT = 250
@@ -109,56 +111,82 @@ class Photos:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.names = Names(root)
         self._listed: dict[str, tuple[set[str], dict[str, list[str]]]] = {}
+
+    def locate(self, name: str, folders: Sequence[str]) -> tuple[str | None, str | None]:
+        """(the path that `find` gives, None), or (None, why there is no photo)."""
+        path = self.find(name, folders)
+        if path is not None:
+            return path, None
+        reasons = [self.names.why_missing(_joined(folder, name)) for folder in folders]
+        return None, next((reason for reason in reasons if reason != NO_PHOTO), NO_PHOTO)
 
     def find(self, name: str, folders: Iterable[str]) -> str | None:
         """The path inside the root of the photo `name` in the first folder that has it; None where none has.
 
         It is the file of that name, or one whose name without the ending (in any case) is `name`, or `name` without its
-        own: copies with other endings are about. JPEG and PNG go before what has to be converted. Raises DataError
-        where that leaves a choice.
+        own: copies with other endings are about. The name may be spelt in another Unicode form. JPEG and PNG go before
+        what has to be converted. Raises DataError where that leaves a choice.
         """
         stem, ending = os.path.splitext(name)
         if ending.lower() not in IMAGE_ENDINGS:
             stem = name
         for folder in folders:
             names, by_stem = self._list(folder)
-            found = [name] if name in names else by_stem.get(stem, [])
+            found = [name] if name in names else by_stem.get(unicode_form(stem), [])
             if len(found) > 1:
                 raise DataError(f"{self.root / folder} has {' and '.join(found)} for the photo {name!r}: remove one")
             if found:
-                return found[0] if folder == "." else f"{folder}/{found[0]}"
+                path = _joined(folder, found[0])
+                if found[0] != name and os.path.splitext(found[0])[0] != stem:
+                    self.names.respelt[_joined(folder, name)] = path
+                return path
         return None
 
     def _list(self, folder: str) -> tuple[set[str], dict[str, list[str]]]:
         """All files in a folder, and those of photos by their names without the ending; nothing of a missing folder."""
         if folder not in self._listed:
             path = inside(self.root, folder)
-            names = sorted(entry.name for entry in os.scandir(path) if entry.is_file()) if path.is_dir() else []
+            try:
+                names = sorted(entry.name for entry in os.scandir(path) if entry.is_file()) if path.is_dir() else []
+            except OSError as error:
+                raise DataError(f"{path} cannot be listed ({error.strerror}): make it readable") from None
             by_stem: dict[str, list[str]] = {}
             for endings in (CONVERTED_ENDINGS, KEPT_ENDINGS):
                 found: dict[str, list[str]] = {}
                 for name in names:
                     stem, ending = os.path.splitext(name)
                     if ending.lower() in endings:
-                        found.setdefault(stem, []).append(name)
+                        found.setdefault(unicode_form(stem), []).append(name)
                 by_stem |= found
             self._listed[folder] = set(names), by_stem
         return self._listed[folder]
 
 
-def image_fault(root: Path, name: str | None) -> str | None:
-    """Why a photo (None: not found) cannot be packed by its first bytes, None where it can."""
+def _joined(folder: str, name: str) -> str:
+    return name if folder == "." else f"{folder}/{name}"
+
+
+def image_fault(root: Path, name: str | None, names: Names | None = None) -> str | None:
+    """Why a photo (None: not found) cannot be packed by its first bytes, None where it can.
+
+    `names` has folders that are listed already.
+    """
     if name is None:
-        return "no photo"
+        return NO_PHOTO
+    path = inside(root, name)
     try:
-        path = inside(root, name)
         if not path.is_file():  # a named pipe would be waited for
-            return "no photo"
+            return (names or Names(root)).why_missing(name)
         with open(path, "rb") as file:
             start = file.read(16)
-    except OSError:
-        return "no photo"
+    except PermissionError:
+        return "a photo that may not be read"
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return NO_PHOTO
+        return f"a photo that cannot be read ({error.strerror})"
     if format_of(start) is not None:
         return None
     if start[4:8] == b"ftyp":  # as phones take them

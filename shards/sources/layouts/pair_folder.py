@@ -17,6 +17,7 @@ from shards.sources.layouts.layout import (
     SAMPLES_PER_UNIT,
     SPLITS,
     Losses,
+    Photos,
     digest,
     image_fault,
     key_of,
@@ -24,18 +25,20 @@ from shards.sources.layouts.layout import (
     require,
 )
 
+Located = tuple[str, str | None, str | None]  # a photo's name in the annotations, its path, why there is none
+
 
 @dataclass(frozen=True)
 class Pair:
-    """A pair as the annotations have it: each photo by the name they give it and by its path, None where it is missing.
+    """A pair as the annotations have it: each photo by the name they give it and by its path, or why it is missing.
 
     `name` is the source's own and unique in its split.
     """
 
     split: Split
     name: str
-    before: tuple[str, str | None]
-    after: tuple[str, str | None]
+    before: Located
+    after: Located
     captions: tuple[str, ...]
     changed: bool | None = None
 
@@ -48,6 +51,7 @@ class PairFolder(ABC):
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        self.photos = Photos(self.root)
         self.dropped: dict[str, int] = {}
         self.lost: list[str] = []
         require(self.root, (), self.layout)
@@ -74,6 +78,7 @@ class PairFolder(ABC):
 
     def describe(self) -> dict:
         """What the records depend on, for a manifest: digests of the annotation files and of which photos are there."""
+        self.photos = Photos(self.root)
         photos = [(pair.split, pair.name, pair.before[1], pair.after[1]) for pair in self.pairs(Losses())]
         return {
             "annotations_sha256": digest(self.root, self.annotations()),
@@ -94,7 +99,7 @@ class PairFolder(ABC):
         What is left out is counted in `dropped` and named in `lost`. `workers` makes no difference. Raises DataError
         where no pair is left, or naming the first entry of the annotations that is not of their form.
         """
-        losses = Losses()
+        losses, self.photos = Losses(), Photos(self.root)
         places: Counter[Split] = Counter()
         found = []
         for pair in sorted(self.pairs(losses), key=lambda pair: SPLITS.index(pair.split)):
@@ -116,6 +121,7 @@ class PairFolder(ABC):
                 )
             )
         self.dropped, self.lost = dict(losses.dropped), losses.lost
+        self.photos.names.tell()
         if not found:
             first = f"; the first of {len(losses.lost)} left out: {losses.lost[0]}" if losses.lost else ""
             raise DataError(f"{self.root} has no pair that can be packed: --root must be {self.layout}{first}")
@@ -127,8 +133,8 @@ class PairFolder(ABC):
         if not pair.captions:
             losses.add(name, "no captions")
             return False
-        for photo, path in (pair.before, pair.after):
-            reason = image_fault(self.root, path)
+        for photo, path, why in (pair.before, pair.after):
+            reason = why if path is None else image_fault(self.root, path)
             if reason is not None:
                 losses.add(name, reason, photo)
                 return False

@@ -191,3 +191,15 @@ def test_what_could_not_run_is_null_with_its_reason(tmp_path, monkeypatch):
     assert scores["accuracy"]["unchanged"] == 100.0
     write_scores(tmp_path / "scores.json", scores)
     assert json.loads((tmp_path / "scores.json").read_text()) == scores
+
+
+def test_no_change_in_another_language_is_read_where_packing_learnt_it():
+    pairs = [
+        {"caption": "没有变化", "references": ["没有变化"], "changed": False},
+        {"caption": "没有变化。", "references": ["右边新建了一座房子"], "changed": True},
+        {"caption": "右边新建了一座房子", "references": ["右边新建了一座房子"], "changed": True},
+    ]
+    learnt = [pair | {"denials": frozenset({"没有变化"})} for pair in pairs]
+    assert accuracies(learnt, [None] * 3)["unchanged"] == 100 and accuracies(learnt, [None] * 3)["changed"] == 50
+    assert accuracies(pairs, [None] * 3)["unchanged"] == 0, "an older folder has none"
+    assert [shown.verdict for shown in judge(learnt)][:2] == ["right", "missed"]

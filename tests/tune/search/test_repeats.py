@@ -95,7 +95,7 @@ def test_lines_of_an_earlier_version_are_judged_as_they_were(tmp_path: Path) -> 
 
 
 def test_a_lucky_validation_and_a_stopped_trial_do_not_win(tmp_path: Path) -> None:
-    sweep, table = begin(tmp_path, "--seeds", "0", "--finetune.select", "last")
+    sweep, table = begin(tmp_path, "--repeats", "0", "--finetune.select", "last")
     search(sweep, table)
     assert [trial.score for trial in finished(table)] == [50.0, 40.0, 30.0, 20.0]
     best = winner(sweep, table)
@@ -105,7 +105,7 @@ def test_a_lucky_validation_and_a_stopped_trial_do_not_win(tmp_path: Path) -> No
 
 def test_the_best_mean_over_further_seeds_wins(tmp_path: Path) -> None:
     sweep, table = begin(tmp_path)
-    assert (sweep.top, sweep.seeds, sweep.further_seeds) == (3, 2, (1, 2))
+    assert (sweep.top, sweep.repeats, sweep.further_seeds) == (3, 2, (1, 2))
     search(sweep, table)
     assert [one.trial.score for one in repeated(sweep, table)] == [50.0, 40.0, 30.0]
     all_again(sweep, table)
@@ -153,7 +153,7 @@ def test_what_diverges_under_a_further_seed_has_no_mean_and_does_not_win(tmp_pat
 
 
 def test_one_further_seed_has_a_mean_and_no_spread(tmp_path: Path) -> None:
-    sweep, table = begin(tmp_path, "--seeds", "1")
+    sweep, table = begin(tmp_path, "--repeats", "1")
     search(sweep, table)
     again(sweep, table, 1, finished(table)[0], 22.0)
     one = repeated(sweep, table)[0]
@@ -225,20 +225,20 @@ def test_the_seeds_of_a_sweep(tmp_path: Path) -> None:
     def asked(*words: str):
         return parse(["tiny", "--root", str(tmp_path), "--name", "s", *words])
 
-    assert asked("--seeds", "0").seeds == 0 and asked("--top", "1").top == 1
+    assert asked("--repeats", "0").repeats == 0 and asked("--top", "1").top == 1
     assert asked("--seed", "7").further_seeds == (8, 9)
     for words, said in (
-        (("--seeds", "0,1"), "--seeds '0,1' must be a whole number"),
+        (("--repeats", "0,1"), "--repeats '0,1' must be a whole number"),
         (("--top", "0"), "--top '0' must be a whole number above 0"),
-        (("--search", "grid", "--seed", "choice:0/1", "--seeds", "2"), "the sweep varies --seed itself"),
+        (("--search", "grid", "--seed", "choice:0/1", "--repeats", "2"), "the sweep varies --seed itself"),
         (("--search", "pbt", "--finetune.select", "CIDEr"), "PBT goes by the last checkpoint"),
     ):
         with pytest.raises(ConfigError, match="--") as error:
             asked(*words)
         assert said in str(error.value)
-    assert asked("--search", "grid", "--seed", "choice:0/1").seeds == 0, "the seeds are the trials"
-    save(asked("--seeds", "4", "--top", "2"))
-    assert (asked().seeds, asked("--resume").top, asked("--resume", "--seeds", "6").seeds) == (4, 2, 6)
+    assert asked("--search", "grid", "--seed", "choice:0/1").repeats == 0, "the seeds are the trials"
+    save(asked("--repeats", "4", "--top", "2"))
+    assert (asked().repeats, asked("--resume").top, asked("--resume", "--repeats", "6").repeats) == (4, 2, 6)
 
 
 def test_a_population_is_judged_by_what_it_hands_on(tmp_path: Path) -> None:
