@@ -22,6 +22,8 @@ from testing.suite.made_once import made_once
 S3_BUCKET = "shards"
 LEFT_OUT = ("slurm", "ray", "ranks", "slow")  # by `make quick`; a test counts under the first that it has
 left_out: collections.Counter[str] = collections.Counter()
+# Ray Train's actor that asks whether a node is about to be taken away: a process of every run, and none ever is.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers that each take all cores get in each other's way
     cores = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))

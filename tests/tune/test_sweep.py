@@ -20,6 +20,7 @@ from cluster.recipes.commandline import read_config
 from cluster.tracking.run_log import read_metrics
 from tune.search.table import DIVERGED, FAILED, FINAL, FINISHED, REPLACED, STOPPED, Table
 
+pytestmark = pytest.mark.ray
 LIMIT_S = 240
 FAST = ["--log.wandb", "disabled", "--data.pack_workers", "1"]
 # The first learns nothing and finishes, the second diverges, the third forgets what pre-training left (CIDEr 0) and is
@@ -31,8 +32,6 @@ SEEDS = ["--search", "grid", "--finetune.lr", "choice:1e-6/1e-3", "--pretrain.st
 LEFT_BEHIND = """
 import json, logging, ray
 from ray._private.state import actors
-
-pytestmark = pytest.mark.ray
 ray.init(logging_level=logging.ERROR, log_to_driver=False)
 groups = [group["state"] for group in ray.util.placement_group_table().values()]
 alive = [actor["ActorClassName"] for actor in actors().values() if actor["State"] == "ALIVE"]
