@@ -77,14 +77,15 @@ class Bench:
     def measure(self, arm: Arm) -> Seconds:
         """Seconds that a step of each stage takes, tasks in their shares; from a few steps of a run kept for that."""
         name, options = f"{self._table}/rate-{arm.name}", dict(arm.options)
-        for stage in arm.config.stages:
+        stages = [stage for stage in arm.config.stages if arm.config.stage(stage).steps]
+        for stage in stages:
             options |= {f"{stage}.steps": str(RATE_STEPS), f"{stage}.log_every": "1"}
         options["finetune.validate_every"] = "0"
         config = dataclasses.replace(arm, options=options).config
         if not has_finished(self._folder(name), config, config.stages):
             self._run(name, arm.recipe, options, 0, "train")
         found = {}
-        for stage in config.stages:
+        for stage in stages:
             times = defaultdict(list)
             for record in read_metrics(self._folder(name)):
                 if record["stage"] == stage and record["step"] > 1:  # the first one waits for the first batch

@@ -174,9 +174,11 @@ def _shown(scale: str, table: str, results: dict[str, dict], checkout: Path) -> 
             for arm, seeds in rows
         ],
     )  # fmt: skip
+    note = f"\n{TABLES[table].note}\n" if TABLES[table].note else ""
     plot = _overtaken(table, rows) + _plot(scale, table, rows, checkout) if TABLES[table].curves else ""
     between = "Right sentences in %, then CIDEr by kind of change:"
-    return f"\nScale `{scale}`. {_about(every)}\n\n{first}\n{between}\n\n{second}{plot}\n"
+    figures = f"{first}\n{between}\n\n{second}{plot}\n"
+    return f"{note}\nScale `{scale}`. {_about(every)}\n\n{figures}"
 
 
 def _about(found: Sequence[dict]) -> str:

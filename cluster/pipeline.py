@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from cluster.batches.joint_tokenizer import training_captions
-from cluster.config.fields import Config
+from cluster.config.fields import HOLDOUT, Config
 from cluster.distributed.devices import expected_here
 from cluster.errors import ConfigError
 from cluster.evaluation.pointing import where_scores
 from cluster.evaluation.predict import read_predictions, with_denials
+from cluster.evaluation.protocol import comparable, protocol
 from cluster.evaluation.scores import score, write_scores
 from cluster.launch import ray_train, run_folder
 from cluster.prepare import Data, Training, prepare_evaluation, prepare_training, with_sizes
@@ -25,6 +27,7 @@ from cluster.training.job import Evaluation, Job
 from cluster.training.weights import best_checkpoint
 from idc.backbone.canvas import Canvas
 from idc.captioning.model_folder import FOLDER as MODEL_FOLDER
+from shards.errors import DataError
 from shards.format.tars import file_sha256
 from shards.packing import twins
 from shards.reading.reader import Folder
@@ -33,10 +36,12 @@ CODE = Path(__file__).resolve().parents[1]
 PREDICTIONS, SCORES = "predictions.jsonl", "scores.json"
 
 
-def run(command: Command, fit: Callable[[Job], None] = ray_train.fit) -> None:
-    """Does what the command asks for. DataError for the user's mistakes, TrainingError where training fails.
+def run(command: Command, fit: Callable[[Job], None] = ray_train.fit, again: bool = True) -> Path | None:
+    """Does what the command asks for; returns the folder of the scores, None where it makes none.
 
-    fit: runs a job on all workers; who has one worker alone can do without Ray.
+    fit: runs a job on all workers; who has one worker alone can do without Ray. again: False leaves scores that are
+    there, of the same checkpoint and protocol, as they are. Raises DataError for the user's mistakes, TrainingError
+    where training fails.
     """
     root = run_folder.find_root(command.config.root, CODE)
     config = run_folder.with_root(command.config, root)
@@ -61,6 +66,10 @@ def run(command: Command, fit: Callable[[Job], None] = ray_train.fit) -> None:
             classes=training.classes and training.classes.place, joint_tokenizer=training.tokenizer,
             names=training.names,
         )  # fmt: skip
+    results = job.evaluation.predictions.parent if job.evaluation else None
+    if not again and not job.stages and not job.exports and job.evaluation and _is_scored(job):
+        say(f"{folder} is done")
+        return results
     run_folder.write_provenance(folder, CODE)
     say(f"run folder {folder}")
     if job.stages or job.exports or job.evaluation:
@@ -69,6 +78,7 @@ def run(command: Command, fit: Callable[[Job], None] = ray_train.fit) -> None:
         shutil.rmtree(folder / ray_train.RAY_FOLDER, ignore_errors=True)
     if job.evaluation is not None:
         _score(folder, job.config, job.evaluation)
+    return results
 
 
 def _fingerprint(training: Training) -> dict[str, str]:
@@ -118,13 +128,13 @@ def _exports(folder: Path, config: Config, stages: tuple[str, ...]) -> bool:
 
 def _evaluation(folder: Path, config: Config, data: Data) -> Evaluation:
     """What is captioned, and where results go: the run folder for its own test split, else evaluations/DATA-SPLIT."""
-    split = config.evaluate.split
+    split = "test" if config.evaluate.split == HOLDOUT else config.evaluate.split
     if not data.shards.manifest["splits"].get(split, {}).get("pair", 0):
         raise ConfigError(f"--evaluate.split {split}: {data.shards.location} has no pairs in it")
-    own = not config.evaluate.shards and split == "test"
+    own = not config.evaluate.shards and config.evaluate.split == "test"
     out = folder if own else folder / "evaluations" / f"{data.shards.path.name}-{split}"
     out.mkdir(parents=True, exist_ok=True)
-    return Evaluation(data.shards.location, data.features.path, out / PREDICTIONS)
+    return Evaluation(data.shards.location, data.features.path, split, out / PREDICTIONS)
 
 
 def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
@@ -132,19 +142,50 @@ def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
     shards = Folder.open(evaluation.shards)
     canvas = Canvas.of(Folder.open(evaluation.features).manifest["features"])
     predictions = with_denials(read_predictions(evaluation.predictions), shards)
-    best = best_checkpoint(folder, config)
     scores = score(
         predictions,
         training_captions(shards, "pair"),  # what the constant baseline chooses from
         tokenizer=config.evaluate.tokenizer,
         seed=config.seed,
-        checkpoint=str(best.folder.relative_to(folder)) if best else "",
+        checkpoint=_scored_checkpoint(folder, config),
     )
     scores["where"] = where_scores(predictions, canvas)
+    scores["protocol"] = _protocol(folder, config, evaluation, predictions)
     out = evaluation.predictions.parent
     write_scores(out / SCORES, scores)
     say(summary(scores))
-    say(f"report {write_report(folder, out, shards, canvas, config.evaluate.split)}")
+    say(f"report {write_report(folder, out, shards, canvas, evaluation.split)}")
+
+
+def _protocol(folder: Path, config: Config, evaluation: Evaluation, predictions: list[dict]) -> dict:
+    best = best_checkpoint(folder, config)
+    return protocol(
+        config,
+        Folder.open(evaluation.shards),
+        evaluation.split,
+        predictions,
+        config.model.max_length,
+        run_folder.code_state(CODE),
+        dataclasses.asdict(best.commit) if best else None,
+    )
+
+
+def _scored_checkpoint(folder: Path, config: Config) -> str:
+    """The checkpoint whose model is captioned with, below the run folder; empty where there is none."""
+    best = best_checkpoint(folder, config)
+    return str(best.folder.relative_to(folder)) if best else ""
+
+
+def _is_scored(job: Job) -> bool:
+    """Whether the scores of the job's evaluation are there, of the checkpoint and the protocol that it asks for."""
+    try:
+        saved = json.loads((job.evaluation.predictions.parent / SCORES).read_bytes())
+        predictions = read_predictions(job.evaluation.predictions)
+    except (OSError, ValueError, DataError):
+        return False
+    asked = _protocol(job.run, job.config, job.evaluation, predictions)
+    same = comparable(saved.get("protocol", {})) == comparable(asked)
+    return same and saved["checkpoint"] == _scored_checkpoint(job.run, job.config)
 
 
 def summary(scores: dict) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from cluster.batches.feature_cache import Extraction, cache_features, open_features
 from cluster.batches.joint_tokenizer import joint_tokenizer, training_captions
 from cluster.batches.samples import Mixed
-from cluster.config.fields import Config
+from cluster.config.fields import HOLDOUT, Config
 from cluster.config.options import show
 from cluster.config.tasks import TASKS
 from cluster.errors import ConfigError
@@ -121,13 +121,30 @@ def _prepare_kind(config: Config, root: Path, kind: str, option: str, name: str)
 
 
 def prepare_evaluation(config: Config, root: Path, data: Data | None) -> Data:
-    """What --evaluate.shards names, or the run's own data."""
+    """What --evaluate.shards names, the scenes that are held out, or the run's own data."""
+    if config.evaluate.split == HOLDOUT:
+        return _prepare_holdout(config, root)
     if not config.evaluate.shards:
         return data if data is not None else prepare(config, root)
     place = _place(root, config.evaluate.shards)
     if isinstance(place, Path) and not place.is_dir():
         raise _no_folder("--evaluate.shards", place)
     return _with_features(config, root, Folder.open(place), None)
+
+
+def _prepare_holdout(config: Config, root: Path) -> Data:
+    """The held-out scenes in the look of the run's own, as the test split of a folder of theirs; made where missing.
+
+    It lies beside the run's own, or in data/ where these are at a URL. DataError where it holds another look.
+    """
+    from shards.pack import pack
+    from shards.sources.blocks import BlocksHoldout
+
+    own = _place(root, config.data.shards.rstrip("/"))
+    own = own if isinstance(own, Path) else root / "data" / own.rpartition("/")[2]
+    path = own.with_name(f"{own.name}-{HOLDOUT}")
+    pack(BlocksHoldout(**dataclasses.asdict(config.data.blocks)), path, workers=_workers(config))
+    return _with_features(config, root, Folder.open(path), None)
 
 
 def _place(root: Path, shards: str) -> str | Path:

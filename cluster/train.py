@@ -1,6 +1,7 @@
 """The main job: `python cluster/train.py [RECIPE] [--stage all|train|pretrain|finetune|evaluate] [--option value]...`
 
 No argument runs the recipe `blocks`, all stages. A run that was stopped goes on when the same command is given again.
+--seeds 0,1,2 is three runs, and what they reach on average.
 """
 
 from __future__ import annotations
@@ -25,9 +26,13 @@ def main(arguments: Sequence[str]) -> int:
         print(help_text(command.config))
         return 0
     from cluster.pipeline import run
+    from cluster.seeds import run_seeds
 
     try:
-        run(command)
+        if command.seeds:
+            run_seeds(command)
+        else:
+            run(command)
     except TrainingError as error:
         print(error, file=sys.stderr)
         return error.exit_code

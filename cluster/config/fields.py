@@ -8,6 +8,8 @@ from typing import Literal
 from cluster.config.tasks import LossName, TaskName, compares_samples
 from idc.model.config import ModelConfig
 
+HOLDOUT = "holdout"  # --evaluate.split: not a split of a folder, but a folder of its own
+
 NegativeKind = Literal["retrieve", "replace", "confuse"]
 RESERVED = ("all", "train", "evaluate", "stage", "help")  # words of the command line that cannot name a stage
 # Fields that cannot change what is learned: a run folder may be resumed with other values of these.
@@ -117,7 +119,8 @@ class FinetuneConfig(StageConfig):
 @dataclass(frozen=True)
 class EvaluateConfig:
     shards: str = ""  # another shard folder or its URL to caption and score; empty: the run's own
-    split: Literal["train", "val", "test"] = "test"  # split to caption and score
+    # Split to caption and score. holdout: 900 scenes of blocks that no choice was read off, packed where missing.
+    split: Literal["train", "val", "test", "holdout"] = "test"
     beam: int = 3  # beam width; 1: greedy
     length_penalty: float = 0.6  # beam scores are divided by length to this power
     batch_size: int = 32  # pairs captioned at once by a worker

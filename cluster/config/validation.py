@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import get_args
 
 from cluster.config.fields import (
+    HOLDOUT,
     RESERVED,
     Config,
     DataConfig,
@@ -43,6 +44,11 @@ def validate(config: Config, stages: Sequence[str] | None = None) -> None:
     if config.data.shards == "":
         raise ConfigError("--data.shards is empty: name a shard folder")
     _validate_mix(config.data)
+    if config.evaluate.split == HOLDOUT and (config.evaluate.shards or config.data.source != "blocks"):
+        raise ConfigError(
+            f"--evaluate.split {HOLDOUT}: scenes are held out of the embedded data set alone; leave out "
+            f"--evaluate.shards and take a recipe that packs it, or choose train, val or test"
+        )
     if config.data.bad_samples > 1:
         raise ConfigError("--data.bad_samples is a share and cannot be more than 1")
     if min(config.backbone.size) < 32:

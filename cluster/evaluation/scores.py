@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster.evaluation.intervals import intervals
 from idc.metrics.coco import Cider, Scored, has_weights, nothing, score_sets, tokenize, tokenizer_name
 from shards.blocks import grammar
 from shards.wording.claims import NONE, change_claim, says_change, truth_of_references
@@ -77,7 +78,8 @@ def score(
         name: ({str(i): references[i] for i in places}, {str(i): token[say(i)] for i in places})
         for name, (places, say) in sayings.items()
     }
-    scored = score_sets(sets, "split", time_limit)
+    each: dict[str, np.ndarray] = {}
+    scored = score_sets(sets, "split", time_limit, each)
     if len(pairs) == 1:
         scored |= dict.fromkeys(("shuffled total", "shuffled changed"), nothing("no other pair has a caption to give"))
 
@@ -97,6 +99,8 @@ def score(
         "oracle": oracle_scores,
         "skill": _skill({half: (named(half), named(f"constant {half}"), named(f"oracle {half}")) for half in constant}),
     }
+    halves = {name: values for name, values in each.items() if name.split()[0] in ("constant", "oracle", *keys)}
+    result["intervals"] = intervals(right_of(pairs, truths), keys, halves, result)
     if oracle is None:
         result["reasons"] = {"oracle": no_oracle}
     return result | _about(keys, of_type, tokenizer, seed, checkpoint)
@@ -110,29 +114,34 @@ def accuracies(pairs: Sequence[Mapping[str, Any]], truths: Sequence[Mapping[str,
     of change; object: of those whose changed object is known too, those with the right type where every attribute that
     the sentence names is right. An accuracy that is of no pairs is None with a reason.
     """
-    rows = list(zip(pairs, truths, strict=True))
-    changed = [(pair, truth) for pair, truth in rows if change_of(pair) is True]
-    unchanged = [pair for pair, _ in rows if change_of(pair) is False]
-    judged = [(pair, truth) for pair, truth in changed if can_judge(pair)]
-    right = {
-        "changed": [says(pair) is True for pair, _ in changed],
-        "unchanged": [says(pair) is False for pair in unchanged],
-        "type": [_says_type(pair["caption"], type_of(pair)) for pair, _ in judged],
-        "object": [
-            grammar.agrees(change_claim(pair["caption"]), dict(truth))
-            for pair, truth in judged
-            if truth and truth.get("object")
-        ],
-    }
-    result: dict[str, Any] = {name: _share(found) for name, found in right.items()}
+    found = {name: [one for one in ones if one is not None] for name, ones in right_of(pairs, truths).items()}
+    changed = [pair for pair in pairs if change_of(pair) is True]
+    result: dict[str, Any] = {name: _share(ones) for name, ones in found.items()}
     both = None not in (result["changed"], result["unchanged"])
     result["balanced"] = (result["changed"] + result["unchanged"]) / 2 if both else None
-    counts = {name: len(found) for name, found in right.items()} | {"balanced": len(changed) + len(unchanged)}
-    lacking = {name: _why_none(name, [pair for pair, _ in changed]) for name in ACCURACIES if result[name] is None}
+    counts = {name: len(ones) for name, ones in found.items()}
+    counts["balanced"] = counts["changed"] + counts["unchanged"]
+    lacking = {name: _why_none(name, changed) for name in ACCURACIES if result[name] is None}
     return {name: result[name] for name in ACCURACIES} | {
         "n": {name: counts[name] if result[name] is not None else 0 for name in ACCURACIES},
         **({"reasons": lacking} if lacking else {}),
     }
+
+
+def right_of(
+    pairs: Sequence[Mapping[str, Any]], truths: Sequence[Mapping[str, Any] | None]
+) -> dict[str, list[bool | None]]:
+    """Accuracy, "balanced" aside -> of every pair whether its sentence is right; None where the pair does not count."""
+    right: dict[str, list[bool | None]] = {name: [] for name in ACCURACIES if name != "balanced"}
+    for pair, truth in zip(pairs, truths, strict=True):
+        is_changed, claims = change_of(pair), says(pair)
+        judged = is_changed is True and can_judge(pair)
+        right["changed"].append(claims is True if is_changed is True else None)
+        right["unchanged"].append(claims is False if is_changed is False else None)
+        right["type"].append(_says_type(pair["caption"], type_of(pair)) if judged else None)
+        known = judged and truth and truth.get("object")
+        right["object"].append(grammar.agrees(change_claim(pair["caption"]), dict(truth)) if known else None)
+    return right
 
 
 def says(pair: Mapping[str, Any]) -> bool | None:
@@ -278,11 +287,13 @@ def _without_metrics(
     """Scores where the tokenizer of the metrics could not run: the accuracies need none."""
     none = nothing(reason)
     skill = dict.fromkeys(("total", "changed")) | {"reasons": dict.fromkeys(("total", "changed"), reason)}
-    return {
+    result = {
         **dict.fromkeys(keys, none),
         "by_type": dict.fromkeys(of_type, none),
         "accuracy": accuracies(pairs, truths),
         "baselines": dict.fromkeys(("constant_total", "constant_changed", "shuffled_images"), none),
         "oracle": none,
         "skill": skill,
-    } | _about(keys, of_type, tokenizer, seed, checkpoint)
+    }
+    result["intervals"] = intervals(right_of(pairs, truths), keys, {}, result)
+    return result | _about(keys, of_type, tokenizer, seed, checkpoint)

@@ -54,6 +54,7 @@ _WORKER_VARIABLES = (
 _ECHOES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "not all workers came within")
 
 CPU = torch.device("cpu")
+_TOKEN = secrets.token_hex(32)
 
 
 def _worker(settings: dict[str, Any]) -> None:
@@ -97,8 +98,9 @@ def start_ray(cluster: ClusterConfig) -> Placement:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if not attaches():
         # A token of its own, in the environment of this process and its children alone. Without one the first local
-        # Ray of a user writes ~/.ray/auth_token, and their other clusters then ask for it. Read when Ray is imported.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        # Ray of a user writes ~/.ray/auth_token, and their other clusters then ask for it. Read when Ray is imported,
+        # so it is the same for all runs of a process.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN}
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets anything else on the machine go first
     import ray
 

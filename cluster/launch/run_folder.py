@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from cluster.config.fields import DERIVED, LEFT_OPEN, Config, is_harmless
 from cluster.config.options import differences, show, to_yaml
@@ -24,6 +26,7 @@ HOME_VARIABLE = "IDC_HOME"
 CONFIG, DATA, PROVENANCE = "config.yaml", "data.json", "provenance.json"
 SCHEDULER_VARIABLES = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "RAY_ADDRESS")
 GIT_LIMIT_S = 20
+DISTRIBUTION, PACKAGES = "image-difference-captioning", ("idc", "shards", "cluster")
 
 
 def find_root(option: str, code: Path) -> Path:
@@ -111,7 +114,7 @@ def write_provenance(run: Path, code: Path) -> None:
             "platform": platform.platform(),
             "python": platform.python_version(),
             "cpus": os.cpu_count(),
-            "git": _git(code),
+            "git": git_state(code),
             "packages": {
                 name: distribution.version
                 for distribution in importlib.metadata.distributions()
@@ -123,7 +126,28 @@ def write_provenance(run: Path, code: Path) -> None:
     write_whole(path, json.dumps(entries, indent=1, sort_keys=True) + "\n")
 
 
-def _git(code: Path) -> dict[str, str] | None:
+def code_state(code: Path) -> dict[str, Any]:
+    """Which code it is: {"commit", "dirty", "version", "sha256"}.
+
+    commit and dirty (whether files differ from it) are None outside a git checkout, version where the package is not
+    installed. sha256 is of all Python files of PACKAGES, so that it tells code apart in any case.
+    """
+    git, digest = git_state(code), hashlib.sha256()
+    for path in sorted(path for package in PACKAGES for path in (code / package).rglob("*.py")):
+        digest.update(f"{path.relative_to(code).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    try:
+        version = importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    return {
+        "commit": git and git["sha"],
+        "dirty": git and bool(git["status"]),
+        "version": version,
+        "sha256": digest.hexdigest(),
+    }
+
+
+def git_state(code: Path) -> dict[str, str] | None:
     """The commit and what differs from it; None where the code is no git checkout or git is not there."""
 
     def ask(*arguments: str) -> str:

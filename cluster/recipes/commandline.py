@@ -18,7 +18,8 @@ DEFAULT_RECIPE = "blocks"
 # train: all without evaluation; pretrain: every stage before fine-tuning
 STAGE_CHOICES = ("all", "train", "pretrain", "finetune", "evaluate")
 USAGE = (
-    "usage: python cluster/train.py [RECIPE] [--stage all|train|pretrain|finetune|evaluate] [--dotted.option value]..."
+    "usage: python cluster/train.py [RECIPE] [--stage all|train|pretrain|finetune|evaluate] [--seeds A,B,...] "
+    "[--dotted.option value]..."
 )
 
 
@@ -29,6 +30,7 @@ class Command:
     config: Config
     stage: str = "all"
     help: bool = False
+    seeds: tuple[int, ...] = ()  # the command is for each of them, in place of the configuration's
 
     @property
     def asked_stages(self) -> tuple[str, ...]:
@@ -88,15 +90,33 @@ def parse(arguments: Sequence[str]) -> Command:
     stage = next((value for name, value in reversed(words.options) if name == "stage"), "all")
     if stage not in STAGE_CHOICES:
         raise ConfigError(f"--stage {stage!r} is not a stage{nearest(stage, STAGE_CHOICES)}")
-    changes = [(name, value) for name, value in words.options if name != "stage"]
+    seeds = next((value for name, value in reversed(words.options) if name == "seeds"), None)
+    if seeds is not None and any(name == "seed" for name, _ in words.options):
+        raise ConfigError("--seed and --seeds: give one of the two")
+    changes = [(name, value) for name, value in words.options if name not in ("stage", "seeds")]
     config = override(load_recipe(words.recipe or DEFAULT_RECIPE), changes, refuse=DERIVED)
-    command = Command(config, stage, "help" in words.flags)
+    command = Command(config, stage, "help" in words.flags, () if seeds is None else read_seeds(seeds))
     validate(config, command.asked_stages)
     if stage in ("pretrain", "finetune") and not command.training_stages:
         names = config.pretraining if stage == "pretrain" else (stage,)
         steps = " and ".join(f"--{name}.steps" for name in names)
         raise ConfigError(f"--stage {stage} has nothing to do: {steps} {'is' if len(names) == 1 else 'are'} 0")
     return command
+
+
+def read_seeds(text: str) -> tuple[int, ...]:
+    """The seeds of --seeds; ConfigError where they are no two or more different whole numbers."""
+    numbers = [part.strip() for part in text.split(",")]
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        raise ConfigError(f"--seeds {text!r} must be whole numbers with commas between them, such as 0,1,2")
+    seeds = tuple(map(int, numbers))
+    if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
+        raise ConfigError(f"--seeds {text!r} has {twice[0]} more than once: the same seed gives the same run")
+    if len(seeds) < 2:
+        raise ConfigError(
+            f"--seeds {text!r} is one seed, and a spread needs two or more; for one run give --seed {text}"
+        )
+    return seeds
 
 
 def load_recipe(name: str) -> Config:
@@ -130,6 +150,9 @@ def help_text(config: Config) -> str:
     lines += [f"  {name:{width}}{(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items()]
     lines += ["", f"Options, with their values in the recipe {config.name!r}:"]
     lines.append(f"  {'--stage ' + '|'.join(STAGE_CHOICES):48} [all]")
+    lines.append(
+        f"  {'--seeds INT,INT,...':48} []  a run of each in runs/NAME-seeds, then mean and spread of their scores"
+    )
     for option in options(config):
         if option.name not in DERIVED:
             line = f"  {f'--{option.name} {_short(type_name(option.type))}':48} [{show(option.value)}]"

@@ -18,6 +18,8 @@ Every option of `cluster/train.py`, made from the fields of the configuration. `
 prints the same list with the values of a recipe.
 
 - `--stage {"|".join(STAGE_CHOICES)}` says which stages run.
+- `--seeds 0,1,2` does the command with each of these training seeds, in `runs/NAME-seeds/seed_N`, and then writes the
+  mean and the spread of their scores: `seeds.json`, `seeds.html`. A seed that is done is left as it is.
 - `{STAGE}` is the name of a pre-training stage: `--pretrain.steps`, `--regions.lr`. The stage `finetune` has all of
   these options, and more.
 - A type `A,B` is a tuple: `--backbone.size 128,160`. A type `NAME=FLOAT,...` is a table:

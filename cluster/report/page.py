@@ -47,7 +47,7 @@ tbody tr { border-top: 1px solid var(--line) }
 tr.main td { font-weight: 600 }
 tr.part td:first-child { padding-left: 28px }
 tr.base td { color: var(--soft) }
-td.text { white-space: normal; min-width: 16em }
+td.text { white-space: normal; min-width: 16em; text-align: left }
 .missing { color: var(--soft); cursor: help }
 .bar {
   display: inline-block; width: 90px; height: 8px; border-radius: 4px; background: var(--line);

@@ -13,7 +13,7 @@ from cluster.evaluation.predict import read_predictions, with_denials
 from cluster.report.charts import line_chart, skill_scale
 from cluster.report.gallery import Pictures, Shown, card, drawn, example, extremes, judge
 from cluster.report.page import facts, number, page, tiles
-from cluster.report.tables import accuracy_table, kind_name, score_table
+from cluster.report.tables import accuracy_table, interval_table, kind_name, protocol_table, score_table
 from cluster.tracking.run_log import read_metrics
 from idc.backbone.canvas import Canvas
 from shards.errors import DataError
@@ -111,6 +111,12 @@ def _scores(scores: Mapping[str, Any], shown: Sequence[Shown]) -> str:
     )
     if scores.get("reasons", {}).get("oracle"):
         parts.append(f"<p class='note'>No oracle: {escape(scores['reasons']['oracle'])}.</p>")
+    if "intervals" in scores:  # a scores.json of an earlier version has neither these nor the protocol
+        found = scores["intervals"]
+        note = f"{found['level']:g} % intervals: {found['how']}; {found['resamples']:,} resamples."
+        parts.append(f"<h3>How sure the figures are</h3>{interval_table(scores)}<p class='note'>{escape(note)}</p>")
+    if "protocol" in scores:
+        parts.append(f"<h3>Protocol</h3>{protocol_table(scores)}")
     return "".join(parts)
 
 
@@ -194,9 +200,6 @@ def _about(run: Path, scores: Mapping[str, Any]) -> str:
     known = {
         "checkpoint": scores.get("checkpoint") or "–",
         "seed": scores.get("seed"),
-        "tokens of the metrics": {"ptb": "PTB tokenizer of the COCO tools", "split": "split at white space"}.get(
-            scores.get("tokenizer", ""), scores.get("tokenizer")
-        ),
     }
     entry = _last_provenance(run / "provenance.json")
     git = entry.get("git") or {}

@@ -20,6 +20,13 @@ KIND_NAMES = {
     "none": "unchanged",
     "": "all",
 }
+ACCURACY_NAMES = {
+    "changed": "says that something changed",
+    "unchanged": "says that nothing did",
+    "balanced": "mean of these two",
+    "type": "the right kind of change",
+    "object": "the right object too",
+}
 
 
 def kind_name(kind: str) -> str:
@@ -82,6 +89,56 @@ def accuracy_table(shown: Sequence[Shown]) -> str:
         return ""
     head = "<th></th><th>pairs</th><th>says rightly whether it changed</th><th>right kind</th><th>right object too</th>"
     return data_table(head, rows)
+
+
+def interval_table(scores: Mapping[str, Any]) -> str:
+    """CIDEr, skill and accuracies with how far chance may have moved them; of how many pairs each is."""
+    found, rows = scores["intervals"], []
+    counts = scores["n"]
+
+    def row(label: str, value: float | None, section: Mapping[str, Any], name: str, count: int, digits: int) -> None:
+        ends, why = section[name], section.get("reasons", {}).get(name, "")
+        text = number(None, why) if ends is None else f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
+        cells = (escape(label), str(count), number(value, why, digits), text)
+        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+
+    for half in ("total", "changed", "unchanged"):
+        row(f"CIDEr, {_half(half)}", scores[half]["CIDEr"], found["CIDEr"], half, counts[half], 1)
+    for half in ("total", "changed"):
+        row(f"skill, {_half(half)}", scores["skill"][half], found["skill"], half, counts[half], 2)
+    for name, said in ACCURACY_NAMES.items():
+        row(f"{said}, %", scores["accuracy"][name], found["accuracy"], name, scores["accuracy"]["n"][name], 1)
+    return data_table("<th></th><th>pairs</th><th>figure</th><th>interval</th>", rows)
+
+
+def protocol_table(scores: Mapping[str, Any]) -> str:
+    """What the figures are of: data, references, how captions were made and chosen, which code."""
+    found = scores["protocol"]
+    data, pairs, references, decoding = (found[name] for name in ("data", "pairs", "references", "decoding"))
+    code, rule = found["code"], found["selection"]
+    if rule["rule"] == "best":
+        on = f"first {rule['pairs']} pairs of the" if rule["pairs"] else "whole"
+        chosen = f"highest {rule['metric']} of {rule['stage']} on the {on} {rule['split']} split"
+    else:
+        chosen = f"last of {rule['stage']}" if rule["rule"] else rule["reason"]
+    commit = f"commit {code['commit'][:12]}{' with local changes' if code['dirty'] else ''}" if code["commit"] else ""
+    packed = f"; packed with {references['packed_with']}" if "packed_with" in references else ""
+    number_of = f"{references['min']} to {references['max']} a pair, {number(references['mean'])} on average"
+    facts = {
+        "scale": found["scale"],
+        "data": f"{data['name']}, {found['split']} split: {pairs['scored']:,} of its {pairs['in_split']:,} pairs",
+        "manifest of the data": f"sha256 {data['manifest_sha256'][:16]}",
+        "references": f"{number_of}; {references['merge']}{packed}" if references["max"] else "none",
+        "words": found["tokenizer"],
+        "metrics": found["metrics"],
+        "decoding": f"beam {decoding['beam']}, length penalty {decoding['length_penalty']:g}, "
+        f"at most {decoding['max_length']} tokens",
+        "checkpoint": chosen,
+        "code": " · ".join(filter(None, (commit, code["version"] and f"version {code['version']}")))
+        + f" · sha256 {code['sha256'][:16]}",
+    }
+    rows = [f'<tr><td>{name}</td><td class="text">{escape(text)}</td></tr>' for name, text in facts.items()]
+    return data_table("<th></th><th></th>", rows)
 
 
 def _row(label: str, values: Mapping[str, Any], count: int, kind: str) -> str:

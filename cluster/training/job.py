@@ -17,6 +17,7 @@ class Evaluation:
 
     shards: str | Path
     features: Path
+    split: str
     predictions: Path
 
 

@@ -74,7 +74,7 @@ def _caption(job: Job, evaluation: Evaluation, ranks: Ranks, device: torch.devic
     settings = job.config.evaluate
     exported = load(job.run)
     _require_same_backbone(exported.backbone, Folder.open(evaluation.features))
-    samples = Samples(Folder.open(evaluation.shards), Folder.open(evaluation.features), "pair", settings.split)
+    samples = Samples(Folder.open(evaluation.shards), Folder.open(evaluation.features), "pair", evaluation.split)
     mine = predict(
         exported.model.to(device), samples, exported.tokenizer, rank=ranks.rank, world=ranks.world,
         beam=settings.beam, length_penalty=settings.length_penalty, batch_size=settings.batch_size,

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from idc.metrics.cider import NO_WEIGHTS, Cider, cider, has_weights
 from idc.metrics.segmentation import CHARACTERS, is_unspaced, spaced
 
@@ -51,9 +53,15 @@ def coco_metrics(
 
 
 def score_sets(
-    sets: Mapping[str, tuple[References, Mapping[str, str]]], tokenizer: str = "ptb", time_limit: float = TIME_LIMIT_S
+    sets: Mapping[str, tuple[References, Mapping[str, str]]],
+    tokenizer: str = "ptb",
+    time_limit: float = TIME_LIMIT_S,
+    each: dict[str, np.ndarray] | None = None,
 ) -> dict[str, Scored]:
-    """`coco_metrics` of several sets of predictions by name, with one start of Java for all of them."""
+    """`coco_metrics` of several sets of predictions by name, with one start of Java for all of them.
+
+    each: takes the CIDEr of every pair of a set in percent, (n,) in the order of its references, where CIDEr is known.
+    """
     deadline = time.monotonic() + time_limit
     clean = {name: _clean(references, predictions) for name, (references, predictions) in sets.items()}
     texts = sorted({text for groups in clean.values() for group in groups for text in group})
@@ -64,7 +72,11 @@ def score_sets(
     tokenized = {name: [[tokens[text] for text in group] for group in groups] for name, groups in clean.items()}
     filled = {name: groups for name, groups in tokenized.items() if groups}
 
-    results = {name: _in_python(groups) if groups else nothing("no pairs") for name, groups in tokenized.items()}
+    results = {name: nothing("no pairs") for name in sets}
+    for name, groups in filled.items():
+        results[name], ciders = _in_python(groups)
+        if each is not None and ciders is not None:
+            each[name] = ciders
     if filled:
         request = [
             {"references": [group[1:] for group in groups], "predictions": [group[0] for group in groups]}
@@ -98,8 +110,8 @@ def _one_line(text: str) -> str:
     return spaced(text.replace("|||", " "))
 
 
-def _in_python(groups: list[list[str]]) -> Scored:
-    """The metrics that need no Java, of tokenized groups [prediction, reference, ...]."""
+def _in_python(groups: list[list[str]]) -> tuple[Scored, np.ndarray | None]:
+    """The metrics that need no Java, of tokenized groups [prediction, reference, ...], and the CIDEr of each."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider as CocoCider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -109,14 +121,16 @@ def _in_python(groups: list[list[str]]) -> Scored:
     bleu, _ = Bleu(4).compute_score(references, predictions, verbose=0)
     result: Scored = {f"BLEU-{order}": 100 * value for order, value in enumerate(bleu, start=1)}
     result["ROUGE_L"] = 100 * float(Rouge().compute_score(references, predictions)[0])
+    each = None
     # Weights are logarithms of pairs / pairs that have the word: with one pair, or pairs alike, all of them are 0.
     if len(groups) < 2:
         result |= {"CIDEr": None, "reasons": {"CIDEr": "needs two pairs or more"}}
     elif not has_weights(references):
         result |= {"CIDEr": None, "reasons": {"CIDEr": NO_WEIGHTS}}
     else:
-        result["CIDEr"] = 100 * float(CocoCider().compute_score(references, predictions)[0])
-    return result
+        mean, each = CocoCider().compute_score(references, predictions)
+        result["CIDEr"], each = 100 * float(mean), 100 * np.asarray(each)
+    return result, each
 
 
 def tokenize(texts: Sequence[str], tokenizer: str, time_limit: float = TIME_LIMIT_S) -> tuple[list[str] | None, str]:

@@ -28,7 +28,10 @@ CLASS_ROUNDS_PER_UNIT = 4  # photos of every class that go into one unit
 VAL_CLASS_PHOTOS = 2
 MOST_CAMERA = 2.0  # moved twice by that, nearer along every axis, it still stands beside the square of the objects
 JPEG_QUALITY = 92
-# Scene numbers of the splits start far apart, so that asking for more of one leaves the others as they are.
+# Scenes for final figures alone: no choice is read off them. They are numbered beyond every split's, whatever the seed.
+HOLDOUT, HOLDOUT_SCENES = "holdout", 900
+# Scene numbers of these start far apart, so that asking for more of one leaves the others as they are.
+_DRAWN = (*SPLITS, HOLDOUT)
 _SPLIT_STRIDE = 10_000_000
 _CAPTION_STREAM, _PHOTO_STREAM = 11, 12
 _CACHED_IMAGES = 64
@@ -74,7 +77,7 @@ class BlocksOptions:
         """Width over height."""
         return self.size[0] / self.size[1]
 
-    def camera_of(self, split: Split) -> float:
+    def camera_of(self, split: str) -> float:
         """By how much the camera's place varies along each axis."""
         return self.camera if split == "train" else REACH
 
@@ -110,8 +113,8 @@ class BlocksSource:
     def records(self, workers: int = 1) -> list[Record]:
         """All records. `workers` above 1 makes the scenes in that many processes; the result is the same."""
         units = [
-            (self.options, split, start)
-            for split, count in zip(SPLITS, self.options.scenes, strict=True)
+            (self.options, split, start, min(start + SCENES_PER_UNIT, count))
+            for split, count in self._counts().items()
             for start in range(0, count, SCENES_PER_UNIT)
         ]
         if workers > 1 and len(units) > 1:
@@ -124,6 +127,10 @@ class BlocksSource:
         found += _class_records("train", self.options.class_photos)
         found += _class_records("val", VAL_CLASS_PHOTOS if self.options.class_photos and self.options.scenes[1] else 0)
         return found
+
+    def _counts(self) -> dict[str, int]:
+        """Scenes to draw, by what they are for."""
+        return dict(zip(SPLITS, self.options.scenes, strict=True))
 
     def image(self, image_id: str) -> bytes:
         """The JPEG of "SPLIT-NUMBER/before|after|distractor" or "class-SPLIT/CLASS/NUMBER"; the last ones are kept."""
@@ -144,34 +151,55 @@ class BlocksSource:
         parts = image_id.split("/")
         if len(parts) == 2:
             split, _, number = parts[0].partition("-")
-            if split in SPLITS and number.isdecimal() and parts[1] in IMAGES:
+            if split in _DRAWN and number.isdecimal() and parts[1] in IMAGES:
                 return _triple(self.options, split, int(number)).scene(parts[1])
         if len(parts) == 3:
             split = parts[0].removeprefix("class-")
             known = parts[1].isdecimal() and int(parts[1]) < len(CLASS_NAMES)
             if split in SPLITS and known and parts[2].isdecimal():
-                number = SPLITS.index(split) * _SPLIT_STRIDE + int(parts[2])
+                number = scene_index(split, int(parts[2]))
                 camera = self.options.camera_of(split)
                 return make_class_scene(self.options.seed, int(parts[1]), number, self.options.aspect, camera)
         raise DataError(f"blocks has no image {image_id!r}; ids come from its records")
 
 
+class BlocksHoldout(BlocksSource):
+    """HOLDOUT_SCENES scenes, two pairs each, that are in no split of `BlocksSource` with any options.
+
+    Of the options, those of the look and the seed matter. In a shard folder these scenes are its test split.
+    """
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options | {"scenes": (0, 0, 0), "class_photos": 0, "camera": REACH})
+
+    def describe(self) -> dict:
+        """The options as plain data, for a manifest, and how many scenes are held out."""
+        return super().describe() | {HOLDOUT: HOLDOUT_SCENES}
+
+    def _counts(self) -> dict[str, int]:
+        return {HOLDOUT: HOLDOUT_SCENES}
+
+
+def scene_index(split: str, number: int) -> int:
+    """Which scene of a seed is number `number` of a split or of the holdout: different for any two of them."""
+    return _DRAWN.index(split) * _SPLIT_STRIDE + number
+
+
 @lru_cache(maxsize=256)
-def _triple(options: BlocksOptions, split: Split, number: int) -> Triple:
-    index = SPLITS.index(split) * _SPLIT_STRIDE + number
-    return make_triple(options.seed, index, options.aspect, options.camera_of(split))
+def _triple(options: BlocksOptions, split: str, number: int) -> Triple:
+    return make_triple(options.seed, scene_index(split, number), options.aspect, options.camera_of(split))
 
 
-def _unit_records(options: BlocksOptions, split: Split, start: int) -> list[Record]:
-    """Pairs (and for train photos) of up to SCENES_PER_UNIT scenes."""
-    stop = min(start + SCENES_PER_UNIT, options.scenes[SPLITS.index(split)])
+def _unit_records(options: BlocksOptions, split: str, start: int, stop: int) -> list[Record]:
+    """Pairs (and for train photos) of the scenes from `start` to before `stop`."""
     found = []
     for number in range(start, stop):
         found += _scene_records(options, split, number)
     return found
 
 
-def _scene_records(options: BlocksOptions, split: Split, number: int) -> list[Record]:
+def _scene_records(options: BlocksOptions, split: str, number: int) -> list[Record]:
+    filed: Split = "test" if split == HOLDOUT else split
     triple = _triple(options, split, number)
     name = f"{split}-{number:06d}"
     unit = number // SCENES_PER_UNIT
@@ -180,12 +208,12 @@ def _scene_records(options: BlocksOptions, split: Split, number: int) -> list[Re
         change = triple.between(first, second)
         if change is None:
             continue
-        rng = np.random.default_rng((options.seed, _CAPTION_STREAM, SPLITS.index(split), number, pairing))
+        rng = np.random.default_rng((options.seed, _CAPTION_STREAM, _DRAWN.index(split), number, pairing))
         captions = captions_for(change, triple.scene(first), triple.scene(second), rng, options.relational)
         found.append(
             Record(
                 kind="pair",
-                split=split,
+                split=filed,
                 key=f"{name}-{first}-{second}",
                 images={"before.jpg": f"{name}/{first}", "after.jpg": f"{name}/{second}"},
                 id=f"{name}/{first}/{second}",

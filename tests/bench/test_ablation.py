@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 from bench.ablation import main  # noqa: E402
 from bench.ablation_page import arms, write  # noqa: E402
 from bench.ablation_tables import SCALES, TABLES  # noqa: E402
+from cluster.config.options import differences  # noqa: E402
 from cluster.config.validation import validate  # noqa: E402
 from cluster.errors import ConfigError  # noqa: E402
 from shards.errors import DataError  # noqa: E402
@@ -107,7 +108,8 @@ def test_the_page_is_made_from_results_alone(trained, tmp_path):
     assert run(copy, "--write").returncode == 0
     page = (copy / "docs" / "results.md").read_text()
     assert f"| {one['CIDEr']['total'] + 1:.1f} ± 1.4 |" in page and "| +7.0 ± 3.0 | 3, 4 |" in page
-    assert "ever had: ours, after 3.8 ± 1.8 % of its time; ours, as many samples, never with seed 2." in page
+    assert "ever had: our recipe, with labelled and captioned photos, after 3.8 ± 1.8 % of its time; our" in page
+    assert "our recipe, as many samples, never with seed 2." in page
     (picture,) = re.findall(r"!\[.*\]\((.*)\)", page)
     assert (copy / "docs" / picture).read_bytes().startswith(b"\x89PNG")
     assert json.loads(path.read_text()) == results
@@ -130,6 +132,27 @@ def test_arms_differ_in_what_they_are_about_alone():
     assert len({one.negatives.kinds for one in finetunes}) == len(finetunes) == 7
     assert {one.negatives.count for one in finetunes} == {3} and {one.weights["fda"] for one in finetunes} == {0.1}
     assert by_name["none"].finetune.weights["fda"] == 0 and "fda" not in by_name["none"].stage("pretrain").ratios
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_networks_are_compared_with_all_else_equal(scale):
+    paper, ours, longer = (arm.config for arm in arms(scale, "architecture"))
+    assert [name for name, *_ in differences(paper, ours)] == ["model.architecture"]
+    assert (paper.model.architecture, ours.model.architecture) == ("paper", "idc")
+    lengths = {"steps", "warmup_steps", "checkpoint_every", "validate_every"}
+    assert {name.rpartition(".")[2] for name, *_ in differences(ours, longer)} <= lengths
+    for name in ours.stages:
+        assert not ours.stage(name).steps or not {"class_labels", "photo_labels", "pair_labels"} & {
+            task for task, ratio in ours.stage(name).ratios.items() if ratio
+        }, "tasks of which the published network has none"
+
+
+def test_recipes_beside_each_other_are_told_to_differ_in_more_than_the_network():
+    page = (ROOT / "docs" / "results.md").read_text()
+    (block,) = re.findall(r"<!-- reference -->\n(.*?)<!-- end -->", page, re.DOTALL)
+    assert TABLES["reference"].note in block and "labelled and captioned photos" in TABLES["reference"].note
+    labels = [arm.label for arm in arms("small", "reference")]
+    assert all("recipe" in label and f"| {label} |" in block for label in labels)
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,8 @@ def test_what_may_differ_on_resume() -> None:
         (["-x"], "options begin with --"),
         (["no/such/config.yaml"], "cannot be read"),
         (["tiny", "--stage", "pretrain", "--pretrain.steps", "0"], "nothing to do"),
+        (["pairs", "--evaluate.split", "holdout"], "--evaluate.split holdout: scenes are held out of the embedded"),
+        (["tiny", "--evaluate.split", "holdout", "--evaluate.shards", "data/x"], "leave out --evaluate.shards"),
     ],
 )
 def test_refused_command_line(arguments: list[str], said: str) -> None:

@@ -6,12 +6,13 @@ import pytest
 from cluster.evaluation.pointing import THRESHOLD, pack_map, unpack_map, where_scores
 from idc.backbone.canvas import Canvas
 from shards.errors import DataError
+from shards.images import masks
 
 CANVAS = Canvas((40, 60), (40, 60))
 
 
-def prediction(where: np.ndarray, **masks: np.ndarray) -> dict:
-    pixels = {"size": [40, 60], **{role: masks.encode(mask) for role, mask in masks.items()}}
+def prediction(where: np.ndarray, **shown: np.ndarray) -> dict:
+    pixels = {"size": [40, 60], **{role: masks.encode(mask) for role, mask in shown.items()}}
     return {"key": "k", "map": pack_map(where), "truth": {"type": "color", "pixels": pixels}}
 
 

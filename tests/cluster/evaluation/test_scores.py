@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from cluster.evaluation.quick_scores import validation_scores
@@ -185,12 +186,68 @@ def test_what_could_not_run_is_null_with_its_reason(tmp_path, monkeypatch):
     scores = score(predictions(*["there is no change"] * 6), tokenizer="ptb", time_limit=0.0)
     assert set(scores) == {
         "total", "changed", "unchanged", "by_type", "accuracy", "baselines", "oracle", "skill", "n", "tokenizer",
-        "seed", "checkpoint",
+        "seed", "checkpoint", "intervals",
     }  # fmt: skip
     assert scores["total"] == {name: None for name in coco.METRICS} | {"reasons": scores["total"]["reasons"]}
     assert scores["accuracy"]["unchanged"] == 100.0
     write_scores(tmp_path / "scores.json", scores)
     assert json.loads((tmp_path / "scores.json").read_text()) == scores
+
+
+def test_intervals_hold_their_figures_and_narrow_with_more_pairs():
+    said = ("the big red block is gone", "the blue cube has been added", "the cube became blue", "there is no change",
+            "the cube is gone", "nothing has changed")  # fmt: skip
+    found = []
+    for times in (8, 32):
+        rows = [row | {"key": f"{time}-{row['key']}"} for time in range(times) for row in predictions(*said)]
+        scores = score(rows, tokenizer="split", time_limit=0.0)
+        made = scores["intervals"]
+        assert made == score(rows, tokenizer="split", time_limit=0.0, seed=9)["intervals"], "not of the run's seed"
+        figures = {
+            **{("CIDEr", half): scores[half]["CIDEr"] for half in ("total", "changed", "unchanged")},
+            **{("skill", half): scores["skill"][half] for half in ("total", "changed")},
+            **{("accuracy", name): scores["accuracy"][name] for name in scores["accuracy"]["n"]},
+        }
+        for (section, name), value in figures.items():
+            low, high = made[section][name]
+            assert low < value < high, name
+        found.append({place: np.ptp(made[place[0]][place[1]]) for place in figures})
+        assert (made["level"], made["resamples"]) == (95, 1000) and "reasons" not in made["CIDEr"]
+    # Four times the pairs: half the width.
+    halved = {place: width / 2 for place, width in found[0].items()}
+    assert found[1] == pytest.approx(halved, rel=0.25)
+    # That of a share by the textbook's formula for 4 * 32 changed pairs, 75 % of them right.
+    assert found[1]["accuracy", "changed"] == pytest.approx(2 * 196 * (0.75 * 0.25 / 128) ** 0.5, rel=0.1)
+
+
+def test_intervals_of_cider_are_of_the_scores_of_single_pairs():
+    each = {}
+    references = {str(i): one["references"] for i, one in enumerate(PAIRS)}
+    said = {key: "the cube is gone" for key in references}
+    (scored,) = coco.score_sets({"all": (references, said)}, "split", 0.0, each).values()
+    assert each["all"].mean() == pytest.approx(scored["CIDEr"])
+    assert list(each["all"]) == pytest.approx(list(Cider(references).scores(said).values()))
+
+
+def test_what_has_no_interval_says_why():
+    birds = [
+        {"references": ["the bird on the left has a longer beak"], "caption": "animal1 is brown"},
+        {"references": ["animal2 is smaller"], "caption": "animal2 is smaller"},
+    ]
+    made = score(birds, tokenizer="split", time_limit=0.0)["intervals"]
+    assert made["CIDEr"]["total"][0] < made["CIDEr"]["total"][1]
+    assert made["CIDEr"]["changed"] is None and made["CIDEr"]["reasons"]["changed"] == "no pairs"
+    assert made["skill"]["total"] is None and "oracle" in made["skill"]["reasons"]["total"]
+    assert made["accuracy"]["type"] is None and "no pairs" in made["accuracy"]["reasons"]["type"]
+
+    perfect = scores_of(*(say(one["truth"]) for one in PAIRS))["intervals"]
+    assert perfect["accuracy"]["changed"] == [pytest.approx(100 * 0.025**0.25), 100.0], "4 of 4 may be luck"
+    assert perfect["accuracy"]["balanced"] is None and "same figure" in perfect["accuracy"]["reasons"]["balanced"]
+
+    untold = score(predictions(*["there is no change"] * 6), tokenizer="ptb", time_limit=0.0)["intervals"]
+    assert untold["CIDEr"]["total"] is None and "time limit" in untold["CIDEr"]["reasons"]["total"]
+    assert untold["accuracy"]["unchanged"] == [pytest.approx(100 * 0.025**0.5), 100.0]
+    assert score([], tokenizer="split", time_limit=0.0)["intervals"]["accuracy"]["changed"] is None
 
 
 def test_no_change_in_another_language_is_read_where_packing_learnt_it():

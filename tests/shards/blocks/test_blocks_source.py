@@ -1,6 +1,9 @@
 """The source: records that can be packed, the same for any number of processes, and the images they name."""
 
+import dataclasses
+import hashlib
 import io
+import json
 import pickle
 from collections import Counter
 
@@ -12,7 +15,7 @@ from shards.blocks.grammar import agrees, parse
 from shards.blocks.scenes import CAMERA_BASE, IMAGES
 from shards.errors import DataError
 from shards.images import masks
-from shards.sources.blocks import BlocksSource
+from shards.sources.blocks import HOLDOUT, SPLITS, BlocksHoldout, BlocksOptions, BlocksSource, scene_index
 
 OPTIONS = dict(seed=5, scenes=(130, 20, 30), class_photos=6, relational=0.2)
 
@@ -67,14 +70,14 @@ def test_truth_has_the_pixels_of_the_changed_object(records, source):
             continue
         kind, pixels = record.change_type, record.truth["pixels"]
         assert pixels["size"] == [height, width]
-        masks = {role: masks.decode(pixels[role], height, width) for role in ("before", "after")}
-        assert masks["before"].any() == (kind != "add") and masks["after"].any() == (kind != "drop")
-        for mask in masks.values():
+        shown = {role: masks.decode(pixels[role], height, width) for role in ("before", "after")}
+        assert shown["before"].any() == (kind != "add") and shown["after"].any() == (kind != "drop")
+        for mask in shown.values():
             assert not mask.any() or mask.sum() * (320 / width) ** 2 >= 200
         seen[kind] += 1
         if kind == "color":  # its pixels have another mean colour than in the other image
             before, after = (
-                np.asarray(Image.open(io.BytesIO(source.image(record.images[f"{role}.jpg"]))))[masks[role]].mean(0)
+                np.asarray(Image.open(io.BytesIO(source.image(record.images[f"{role}.jpg"]))))[shown[role]].mean(0)
                 for role in ("before", "after")
             )
             assert np.abs(before - after).max() > 12
@@ -139,3 +142,44 @@ def test_unknown_images_are_refused(source, image_id):
 def test_impossible_options_are_refused(options):
     with pytest.raises(DataError, match=next(iter(options))):
         BlocksSource(**options)
+
+
+def test_records_and_scenes_are_those_of_every_version():
+    """A digest from before scenes were held out. A run that was trained on them goes on with no others."""
+    source = BlocksSource(seed=0, scenes=(6, 4, 5), size=(64, 48), class_photos=2, camera=2.0)
+    digest = hashlib.sha256()
+    for record in source.records(1):
+        digest.update(json.dumps(dataclasses.asdict(record), sort_keys=True).encode())
+        digest.update("".join(repr(source.scene(image)) for image in record.images.values()).encode())
+    assert digest.hexdigest() == "9ca87c75ad3a3f303e60ecfdc7ab746f9cc46528ef0e652476daf439d1a2b7db"
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return BlocksHoldout(**OPTIONS | {"size": (64, 48)})
+
+
+def test_held_out_scenes_are_drawn_by_no_split_with_any_options(held_out):
+    most = BlocksOptions(scenes=(9_999_999,) * 3).scenes  # the largest that options may ask for
+    indices = {
+        split: (scene_index(split, 0), scene_index(split, count - 1)) for split, count in zip(SPLITS, most, strict=True)
+    }
+    first = scene_index(HOLDOUT, 0)
+    assert max(last for _, last in indices.values()) < first == scene_index(HOLDOUT, 899) - 899
+    with pytest.raises(DataError, match="scenes"):
+        BlocksOptions(scenes=(0, 0, most[2] + 1))
+    same = BlocksSource(**OPTIONS | {"size": (64, 48)})
+    drawn = {same.scene(f"{split}-{number}/before") for split in SPLITS for number in range(20)}
+    assert drawn.isdisjoint(held_out.scene(f"holdout-{number}/before") for number in range(20))
+
+
+def test_held_out_are_1800_pairs_of_900_scenes_the_same_each_time(held_out):
+    records = held_out.records(2)
+    assert len(records) == 1800 and {(record.kind, record.split) for record in records} == {("pair", "test")}
+    assert len({record.key.rpartition("-")[0].rpartition("-")[0] for record in records}) == 900
+    assert Counter(record.changed for record in records) == {True: 900, False: 900}
+    again = BlocksHoldout(**OPTIONS | {"size": (64, 48), "scenes": (7, 0, 0), "camera": 2.0, "class_photos": 9})
+    assert again.describe() == held_out.describe() | {"holdout": 900}
+    assert again.image(records[0].images["after.jpg"]) == held_out.image(records[0].images["after.jpg"])
+    some = [record for record in BlocksHoldout(**OPTIONS | {"size": (64, 48)}).records(1) if record.unit == 8]
+    assert some == [record for record in records if record.unit == 8]

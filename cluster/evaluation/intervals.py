@@ -1,0 +1,87 @@
+"""How sure the figures of scores.json are: 95 % intervals of CIDEr, of skill and of the accuracies, over pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from idc.metrics.bootstrap import LEVEL, RESAMPLES, SEED, all_alike, interval, resampled_means
+
+HOW = (
+    "percentiles of the bootstrap over pairs; CIDEr of each pair with the document frequencies of all scored pairs (of "
+    "a half: of that half) and the constant caption kept as they are; a share that all or none of the pairs have: "
+    "exact binomial interval; one model, so the luck of its training seed is not in it"
+)
+HALVES = ("total", "changed", "unchanged")
+_ALIKE = "every resample gives the same figure"
+
+
+def intervals(
+    right: Mapping[str, Sequence[bool | None]],
+    places: Mapping[str, Sequence[int]],
+    each: Mapping[str, np.ndarray],
+    scored: Mapping[str, Any],
+) -> dict[str, Any]:
+    """{"CIDEr", "skill", "accuracy"}, each figure's name -> [low, high], or None with a reason; and how they are made.
+
+    right: accuracy -> of every pair whether it is right, None where it does not count. places: half -> which pairs are
+    in it. each: a set of `cluster.scores` ("total", "constant changed", ...) -> the CIDEr of its pairs. scored: what
+    scores.json says of the three, with its reasons: what is None there is None here.
+    """
+    count = len(next(iter(right.values())))
+    columns = {
+        f"says {name}": np.array([np.nan if one is None else 100.0 * one for one in ones])
+        for name, ones in right.items()
+    }
+    for name, values in each.items():
+        columns[name] = np.full(count, np.nan)
+        columns[name][list(places[name.split()[-1]])] = values
+    draws = dict(zip(columns, resampled_means(np.stack(list(columns.values()), 1)).T, strict=True)) if count else {}
+
+    def section(names: Sequence[str], of: Mapping[str, Any], make) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        reasons = {}
+        for name in names:
+            if of[name] is None:
+                found[name], reasons[name] = None, of.get("reasons", {}).get(name, "not known")
+            else:
+                found[name], reason = make(name)
+                if found[name] is None:
+                    reasons[name] = reason
+        return found | ({"reasons": reasons} if reasons else {})
+
+    def cider(half: str) -> tuple[list[float] | None, str]:
+        return interval(draws[half]), _ALIKE
+
+    def skill(half: str) -> tuple[list[float] | None, str]:
+        own, constant, oracle = (draws[name] for name in (half, f"constant {half}", f"oracle {half}"))
+        none = int((oracle <= constant).sum())
+        if none:
+            return None, f"in {none} of {RESAMPLES} resamples the oracle is no better than the constant caption"
+        return interval((own - constant) / (oracle - constant)), _ALIKE
+
+    def accuracy(name: str) -> tuple[list[float] | None, str]:
+        if name == "balanced":
+            return interval((draws["says changed"] + draws["says unchanged"]) / 2), _ALIKE
+        value = scored["accuracy"][name]
+        if value in (0, 100):
+            return all_alike(value, scored["accuracy"]["n"][name]), ""
+        return interval(draws[f"says {name}"]), _ALIKE
+
+    accuracies = [name for name in scored["accuracy"] if name not in ("n", "reasons")]
+    return {
+        "CIDEr": section(HALVES, _ciders(scored), cider),
+        "skill": section(HALVES[:2], scored["skill"], skill),
+        "accuracy": section(accuracies, scored["accuracy"], accuracy),
+        "level": LEVEL,
+        "resamples": RESAMPLES,
+        "seed": SEED,
+        "how": HOW,
+    }
+
+
+def _ciders(scored: Mapping[str, Any]) -> dict[str, Any]:
+    reasons = {half: scored[half].get("reasons", {}).get("CIDEr", "") for half in HALVES}
+    return {half: scored[half]["CIDEr"] for half in HALVES} | {"reasons": reasons}

@@ -1,0 +1,138 @@
+"""--seeds: a run of each seed on the same data, then mean and spread; what is done is left, what is wrong is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.evaluation.seed_scores import differing_code, rows, summarize, text_table
+from cluster.recipes.commandline import parse
+from cluster.report.seeds import seeds_page
+from shards.sources.blocks import BlocksSource
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 900
+
+
+def train(tiny: Any, *more: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "cluster/train.py", "tiny", "--root", str(tiny.root), "--name", "several", *more]
+    options = ["--log.wandb", "disabled", "--cluster.workers", "1", "--data.pack_workers", "1",
+               "--evaluate.tokenizer", "split"]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command + options, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Any) -> Path:
+    done = train(tiny, "--seeds", "3,1")
+    assert done.returncode == 0, done.stderr
+    assert "mean ± std" in done.stderr and done.stderr.count("run folder") == 2
+    return tiny.root / "runs" / "several-seeds"
+
+
+def test_each_seed_is_a_run_and_their_scores_are_brought_together(trained: Path, tiny: Any) -> None:
+    found = json.loads((trained / "seeds.json").read_text())
+    scores = {seed: json.loads((trained / f"seed_{seed}" / "scores.json").read_text()) for seed in (3, 1)}
+    assert found["seeds"] == [3, 1] and [one["seed"] for one in scores.values()] == [3, 1]
+    losses = [(trained / f"seed_{seed}" / "metrics.jsonl").read_text().splitlines()[0] for seed in (3, 1)]
+    assert json.loads(losses[0])["loss"] != json.loads(losses[1])["loss"], "the seed decides the weights"
+    for section, name in (("total", "BLEU-1"), ("changed", "CIDEr"), ("skill", "total"), ("accuracy", "unchanged")):
+        values = [one[section][name] for one in scores.values()]
+        assert found["figures"][section][name] == {
+            "mean": pytest.approx(statistics.mean(values)),
+            "std": pytest.approx(abs(values[0] - values[1]) / 2**0.5),
+            "values": dict(zip(("3", "1"), values, strict=True)),
+        }
+    assert found["figures"]["total"]["METEOR"]["mean"] is not None
+    data = [json.loads((trained / f"seed_{seed}" / "data.json").read_text()) for seed in (3, 1)]
+    assert data[0] == data[1], "all have the same data and features"
+    assert found["protocol"]["data"] == scores[1]["protocol"]["data"] and "code" not in found["protocol"]
+    page = (trained / "seeds.html").read_text()
+    assert 'href="seed_3/report.html"' in page and "Protocol" in page and "<td>CIDEr, all pairs</td>" in page
+
+
+def test_given_again_it_goes_on(trained: Path, tiny: Any) -> None:
+    (trained / "seed_1" / "scores.json").unlink()
+    said = (trained / "seed_1" / "predictions.jsonl").read_bytes()
+    written = ("config.yaml", "data.json")  # anew by each command, with the same content
+    kept = [path for path in (trained / "seed_3").rglob("*") if path.is_file() and path.name not in written]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    summary = (trained / "seeds.json").read_text()
+    done = train(tiny, "--seeds", "3,1")
+    assert done.returncode == 0, done.stderr
+    assert "seed_3 is done" in done.stderr and "finetune is done" in done.stderr and "pretrain 1/10" not in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+    assert (trained / "seeds.json").read_text() == summary
+    assert (trained / "seed_1" / "predictions.jsonl").read_bytes() == said
+
+    refused = train(tiny, "--seeds", "3,1,2", "--finetune.lr", "0.5")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "--finetune.lr" in refused.stderr
+    assert not (trained / "seed_2").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0,0", "--seeds '0,0' has 0 more than once"),
+        ("1,01", "has 1 more than once"),
+        ("a", "--seeds 'a' must be whole numbers with commas between them, such as 0,1,2"),
+        ("0,-1", "must be whole numbers"),
+        ("0,,1", "must be whole numbers"),
+        ("4", "for one run give --seed 4"),
+    ],
+)
+def test_other_seeds_are_refused_in_one_line_with_exit_code_2(tiny: Any, text: str, said: str) -> None:
+    done = train(tiny, f"--seeds={text}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr
+    assert not (tiny.root / "runs" / "several").exists()
+
+
+def test_seed_and_seeds_are_not_given_together(tiny: Any) -> None:
+    done = train(tiny, "--seeds", "0,1", "--seed", "2")
+    assert done.returncode == 2 and "give one of the two" in done.stderr
+
+
+def test_the_training_seed_draws_no_data() -> None:
+    config = parse(["blocks", "--seed", "5"]).config
+    assert config.seed == 5 and config.data == parse(["blocks"]).config.data and config.data.blocks.seed == 0
+    assert BlocksSource(seed=config.data.blocks.seed, scenes=(1, 0, 0)).options.seed == 0
+    assert parse(["blocks", "--seeds", "0,1,2"]).seeds == (0, 1, 2)
+
+
+CODE = {"commit": "a" * 40, "dirty": False, "version": None, "sha256": "b" * 64}
+PROTOCOL = {
+    "scale": "percent", "data": {"name": "x", "manifest_sha256": "c" * 64}, "split": "test",
+    "pairs": {"scored": 9, "in_split": 9, "limit": None},
+    "references": {"min": 1, "mean": 1.0, "max": 1, "merge": "each"}, "tokenizer": "t", "metrics": "m",
+    "decoding": {"beam": 1, "length_penalty": 0.0, "max_length": 9}, "selection": {"stage": "f", "rule": "last"},
+    "code": CODE,
+}  # fmt: skip
+
+
+def scored(cider: float | None, code: dict = CODE) -> dict:
+    metrics = {name: cider for name in ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE_L", "CIDEr")}
+    metrics |= {"reasons": {"CIDEr": "no pairs"}} if cider is None else {}
+    accuracy = dict.fromkeys(("changed", "unchanged", "balanced", "type", "object"), 50.0)
+    return {
+        "total": metrics, "changed": metrics, "unchanged": metrics, "skill": {"total": 0.5, "changed": 0.5},
+        "accuracy": accuracy, "where": {"pointing_game": None, "iou": None, "n": 0}, "n": {"total": 9},
+        "protocol": PROTOCOL | {"code": code},
+    }  # fmt: skip
+
+
+def test_what_a_seed_lacks_has_no_mean_and_other_code_is_told() -> None:
+    found = summarize({0: scored(None), 1: scored(20.0, CODE | {"sha256": "d" * 64, "commit": None})})
+    cider = found["figures"]["total"]["CIDEr"]
+    assert cider["mean"] is None and cider["std"] is None and cider["reason"] == "seed 0 has no value: no pairs"
+    assert rows(found)[0] == ["CIDEr, all pairs", "–", "–", "20.0"]
+    assert rows(found)[3][1] == "0.50 ± 0.00"
+    assert differing_code(found) == f"Scored by different code: seed 0 {'a' * 12}, seed 1 {'d' * 12}."
+    assert differing_code(found) in text_table(found) and "different code" in seeds_page(found | {"name": "x"}, {})
+    assert "different code" not in text_table(summarize({0: scored(10.0), 1: scored(20.0)}))
