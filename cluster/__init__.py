@@ -3,3 +3,11 @@
 Read in this order: `train` (the command), `pipeline` (data, training, scores, report), `training.stage` and
 `training.step` (the loop), `training.engine` (DeepSpeed).
 """
+
+import sys
+from pathlib import Path
+
+# While `python -m cluster.NAME` looks for its module, argv[0] is "-m" and the working folder comes first on the path: a
+# file there that has the name of one of our packages would be run in its place.
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])

@@ -15,6 +15,10 @@ class TrainingError(RuntimeError):
     exit_code = 1
 
 
+class NoSpaceError(TrainingError):
+    """A disk or a quota is full; one line with the place, how much to free, and what happens then."""
+
+
 class NotFiniteError(TrainingError):
     """Losses or gradients stopped being finite; one line that names stage, step and task."""
 

@@ -17,14 +17,22 @@ from cluster.evaluation.pointing import where_scores
 from cluster.evaluation.predict import read_predictions, with_denials
 from cluster.evaluation.protocol import comparable, protocol
 from cluster.evaluation.scores import score, write_scores
-from cluster.launch import ray_train, run_folder
-from cluster.prepare import Data, Training, prepare_evaluation, prepare_training, with_sizes
+from cluster.launch import ray_train, run_folder, run_lock
+from cluster.prepare import (
+    Data,
+    Training,
+    prepare_evaluation,
+    prepare_training,
+    require_folders,
+    say_if_no_java,
+    with_sizes,
+)
 from cluster.recipes.commandline import Command, read_config
 from cluster.report.report import write_report
 from cluster.tracking.run_log import Progress
 from cluster.training import checkpoint
 from cluster.training.job import Evaluation, Job
-from cluster.training.weights import best_checkpoint
+from cluster.training.weights import best_checkpoint, check_starts
 from idc.backbone.canvas import Canvas
 from idc.captioning.model_folder import FOLDER as MODEL_FOLDER
 from shards.errors import DataError
@@ -46,11 +54,24 @@ def run(command: Command, fit: Callable[[Job], None] = ray_train.fit, again: boo
     root = run_folder.find_root(command.config.root, CODE)
     config = run_folder.with_root(command.config, root)
     folder = run_folder.check_run(root, config)
+    with run_lock.held(folder):
+        run_folder.check_run(root, config)  # another driver may have begun it before the lock was ours
+        return _run(command, config, root, folder, fit, again)
+
+
+def _run(
+    command: Command, config: Config, root: Path, folder: Path, fit: Callable[[Job], None], again: bool
+) -> Path | None:
+    """`run` in a folder that no other driver works in."""
     if not ray_train.attaches():  # before data are made; of a cluster it is known when Ray answers
         expected_here(config.cluster)
+    if command.evaluates:
+        say_if_no_java(config)
     if command.stage == "evaluate":
         job = _evaluation_alone(folder, config, root)
     else:
+        require_folders(config, root, command.evaluates)
+        check_starts(folder, config, command.training_stages, root)
         training = prepare_training(config, root)
         data = training.data
         for shards in (data.shards, *(Folder.open(folder.shards) for folder in training.mixed)):
@@ -108,6 +129,8 @@ def _unfinished(folder: Path, config: Config, command: Command) -> tuple[str, ..
     """The training stages of the command that have steps left."""
     found = []
     for name in command.training_stages:
+        for line in checkpoint.left_out(folder / "checkpoints" / name):
+            say(line)
         newest = checkpoint.latest(folder / "checkpoints" / name)
         if newest is None or newest.commit.step < config.stage(name).steps:
             found.append(name)
@@ -150,14 +173,16 @@ def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
         checkpoint=_scored_checkpoint(folder, config),
     )
     scores["where"] = where_scores(predictions, canvas)
-    scores["protocol"] = _protocol(folder, config, evaluation, predictions)
+    scores["protocol"] = _protocol(folder, config, evaluation, predictions, scores["tokenizer"])
     out = evaluation.predictions.parent
     write_scores(out / SCORES, scores)
     say(summary(scores))
     say(f"report {write_report(folder, out, shards, canvas, evaluation.split)}")
 
 
-def _protocol(folder: Path, config: Config, evaluation: Evaluation, predictions: list[dict]) -> dict:
+def _protocol(
+    folder: Path, config: Config, evaluation: Evaluation, predictions: list[dict], tokenizer: str = ""
+) -> dict:
     best = best_checkpoint(folder, config)
     return protocol(
         config,
@@ -167,6 +192,7 @@ def _protocol(folder: Path, config: Config, evaluation: Evaluation, predictions:
         config.model.max_length,
         run_folder.code_state(CODE),
         dataclasses.asdict(best.commit) if best else None,
+        tokenizer,
     )
 
 
@@ -198,6 +224,7 @@ def summary(scores: dict) -> str:
         return "-" if value is None else f"{number(value)} % of {count}"
 
     accuracy, skill, where = scores["accuracy"], scores["skill"], scores["where"]
+    why = scores.get("reasons", {}).get("tokenizer")
     return (
         f"CIDEr {number(scores['total']['CIDEr'])} (changed {number(scores['changed']['CIDEr'])}), "
         f"skill {number(skill['total'], 2)} (changed {number(skill['changed'], 2)}), accuracy "
@@ -206,6 +233,7 @@ def summary(scores: dict) -> str:
             for name in ("changed", "unchanged", "type", "object")
         )
         + ("" if where["n"] == 0 else f", points at the change {share(where['pointing_game'], where['n'])}")
+        + ("" if why is None else f"; tokenizer {scores['tokenizer']}: {why}")
     )
 
 

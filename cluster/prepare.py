@@ -22,6 +22,9 @@ from cluster.errors import ConfigError
 from cluster.launch.run_folder import find_root
 from cluster.recipes.commandline import help_text, parse
 from cluster.training.weights import open_tokenizer
+from idc.metrics import words
+from idc.metrics.java_process import java_fault
+from idc.model.regions import require_room
 from shards.errors import run_main
 from shards.order.mixture import parse_weight
 from shards.reading.object_store import is_url
@@ -60,6 +63,8 @@ class Training:
 
 def prepare_training(config: Config, root: Path) -> Training:
     """All folders that the run trains on, with their features and the tokenizer, made where missing."""
+    require_folders(config, root)
+    check_backbone(config)
     data, mixed = prepare(config, root), prepare_mixed(config, root)
     photos = _prepare_kind(config, root, "photo", "--data.photos", config.data.photos)
     classes = _prepare_kind(config, root, "class", "--data.classes", config.data.classes)
@@ -68,6 +73,48 @@ def prepare_training(config: Config, root: Path) -> Training:
     several = len({shards.sha256() for shards, _ in texts}) > 1
     tokenizer = joint_tokenizer(texts, config.data.tokenizer, root / "data") if several else None
     return Training(data, _names(config, texts, classes or data), mixed, photos, classes, tokenizer)
+
+
+def require_folders(config: Config, root: Path, evaluates: bool = False) -> None:
+    """ConfigError for a folder that an option names and that nothing would make; `evaluates`: what is scored too."""
+    named = [("--data.mix", name) for name in config.data.mix]
+    named += [("--data.photos", config.data.photos), ("--data.classes", config.data.classes)]
+    named += [("--evaluate.shards", config.evaluate.shards)] if evaluates else []
+    for option, name in named:
+        place = _place(root, name)
+        if name and isinstance(place, Path) and not place.is_dir():
+            raise _no_folder(option, place)
+
+
+def check_backbone(config: Config) -> None:
+    """Errors of a backbone that cannot be had, or that the architecture has no use for, before data are made for it."""
+    made = _extraction(config).on("cpu").build().describe()
+    if config.model.architecture == "idc" and len(made["channels"]) < 2:
+        raise ConfigError(
+            f"--model.architecture idc needs features of two levels, and --backbone.name {config.backbone.name} gives "
+            f"one: choose a convolutional backbone, or --model.architecture paper"
+        )
+    try:
+        model = dataclasses.replace(config.model, **_feature_sizes(made))
+        if model.architecture == "idc":
+            require_room(model)
+    except ValueError as error:
+        raise ConfigError(f"--model: {error}") from None
+
+
+def _extraction(config: Config) -> Extraction:
+    extraction = Extraction(config.backbone.name, config.backbone.weights, config.backbone.size)
+    return extraction.on("cpu") if config.cluster.gpus_per_worker == 0 else extraction
+
+
+def _feature_sizes(made: dict) -> dict:
+    """The fields of a model that its features decide."""
+    return {
+        "grid": tuple(made["grid"]),
+        "feature_dim": made["dim"],
+        # A finer level folded into the grid comes first in a cell.
+        "fine_channels": made["channels"][0] if len(made["channels"]) > 1 else 0,
+    }
 
 
 def _names(config: Config, texts: Sequence[tuple[Folder, str]], classes: Data) -> tuple[str, ...]:
@@ -190,10 +237,7 @@ def _with_features(config: Config, root: Path, shards: Folder, path: Path | None
     height, width = backbone.size
     beside = root / "data" if shards.cache else shards.path.parent
     path = path or beside / f"{shards.path.name}-{backbone.name}-{height}x{width}"
-    extraction = Extraction(backbone.name, backbone.weights, backbone.size)
-    if config.cluster.gpus_per_worker == 0:
-        extraction = extraction.on("cpu")
-    cache_features(shards.location, path, extraction, _workers(config))
+    cache_features(shards.location, path, _extraction(config), _workers(config))
     return Data(shards, open_features(path, shards))
 
 
@@ -228,15 +272,19 @@ def with_sizes(config: Config, training: Training, stages: Sequence[str] | None 
         "vocab_size": open_tokenizer(data.shards.location, training.tokenizer).size,
         "classes": len(training.names),
         "attributes": bool(config.data.words),
-        "grid": tuple(features["grid"]),
-        "feature_dim": features["dim"],
-        # A finer level folded into the grid comes first in a cell.
-        "fine_channels": features["channels"][0] if len(features["channels"]) > 1 else 0,
+        **_feature_sizes(features),
     }
     try:
         return dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
     except ValueError as error:
         raise ConfigError(f"--model: {error}") from None
+
+
+def say_if_no_java(config: Config) -> None:
+    """A line before anything is made, where the captions at the end could not be scored in full."""
+    if fault := java_fault():
+        instead = f", and {words.NAME} in place of ptb as the tokenizer" if config.evaluate.tokenizer == "ptb" else ""
+        print(f"captions will have no METEOR{instead}: {fault}", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -246,6 +294,8 @@ def main(arguments: Sequence[str]) -> int:
         print(help_text(command.config).replace("cluster/train.py", "-m cluster.prepare", 1))
         return 0
     root = find_root(command.config.root, Path(__file__).resolve().parents[1])
+    if command.evaluates:
+        say_if_no_java(command.config)
     training = prepare_training(command.config, root)
     with_sizes(command.config, training, command.asked_stages)
     prepare_evaluation(command.config, root, training.data)

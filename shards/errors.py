@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import os
 import re
 import sys
@@ -43,11 +44,17 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     except DataError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         code = USER_ERROR
-    except KeyboardInterrupt:
-        print("interrupted; the same command run again goes on from here", file=sys.stderr)
-        code = INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: nothing is left to say, nor to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or "the folder that was being written"
+        print(f"no space left on device: {where}; free some, and run the same command again", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command run again goes on from here", file=sys.stderr)
+        code = INTERRUPTED
     sys.exit(code or 0)

@@ -26,7 +26,7 @@ os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_H
 from cluster import prepare  # noqa: E402
 from cluster.distributed.devices import place, room  # noqa: E402
 from cluster.errors import ConfigError, TrainingError  # noqa: E402
-from cluster.launch import credentials, ray_train  # noqa: E402
+from cluster.launch import credentials, ray_train, run_lock  # noqa: E402
 from cluster.pipeline import say  # noqa: E402
 from shards.errors import run_main  # noqa: E402
 from tune.commandline import CONFIG, HELP, parse, save  # noqa: E402
@@ -35,7 +35,6 @@ from tune.search.plan import Plan, Sweep, shared_stages  # noqa: E402
 from tune.search.points import how_many_left  # noqa: E402
 from tune.search.repeats import repeats_left, seeds_text  # noqa: E402
 from tune.search.table import Table  # noqa: E402
-from tune.trials.process import locked  # noqa: E402
 
 TRIAL_MEMORY = 2**30  # bytes of a trial's actor and driver, which are on the first node (0.94 GB seen with `blocks`)
 HEAD = "node:__internal_head__"  # a resource that Ray gives to the first node of every cluster, 1 of it
@@ -53,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"  {'--' + one.name:32} {one}")
         return 0
     try:
-        with locked(sweep.plan.folder, "sweep", 5):
+        with run_lock.held(sweep.plan.folder):
             return run(sweep)
     except TrainingError as error:
         print(error, file=sys.stderr)
@@ -74,7 +73,7 @@ def run(sweep: Sweep) -> int:
         say(f"then the best {best} again with {further}: {best * sweep.repeats} runs more at most")
     if left or repeats_left(sweep, table):
         # Data are made once, before any trial asks for them.
-        prepare.main([str(plan.folder / CONFIG), "--root", str(plan.root)])
+        prepare.main([str(plan.folder / CONFIG), "--stage", "train", "--root", str(plan.root)])
         shutil.rmtree(plan.folder / ray_train.RAY_FOLDER, ignore_errors=True)  # of a sweep that was killed
         try:
             with credentials.handed_over(plan.folder if ray_train.attaches() else None) as secret:

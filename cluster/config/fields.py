@@ -155,7 +155,8 @@ class LogConfig:
 class Config:
     name: str = "run"  # name of the run folder, runs/NAME
     seed: int = 0  # of the weights, the order of samples, masks and dropout
-    root: str = ""  # folder of data/ and runs/; empty: $IDC_HOME, else the checkout
+    # Folder of data/ and runs/; empty: $IDC_HOME, else the checkout; of an installed package the working folder.
+    root: str = ""
     data: DataConfig = field(default_factory=DataConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     model: ModelConfig = field(default_factory=lambda: ModelConfig(vocab_size=6, classes=1, fine_channels=1))

@@ -12,11 +12,13 @@ from cluster.config.fields import (
     RESERVED,
     Config,
     DataConfig,
+    FinetuneConfig,
     NegativeKind,
     task_batch_size,
     task_group,
 )
-from cluster.config.tasks import weighed
+from cluster.config.options import show
+from cluster.config.tasks import TASKS, weighed
 from cluster.errors import ConfigError
 from shards.errors import DataError
 from shards.order.mixture import Mixture, parse_weight
@@ -53,6 +55,8 @@ def validate(config: Config, stages: Sequence[str] | None = None) -> None:
         raise ConfigError("--data.bad_samples is a share and cannot be more than 1")
     if min(config.backbone.size) < 32:
         raise ConfigError("--backbone.size: height and width must be 32 pixels or more")
+    if config.data.features_on == "gpu" and config.cluster.gpus_per_worker == 0:
+        raise ConfigError("--data.features_on gpu needs workers with GPUs, and --cluster.gpus_per_worker is 0")
     for name in config.pretraining:
         taken = name in RESERVED or name in {part.name for part in fields(config)}
         if taken or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
@@ -140,9 +144,18 @@ def _validate_stage(config: Config, name: str) -> None:
         raise ConfigError(f"{prefix}halve_at is for {prefix}schedule halving, not {stage.schedule}")
     if stage.lr_floor and stage.schedule != "cosine":
         raise ConfigError(f"{prefix}lr_floor is for {prefix}schedule cosine, not {stage.schedule}")
+    blocks = config.data.blocks if config.data.source == "blocks" else None
+    if blocks and not blocks.scenes[0]:
+        raise ConfigError(f"--data.blocks.scenes {show(blocks.scenes)} has none to train on")
+    if blocks and isinstance(stage, FinetuneConfig) and stage.validate_every and not blocks.scenes[1]:
+        raise ConfigError(f"{prefix}validate_every needs --data.blocks.scenes with some for val; set it to 0")
     for task, ratio in stage.ratios.items():
         if ratio:
             _validate_batch(config, name, task)
+            if TASKS[task].objective == "labels" and config.model.architecture != "idc":
+                raise ConfigError(f"{prefix}ratios.{task} needs --model.architecture idc; set the ratio to 0")
+            if blocks and TASKS[task].stream == "class" and not (blocks.class_photos or config.data.classes):
+                raise ConfigError(f"{prefix}ratios.{task} needs --data.blocks.class_photos of 1 or more")
             if not any(weighed(task, stage.weights).values()):
                 raise ConfigError(f"{prefix}ratios.{task} teaches nothing: its losses weigh 0; set the ratio to 0")
 

@@ -14,6 +14,7 @@ SCALE = "percent; CIDEr 100 is the COCO tools' 1.0; skill is a share"
 MERGE = "every caption of a pair is a reference by itself"
 TOKENIZERS = {
     "ptb": "PTB tokenizer of the COCO tools: lower case, punctuation left out",
+    "words": "a tokenizer without Java: not comparable with published numbers",
     "split": "split at white space",
 }
 METRICS_PACKAGE = "pycocoevalcap"
@@ -27,19 +28,21 @@ def protocol(
     max_length: int,
     code: Mapping[str, Any],
     chosen: Mapping[str, Any] | None,
+    tokenizer: str = "",
 ) -> dict[str, Any]:
     """The object "protocol" of scores.json.
 
     shards, split: what was captioned. predictions: as scored. max_length: tokens of the longest sentence the model can
     say. code: as of `cluster.launch.run_folder.code_state`. chosen: the commit of the scored checkpoint as plain
-    values, None where the run folder has none.
+    values, None where the run folder has none. tokenizer: that made the tokens, as scores.json names it; "" = the one
+    that the settings ask for.
     """
     counts = [len(prediction["references"]) for prediction in predictions if prediction["references"]]
     options = shards.manifest["options"]
     joined = {"packed_with": f"--protocol {options['protocol']}"} if options.get("protocol") else {}
     settings = config.evaluate
     texts = [text for prediction in predictions for text in (prediction["caption"], *prediction["references"])]
-    characters = tokenizer_name(settings.tokenizer, texts).removeprefix(settings.tokenizer).removeprefix(", ")
+    name, _, characters = (tokenizer or tokenizer_name(settings.tokenizer, texts)).partition(", ")
     return {
         "scale": SCALE,
         "data": {"name": shards.path.name, "manifest_sha256": shards.sha256()},
@@ -56,9 +59,7 @@ def protocol(
             "merge": MERGE,
             **joined,
         },
-        "tokenizer": f"{TOKENIZERS[settings.tokenizer]}; {characters}"
-        if characters
-        else TOKENIZERS[settings.tokenizer],
+        "tokenizer": TOKENIZERS[name] + (f"; {characters}" if characters else ""),
         "metrics": f"{METRICS_PACKAGE} {importlib.metadata.version(METRICS_PACKAGE)}",
         "decoding": {"beam": settings.beam, "length_penalty": settings.length_penalty, "max_length": max_length},
         "selection": selection(config, chosen),

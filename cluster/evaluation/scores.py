@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cluster.evaluation.intervals import intervals
-from idc.metrics.coco import Cider, Scored, has_weights, nothing, score_sets, tokenize, tokenizer_name
+from idc.metrics.coco import Cider, Scored, has_weights, nothing, score_sets, tokenize
 from shards.blocks import grammar
 from shards.wording.claims import NONE, change_claim, says_change, truth_of_references
 
@@ -40,7 +40,8 @@ def score(
     """The content of scores.json for predictions as `cluster.evaluation.predict.predict` makes them.
 
     candidates: sentences among which the best constant ones are searched, e.g. the training references; where there are
-    none, the scored references. tokenizer: of the metrics, "ptb" or "split". seed: of the run; it also shuffles images.
+    none, the scored references. tokenizer: of the metrics, "ptb" or "split"; the result names "words" where "ptb" could
+    not run (`idc.metrics.words`). seed: of the run; it also shuffles images.
     Metrics and accuracies are in percent; what cannot be computed is None, and "reasons" beside it says why.
     """
     pairs = [dict(prediction) for prediction in predictions if prediction["references"]]
@@ -58,11 +59,8 @@ def score(
     pool = [text for text, _ in Counter(candidates).most_common(CANDIDATES)]
     pool = pool or sorted({text for pair in pairs for text in pair["references"]})
     texts = sorted({*said, *pool, *(oracle or ()), *(text for pair in pairs for text in pair["references"])})
-    tokens, reason = tokenize(texts, tokenizer, time_limit)
-    tokenizer = tokenizer_name(tokenizer, texts)
-    if tokens is None:
-        return _without_metrics(reason, pairs, keys, of_type, truths, tokenizer, seed, checkpoint)
-    token = dict(zip(texts, tokens, strict=True))
+    tokens = tokenize(texts, tokenizer, time_limit)
+    token = dict(zip(texts, tokens.texts, strict=True))
 
     references = [[token[text] for text in pair["references"]] for pair in pairs]
     constant = {half: _best_constant(references, keys[half], pool, token) for half in ("total", "changed")}
@@ -101,9 +99,11 @@ def score(
     }
     halves = {name: values for name, values in each.items() if name.split()[0] in ("constant", "oracle", *keys)}
     result["intervals"] = intervals(right_of(pairs, truths), keys, halves, result)
-    if oracle is None:
-        result["reasons"] = {"oracle": no_oracle}
-    return result | _about(keys, of_type, tokenizer, seed, checkpoint)
+    reasons = {} if oracle else {"oracle": no_oracle}
+    reasons |= {"tokenizer": tokens.reason} if tokens.reason else {}
+    if reasons:
+        result["reasons"] = reasons
+    return result | _about(keys, of_type, tokens.tokenizer, seed, checkpoint)
 
 
 def accuracies(pairs: Sequence[Mapping[str, Any]], truths: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
@@ -272,28 +272,3 @@ def _about(keys: Mapping, of_type: Mapping, tokenizer: str, seed: int, checkpoin
         "seed": seed,
         "checkpoint": checkpoint,
     }
-
-
-def _without_metrics(
-    reason: str,
-    pairs: list[dict],
-    keys: Mapping,
-    of_type: Mapping,
-    truths: list,
-    tokenizer: str,
-    seed: int,
-    checkpoint: str,
-) -> dict[str, Any]:
-    """Scores where the tokenizer of the metrics could not run: the accuracies need none."""
-    none = nothing(reason)
-    skill = dict.fromkeys(("total", "changed")) | {"reasons": dict.fromkeys(("total", "changed"), reason)}
-    result = {
-        **dict.fromkeys(keys, none),
-        "by_type": dict.fromkeys(of_type, none),
-        "accuracy": accuracies(pairs, truths),
-        "baselines": dict.fromkeys(("constant_total", "constant_changed", "shuffled_images"), none),
-        "oracle": none,
-        "skill": skill,
-    }
-    result["intervals"] = intervals(right_of(pairs, truths), keys, {}, result)
-    return result | _about(keys, of_type, tokenizer, seed, checkpoint)

@@ -10,6 +10,7 @@ out Ray's datasets, of which there are none, is left out too: a process that tak
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -18,6 +19,7 @@ import secrets
 import sys
 import traceback
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,9 +34,11 @@ from cluster.distributed.devices import (
     require_room,
     resolved,
 )
-from cluster.errors import ConfigError, NotFiniteError, TrainingError
+from cluster.errors import ConfigError, NoSpaceError, NotFiniteError, TrainingError
 from cluster.launch import credentials
-from cluster.tracking.worker_logs import keep_output, log_of
+from cluster.launch.run_folder import is_installed
+from cluster.tracking.worker_logs import keep_output, keep_warnings, log_of
+from cluster.training.disk_space import no_space
 from cluster.training.job import Job
 from idc.backbone.weights import BackboneError
 from idc.captioning.model_folder import ExportError
@@ -43,7 +47,7 @@ from shards.errors import DataError
 from shards.format.whole_files import write_whole
 
 OBJECT_STORE_BYTES = 128 * 2**20
-FAILURE, WARNINGS = "failure.txt", "warnings.txt"
+FAILURE = "failure.txt"
 RAY_FOLDER = "ray"  # Ray Train wants a folder; nothing of ours is in it
 # What workers of a cluster are told of the driver's environment; secrets go another way (cluster.launch.credentials).
 _WORKER_VARIABLES = (
@@ -55,10 +59,19 @@ _ECHOES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe
 
 CPU = torch.device("cpu")
 _TOKEN = secrets.token_hex(32)
+CODE = Path(__file__).resolve().parents[2]
 
 
 def _worker(settings: dict[str, Any]) -> None:
     """Runs in every worker process, in a thread of Ray's (so signal handlers do not work here)."""
+    try:
+        _work(settings)
+    except Exception as error:
+        error.worker_traceback = traceback.format_exc()  # type: ignore[attr-defined]  # Ray hands on the rest alone
+        raise
+
+
+def _work(settings: dict[str, Any]) -> None:
     import ray.train.torch
 
     job: Job = settings["job"]
@@ -72,10 +85,7 @@ def _worker(settings: dict[str, Any]) -> None:
     from cluster.training.worker import run
 
     warnings.simplefilter("ignore", FutureWarning)
-    handler = logging.FileHandler(job.run / WARNINGS, delay=True)
-    handler.setFormatter(logging.Formatter(f"%(asctime)s worker {rank}: %(message)s"))
-    handler.setLevel(logging.WARNING)
-    logging.getLogger().addHandler(handler)
+    keep_warnings(job.run, rank)
     run(job, device)
 
 
@@ -104,20 +114,22 @@ def start_ray(cluster: ClusterConfig) -> Placement:
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets anything else on the machine go first
     import ray
 
-    if attaches():
-        told = {name: os.environ[name] for name in _WORKER_VARIABLES if name in os.environ}
-        ray.init(**quiet, runtime_env={"env_vars": told})
-    else:
-        # Workers have the environment of this process. CPUs are a number here: a machine may have more workers.
-        workers = cluster.workers or max(CPU_WORKERS, 2 * local_gpus())
-        ray.init(
-            address="local",
-            num_cpus=max(os.cpu_count() or 1, math.ceil(workers * cluster.cpus_per_worker)),
-            num_gpus=local_gpus(),  # as torch sees them: Ray counts those, too, that a torch for CPUs cannot use
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            **quiet,
-        )
+    # Ray puts the folder that it is started in first on its workers' path: a cluster.py there would hide our package.
+    with contextlib.chdir(sys.prefix if is_installed(CODE) else CODE):
+        if attaches():
+            told = {name: os.environ[name] for name in _WORKER_VARIABLES if name in os.environ}
+            ray.init(**quiet, runtime_env={"env_vars": told})
+        else:
+            # Workers have the environment of this process. CPUs are a number here: a machine may have more workers.
+            workers = cluster.workers or max(CPU_WORKERS, 2 * local_gpus())
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, math.ceil(workers * cluster.cpus_per_worker)),
+                num_gpus=local_gpus(),  # as torch sees them: Ray counts those, too, that a torch for CPUs cannot use
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                **quiet,
+            )
     try:
         placement = place(cluster, ray.nodes())
         require_room(placement, ray.nodes())
@@ -206,11 +218,25 @@ def _cause(error: Exception, job: Job, placement: Placement) -> Exception:
             return cause
     echoes = [rank for rank, cause in causes.items() if any(echo in str(cause) for echo in _ECHOES)]
     ranks = [rank for rank in causes if rank not in echoes] or list(causes)
-    text = str(failures[ranks[0]]) if ranks else "".join(traceback.format_exception(error))
-    write_whole(run / FAILURE, text + "\n")
-    what = f"worker {ranks[0]}: {_one_line(causes[ranks[0]])}" if ranks else _one_line(error)
-    said = f", its output: {log_of(run, ranks[0])}" if ranks else ""
-    return TrainingError(f"training failed, {what} (traceback: {run / FAILURE}{said})")
+    full = {rank: cause if isinstance(cause, NoSpaceError) else no_space(cause, run) for rank, cause in causes.items()}
+    ranks.sort(key=lambda rank: full[rank] is None)
+    if not ranks:
+        return TrainingError(f"training failed, {_one_line(error)}{_kept(run, error)})")
+    first = ranks[0]
+    said = f"{_kept(run, causes[first])}, its output: {log_of(run, first)})"
+    if full[first] is not None:
+        return NoSpaceError(f"{full[first]}{said}")
+    return TrainingError(f"training failed, worker {first}: {_one_line(causes[first])}{said}")
+
+
+def _kept(run: Path, error: BaseException) -> str:
+    """Writes the traceback into the run folder; where it is, behind an opening bracket."""
+    text = getattr(error, "worker_traceback", None) or "".join(traceback.format_exception(error))
+    try:
+        write_whole(run / FAILURE, text.rstrip() + "\n")
+    except OSError as fault:  # the disk is full
+        return f" (traceback: not written, {fault.strerror}"
+    return f" (traceback: {run / FAILURE}"
 
 
 def _not_started(job: Job, placement: Placement) -> str:
@@ -229,4 +255,7 @@ def _not_started(job: Job, placement: Placement) -> str:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
+    if not text:  # an assertion without words: the line that it stands in
+        lines = getattr(error, "worker_traceback", "").rstrip().splitlines()
+        text = " ".join(line.strip() for line in lines[-3:-1]) or "no message"
     return f"{type(error).__name__}: {text[:300]}"

@@ -18,6 +18,7 @@ from typing import Any
 from cluster.config.fields import DERIVED, LEFT_OPEN, Config, is_harmless
 from cluster.config.options import differences, show, to_yaml
 from cluster.errors import ConfigError
+from cluster.launch import run_lock
 from cluster.recipes.commandline import read_config
 from cluster.training import checkpoint
 from shards.format.whole_files import write_whole
@@ -32,13 +33,19 @@ DISTRIBUTION, PACKAGES = "image-difference-captioning", ("idc", "shards", "clust
 def find_root(option: str, code: Path) -> Path:
     """The folder of data/ and runs/: the option --root, else $IDC_HOME, else the checkout `code`.
 
-    Inside `ray job submit --working-dir` the code is a copy that Ray deletes; there the last resort is ~/idc.
+    Code that is installed has no checkout: there it is the working folder. Inside `ray job submit --working-dir` the
+    code is a copy that Ray deletes; there the last resort is ~/idc.
     """
     if option or os.environ.get(HOME_VARIABLE):
         return Path(option or os.environ[HOME_VARIABLE]).expanduser().resolve()
     if "runtime_resources" in code.parts:
         return Path.home() / "idc"
-    return code
+    return Path.cwd() if is_installed(code) else code
+
+
+def is_installed(code: Path) -> bool:
+    """True where our packages lie in `code` as pip puts them there: beside what it notes of them."""
+    return any(code.glob("image_difference_captioning-*.dist-info"))
 
 
 def check_run(root: Path, config: Config) -> Path:
@@ -51,7 +58,7 @@ def check_run(root: Path, config: Config) -> Path:
     path = run / CONFIG
     if path.is_file():
         _check_same(run, config, read_config(path))
-    elif run.is_dir() and any(run.iterdir()):
+    elif run.is_dir() and any(not entry.name.startswith(run_lock.FILE) for entry in run.iterdir()):
         raise ConfigError(f"{run} is not a run folder (it has no {CONFIG}): choose another --name")
     return run
 
@@ -114,7 +121,7 @@ def write_provenance(run: Path, code: Path) -> None:
             "platform": platform.platform(),
             "python": platform.python_version(),
             "cpus": os.cpu_count(),
-            "git": git_state(code),
+            "git": None if is_installed(code) else git_state(code),
             "packages": {
                 name: distribution.version
                 for distribution in importlib.metadata.distributions()

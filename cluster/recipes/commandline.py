@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from cluster.config.fields import DERIVED, Config
+from cluster.config.ignored import refuse_ignored
 from cluster.config.options import from_dict, nearest, options, override, show, type_name
 from cluster.config.validation import validate
 from cluster.errors import ConfigError
@@ -94,9 +95,11 @@ def parse(arguments: Sequence[str]) -> Command:
     if seeds is not None and any(name == "seed" for name, _ in words.options):
         raise ConfigError("--seed and --seeds: give one of the two")
     changes = [(name, value) for name, value in words.options if name not in ("stage", "seeds")]
-    config = override(load_recipe(words.recipe or DEFAULT_RECIPE), changes, refuse=DERIVED)
+    recipe = load_recipe(words.recipe or DEFAULT_RECIPE)
+    config = override(recipe, changes, refuse=DERIVED)
     command = Command(config, stage, "help" in words.flags, () if seeds is None else read_seeds(seeds))
     validate(config, command.asked_stages)
+    refuse_ignored(config, recipe)
     if stage in ("pretrain", "finetune") and not command.training_stages:
         names = config.pretraining if stage == "pretrain" else (stage,)
         steps = " and ".join(f"--{name}.steps" for name in names)

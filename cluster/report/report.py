@@ -109,6 +109,8 @@ def _scores(scores: Mapping[str, Any], shown: Sequence[Shown]) -> str:
     parts.append(
         f"<h3>By kind of change</h3>{accuracy_table(shown)}<h3>All metrics, in percent</h3>{score_table(scores)}"
     )
+    if why := scores.get("reasons", {}).get("tokenizer"):
+        parts.append(f"<p class='note'>Tokens of the metrics: {escape(why)}.</p>")
     if scores.get("reasons", {}).get("oracle"):
         parts.append(f"<p class='note'>No oracle: {escape(scores['reasons']['oracle'])}.</p>")
     if "intervals" in scores:  # a scores.json of an earlier version has neither these nor the protocol

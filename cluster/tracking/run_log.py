@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import math
 import os
 import secrets
+import ssl
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from cluster.config.fields import Config, LogConfig
+from cluster.tracking.worker_logs import WARNINGS, own_warning
 from shards.format.whole_files import write_whole
 
 METRICS = "metrics.jsonl"
 WANDB_ID = "wandb_id.txt"
+WANDB_LIMIT_S = 6.0  # for W&B to answer at the start of a run
 
 
 def read_metrics(run: Path) -> list[dict]:
@@ -107,23 +113,59 @@ def _start_wandb(run: Path, config: Config) -> Any:
     id_file = run / WANDB_ID
     if not id_file.is_file():
         write_whole(id_file, secrets.token_hex(4) + "\n")
+
+    warn = logging.getLogger(__name__).warning
+    if mode == "online" and (why := _unreachable(wandb.setup().settings.base_url)):
+        warn(
+            "W&B cannot be reached, the run is logged offline (wandb sync %s/wandb/offline-run-* sends it later): %s",
+            run,
+            why,
+        )
+        mode = "offline"
+    settings = wandb.Settings(console="off", x_disable_stats=True, init_timeout=WANDB_LIMIT_S)
     try:
         return wandb.init(
             project=config.log.project, name=config.name, id=id_file.read_text().strip(), resume="allow", mode=mode,
-            dir=str(run), config=to_dict(config), settings=wandb.Settings(console="off", x_disable_stats=True),
+            dir=str(run), config=to_dict(config), settings=settings,
         )  # fmt: skip
     except (wandb.errors.Error, OSError) as error:
-        logging.getLogger(__name__).warning("W&B could not start and is left out: %s", error)
+        warn("W&B could not start and is left out: %s", " ".join(str(error).split())[:300])
         return None
 
 
-class Follower:
-    """Reads what is added to metrics.jsonl while a run writes it; a run that is resumed cuts off what it will redo."""
+def _unreachable(url: str) -> str:
+    """Why nothing answers at a URL within WANDB_LIMIT_S; empty where something does, whatever it says.
 
-    def __init__(self, run: Path, offset: int = 0) -> None:
-        self._path, self._offset = run / METRICS, offset
+    A start of W&B that fails cannot be followed by another one in the same process, so this is asked first.
+    """
+    found = [f"no answer from {url} within {WANDB_LIMIT_S:.0f} s"]
 
-    def read(self) -> list[dict]:
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=WANDB_LIMIT_S).close()
+        except urllib.error.HTTPError:
+            found[0] = ""
+        except urllib.error.URLError as error:
+            # W&B has certificates of its own to go by.
+            found[0] = "" if isinstance(error.reason, ssl.SSLError) else f"{url}: {error.reason}"
+        except (OSError, http.client.HTTPException) as error:
+            found[0] = f"{url}: {error}"
+        else:
+            found[0] = ""
+
+    asking = threading.Thread(target=ask, name="W&B", daemon=True)  # looking up a name can take longer than any limit
+    asking.start()
+    asking.join(WANDB_LIMIT_S)
+    return found[0]
+
+
+class Tail:
+    """Reads what is added to a file of lines while others write it; what they cut off is written anew."""
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self._path, self._offset = path, offset
+
+    def read(self) -> bytes:
         """The whole lines since the last call."""
         try:
             with self._path.open("rb") as file:
@@ -131,10 +173,21 @@ class Follower:
                 file.seek(self._offset)
                 data = file.read()
         except OSError:
-            return []
+            return b""
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return list(_lines(whole))
+        return whole
+
+
+class Follower:
+    """Reads what is added to metrics.jsonl while a run writes it; a run that is resumed cuts off what it will redo."""
+
+    def __init__(self, run: Path, offset: int = 0) -> None:
+        self._tail = Tail(run / METRICS, offset)
+
+    def read(self) -> list[dict]:
+        """The whole lines since the last call."""
+        return list(_lines(self._tail.read()))
 
 
 class Progress:
@@ -142,8 +195,8 @@ class Progress:
 
     def __init__(self, run: Path, config: Config, out: TextIO = sys.stderr, every: float = 15.0) -> None:
         self._config, self._out, self._every = config, out, every
-        path = run / METRICS
-        self._log = Follower(run, path.stat().st_size if path.is_file() else 0)
+        self._log = Follower(run, _size(run / METRICS))
+        self._warnings, self._warned = Tail(run / WARNINGS, _size(run / WARNINGS)), set[str]()
         self._shown = 0.0
         self._stage, self._first = "", (0, 0.0)  # the stage shown, and when its first step was seen
         self._unfinished = False  # the line on the terminal may be overwritten
@@ -166,6 +219,11 @@ class Progress:
         self._read()
 
     def _read(self) -> None:
+        for line in self._warnings.read().decode(errors="replace").splitlines():
+            said = own_warning(line)
+            if said and said not in self._warned:  # several workers may say the same
+                self._warned.add(said)
+                self._line(said, end="\n")
         for record in self._log.read():
             self._show(record)
 
@@ -203,6 +261,10 @@ class Progress:
         self._out.write(f"{start}{text}{end}")
         self._unfinished = not end
         self._out.flush()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def clock(seconds: float) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import os
+import re
 import socket
 import sys
 from pathlib import Path
 
-FOLDER = "logs"
+FOLDER, WARNINGS = "logs", "warnings.txt"
 
 
 def log_of(run: Path, rank: int) -> Path:
@@ -35,3 +37,17 @@ def keep_output(run: Path, rank: int, device: object) -> None:
     )
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     print(f"--- {now} rank {rank} on {socket.gethostname()}, process {os.getpid()}, {device}", flush=True)
+
+
+def keep_warnings(run: Path, rank: int) -> None:
+    """From now on, warnings that are logged in this process are lines of the run's warnings.txt too."""
+    handler = logging.FileHandler(run / WARNINGS, delay=True)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s worker {rank} %(name)s: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+
+
+def own_warning(line: str) -> str | None:
+    """What a line of warnings.txt says, if it is of our own code and not of a library."""
+    found = re.fullmatch(r"\S+ \S+ worker \d+ cluster\.\S+: (.+)", line)
+    return found and found[1]

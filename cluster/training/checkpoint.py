@@ -8,22 +8,27 @@ step, the scores. Nothing points at the newest or the best: both are found by re
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cluster.distributed.ranks import Ranks
+from cluster.training.disk_space import no_space
 from cluster.training.engine import Engine
 from shards.errors import DataError
 from shards.format.whole_files import write_whole
 
 COMMIT = "COMMIT"
+DAMAGED = "COMMIT.damaged"  # of a checkpoint that turned out to be no use
 WEIGHTS = "weights.safetensors"
 _NAME = re.compile(r"step_(\d{8,})")
 
@@ -37,6 +42,7 @@ class Commit:
     world: int
     zero_stage: int
     validation: dict[str, float | None] | None = None
+    files: dict[str, int] | None = None  # bytes of every other file of the checkpoint; None: of an earlier version
 
 
 @dataclass(frozen=True)
@@ -53,16 +59,84 @@ class Checkpoint:
 
 
 def find(stage_folder: Path) -> list[Checkpoint]:
-    """The committed checkpoints of a stage, oldest first. Folders without a whole COMMIT are passed over."""
-    found = []
-    for folder in stage_folder.iterdir() if stage_folder.is_dir() else ():
-        if _NAME.fullmatch(folder.name):
-            try:
-                commit = Commit(**json.loads((folder / COMMIT).read_bytes()))
-            except (OSError, ValueError, TypeError):
-                continue
-            found.append(Checkpoint(folder, commit))
-    return sorted(found, key=lambda checkpoint: checkpoint.commit.step)
+    """The committed checkpoints of a stage, oldest first, as far as their files are there in full length."""
+    return [found for found in map(_committed, _folders(stage_folder)) if found and not _lacking(found)]
+
+
+def left_out(stage_folder: Path) -> list[str]:
+    """A line on each checkpoint that is newer than the newest of `find`, and why it is no use."""
+    lines: list[str] = []
+    for folder in reversed(_folders(stage_folder)):
+        found = _committed(folder)
+        why = _lacking(found) if found else "it was not written to its end"
+        if not why:
+            break
+        lines.insert(0, f"{folder} is left out: {why}")
+    return lines
+
+
+def newest_readable(stage_folder: Path, ranks: Ranks) -> Checkpoint | None:
+    """The newest checkpoint whose files hold what was written into them. All ranks call it, and each reads its share.
+
+    One that is damaged is named in a warning and loses its COMMIT, so that nothing counts on it later.
+    """
+    for found in reversed(ranks.share(find(stage_folder))):
+        faults = [fault for fault in ranks.gather([_fault(found, ranks.rank, ranks.world)]) if fault]
+        if not faults:
+            return found
+        if ranks.first:
+            logging.getLogger(__name__).warning("%s is left out: %s", found.folder, faults[0])
+            os.replace(found.folder / COMMIT, found.folder / DAMAGED)
+    return None
+
+
+def _folders(stage_folder: Path) -> list[Path]:
+    """All folders of checkpoints, committed or not, oldest first."""
+    folders = [path for path in stage_folder.iterdir() if _NAME.fullmatch(path.name)] if stage_folder.is_dir() else []
+    return sorted(folders, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def _committed(folder: Path) -> Checkpoint | None:
+    try:
+        return Checkpoint(folder, Commit(**json.loads((folder / COMMIT).read_bytes())))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _lacking(found: Checkpoint) -> str:
+    """Which file of a checkpoint is not there, or not as long as it was; empty: none."""
+    for name, size in (found.commit.files or {}).items():
+        try:
+            there = (found.folder / name).stat().st_size
+        except FileNotFoundError:
+            return f"{name} is missing"
+        if there != size:
+            return f"{name} has {there} bytes of {size}"
+    return ""
+
+
+def _fault(found: Checkpoint, rank: int, world: int) -> str:
+    """What is damaged in a rank's share of the files, all of which are read; empty: nothing.
+
+    DeepSpeed's files are zips, with a checksum of every tensor.
+    """
+    files = sorted(path for path in found.folder.rglob("*") if path.suffix in (".pt", ".safetensors"))
+    if not any(path.suffix == ".pt" for path in files):
+        return "it has no files of DeepSpeed's"
+    for path in files[rank::world]:
+        name = path.relative_to(found.folder)
+        try:
+            if path.suffix == ".pt":
+                with zipfile.ZipFile(path) as archive:
+                    damaged = archive.testzip()
+                if damaged:
+                    return f"{name} is damaged in {damaged}"
+            else:
+                with safe_open(path, "pt"):
+                    pass  # opening it compares its header with its length
+        except (zipfile.BadZipFile, EOFError, SafetensorError) as error:
+            return f"{name} is damaged ({error})"
+    return ""
 
 
 def latest(stage_folder: Path) -> Checkpoint | None:
@@ -100,19 +174,44 @@ def save(
     All ranks call it together; `barrier(what)` makes them wait for one another, within a time limit.
     """
     folder = stage_folder / f"step_{commit.step:08d}"
-    if rank == 0:
-        _remove(folder)  # what a killed run may have left half-written
-        folder.mkdir(parents=True)
-    barrier(f"starting checkpoint {folder.name}")
-    engine.save(folder)
-    weights = engine.weights()
-    if rank == 0:
-        save_weights(weights, folder / WEIGHTS)
-    barrier(f"writing checkpoint {folder.name}")
-    if rank == 0:
-        write_whole(folder / COMMIT, json.dumps(asdict(commit)) + "\n")
-        _thin_out(stage_folder, keep, metric)
+    try:
+        if rank == 0:
+            _remove(folder)  # what a killed run may have left half-written
+            folder.mkdir(parents=True)
+        barrier(f"starting checkpoint {folder.name}")
+        engine.save(folder)
+        weights = engine.weights()
+        if rank == 0:
+            save_weights(weights, folder / WEIGHTS)
+        barrier(f"writing checkpoint {folder.name}")
+        if rank == 0:
+            files = {
+                str(path.relative_to(folder)): path.stat().st_size
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            }
+            write_whole(folder / COMMIT, json.dumps(asdict(replace(commit, files=files))) + "\n")
+            _thin_out(stage_folder, keep, metric)
+    except Exception as error:
+        go_on = f", or lower --{commit.stage}.keep; the same command then goes on from {_last_step(stage_folder)}"
+        full = no_space(error, stage_folder.parent, _size_of_one(stage_folder.parent), go_on)
+        if full is None:
+            raise
+        if rank == 0 and not (folder / COMMIT).exists():
+            shutil.rmtree(folder, ignore_errors=True)  # half of it is of no use, and the report of it needs room
+        raise full from error
     barrier(f"committing checkpoint {folder.name}")
+
+
+def _last_step(stage_folder: Path) -> str:
+    newest = latest(stage_folder)
+    return f"step {newest.commit.step}" if newest else "the start of the stage"
+
+
+def _size_of_one(checkpoints: Path) -> int:
+    """Bytes of a checkpoint of the run, 0 where it has none whose size is known."""
+    sizes = [sum((found.commit.files or {}).values()) for stage in checkpoints.iterdir() for found in find(stage)]
+    return max(sizes, default=0)
 
 
 def restore(checkpoint: Checkpoint, engine: Engine, world: int) -> int:

@@ -64,7 +64,7 @@ class StageRun:
     def run(self) -> None:
         """Trains from the newest checkpoint, or from the start, to the last step."""
         config, stage, ranks = self._job.config, self._stage, self._ranks
-        newest = ranks.share(checkpoint.latest(self._folder))
+        newest = checkpoint.newest_readable(self._folder, ranks)
         if newest is not None and newest.commit.step >= stage.steps:
             return
         torch.manual_seed(config.seed)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 
 from cluster.config.fields import Config, FinetuneConfig
@@ -14,6 +17,7 @@ from cluster.training import checkpoint
 from idc.captioning import model_folder
 from idc.captioning import tokenizer as tokenizers
 from idc.captioning.tokenizer import Tokenizer
+from idc.model.build import build
 from shards.reading.reader import Folder
 
 # Heads that another data set may need in another size; everything else has to fit.
@@ -52,6 +56,31 @@ def source_of_stage(run: Path, config: Config, name: str, root: Path) -> Path | 
     return newest.weights
 
 
+def check_starts(run: Path, config: Config, stages: Sequence[str], root: Path) -> None:
+    """ConfigError where one of these stages could not begin: its first weights are missing, or parts that are none.
+
+    A stage that has begun needs none any more; those of a later one may still be to come.
+    """
+    for place, name in enumerate(stages):
+        if checkpoint.latest(run / "checkpoints" / name) is not None:
+            continue
+        stage = config.stage(name)
+        if stage.start_from or not place:
+            source_of_stage(run, config, name, root)
+        if stage.start_parts:
+            with torch.device("meta"):  # of any grid: it is not known yet
+                model = build(dataclasses.replace(config.model, regions=1))
+            _check_parts(model.state_dict(), stage.start_parts, f"--{name}.")
+
+
+def _check_parts(state: Mapping[str, Any], parts: Sequence[str], prefix: str = "") -> None:
+    known = {name.split(".")[0] for name in state}
+    if unknown := sorted(set(parts) - known):
+        raise ConfigError(
+            f"{prefix}start_parts {unknown[0]!r} is no part of this model; it has {', '.join(sorted(known))}"
+        )
+
+
 def load_first_weights(model: nn.Module, path: Path, parts: Sequence[str] = ()) -> None:
     """Loads a weights file into a model of the same sizes; classification heads of another data set stay random.
 
@@ -60,9 +89,7 @@ def load_first_weights(model: nn.Module, path: Path, parts: Sequence[str] = ()) 
     """
     weights, own = checkpoint.load_weights(path), model.state_dict()
     if parts:
-        known = {name.split(".")[0] for name in own}
-        if unknown := sorted(set(parts) - known):
-            raise ConfigError(f"start_parts {unknown[0]!r} is no part of this model; it has {', '.join(sorted(known))}")
+        _check_parts(own, parts)
         weights = {name: weight for name, weight in weights.items() if name.split(".")[0] in parts}
         own = {name: weight for name, weight in own.items() if name.split(".")[0] in parts}
     for name in list(weights):

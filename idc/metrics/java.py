@@ -2,20 +2,21 @@
 
 pycocoevalcap talks to Java through pipes without a time limit, and a Java process that dies or stalls leaves its
 caller waiting for ever. Whoever needs these numbers starts this program with a time limit and kills its whole process
-group at the end of it (`idc.metrics.coco`).
+group at the end of it (`idc.metrics.java_process`).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 from pycocoevalcap.meteor.meteor import Meteor
-from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+from pycocoevalcap.tokenizer import ptbtokenizer
 
-_OPTIONS_READ = "Picked up "  # how Java begins a line about options of the environment
+from idc.metrics.java_process import said
 
 
 class _CachedMeteor(Meteor):
@@ -34,19 +35,31 @@ class _CachedMeteor(Meteor):
                 statistics = ""
             if not statistics:
                 self.meteor_p.kill()  # so that reading what it said last cannot wait
-                lines = self.meteor_p.stderr.read().decode(errors="replace").splitlines()
-                said = " ".join(word for line in lines if not line.startswith(_OPTIONS_READ) for word in line.split())
-                raise RuntimeError(f"METEOR's Java process ended: {said[-300:]}")
+                heard = said(self.meteor_p.stderr.read().decode(errors="replace"))
+                raise RuntimeError(f"METEOR's Java process ended: {heard}")
             self._known[key] = statistics
         return self._known[key]
 
 
 def tokenize(texts: list[str]) -> list[str]:
-    """PTB tokens of each text, punctuation dropped, joined by blanks."""
-    lines = PTBTokenizer().tokenize({number: [{"caption": text}] for number, text in enumerate(texts)})
+    """PTB tokens of each text, punctuation dropped, joined by blanks: what PTBTokenizer of pycocoevalcap gives.
+
+    Its own method does not look at how Java ended, and writes into the package's folder.
+    """
+    jar = Path(ptbtokenizer.__file__).parent / ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR
+    done = subprocess.run(
+        ["java", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"],
+        input="\n".join(texts).encode(), capture_output=True,
+    )  # fmt: skip
+    if done.returncode:
+        heard = said(done.stderr.decode(errors="replace"))
+        raise RuntimeError(f"the PTB tokenizer's Java ended with code {done.returncode}: {heard}")
+    lines = done.stdout.decode().split("\n")[: len(texts)]
     if len(lines) != len(texts):
-        raise RuntimeError(f"the PTB tokenizer answered {len(lines)} of {len(texts)} sentences")
-    return [lines[number][0] for number in range(len(texts))]
+        heard = said(done.stderr.decode(errors="replace"))
+        raise RuntimeError(f"the PTB tokenizer answered {len(lines)} of {len(texts)} sentences: {heard}")
+    dropped = set(ptbtokenizer.PUNCTUATIONS)
+    return [" ".join(word for word in line.rstrip().split(" ") if word not in dropped) for line in lines]
 
 
 def meteor(sets: list[dict]) -> list[float]:

