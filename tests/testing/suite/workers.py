@@ -18,6 +18,7 @@ FIRST = (  # each line goes to one worker
      "tests/shards/packing/test_ray_tasks.py"),  # they share a Ray head
     ("tests/cluster/test_train.py",),
     ("tests/cluster/launch/test_ray_job.py",),
+    ("tests/cluster/test_seeds.py",),
     ("tests/cluster/training/test_any_workers.py",),
     ("tests/cluster/test_real_photos.py",),
     ("tests/cluster/tracking/test_speed.py",),
