@@ -23,6 +23,7 @@ FIRST = (  # each line goes to one worker
     ("tests/cluster/test_real_photos.py",),
     ("tests/cluster/tracking/test_speed.py",),
     ("tests/bench/test_ablation.py",),
+    ("tests/bench/test_gpu.py",),
 )  # fmt: skip
 
 
