@@ -44,7 +44,6 @@ HELP = f"""{USAGE}
   --write       puts what the runs gave into bench/results/ablation.json, and its tables into docs/results.md
   --OPTION V    an option of cluster/train.py, for all arms of the recipe blocks
 """
-RUN = ROOT / "bench" / "ablation_run.py"
 FOLDER = "ablation"  # below runs/
 RUN_LIMIT_S = 12 * 3600.0
 
@@ -108,13 +107,19 @@ class Bench:
 
     def _run(self, name: str, recipe: str, options: Options, seed: int, stage: str) -> None:
         """One command, in a process that ends with this one. TrainingError, with its exit code, where it fails."""
-        words = {"name": f"{FOLDER}/{self._scale}/{name}", "root": str(self._root), "seed": str(seed), "stage": stage}
+        words = {
+            "name": f"{FOLDER}/{self._scale}/{name}",
+            "root": str(self._root.resolve()),
+            "seed": str(seed),
+            "stage": stage,
+        }
         arguments = [word for option, value in (words | options).items() for word in (f"--{option}", value)]
         say(f"{name} begins")
         started = time.monotonic()
         with locked(self._root / "runs" / FOLDER / self._scale, name.replace("/", "-"), LOCK_LIMIT_S) as lock:
             process = subprocess.Popen(
-                [sys.executable, str(RUN), str(os.getpid()), recipe, *arguments],
+                [sys.executable, "-m", "bench.one_worker", str(os.getpid()), recipe, *arguments],
+                cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 pass_fds=(lock,),  # held as long as the process is there
             )

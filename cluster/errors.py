@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 from shards.errors import DataError
 
 
@@ -23,3 +26,13 @@ class NotFiniteError(TrainingError):
     """Losses or gradients stopped being finite; one line that names stage, step and task."""
 
     exit_code = 3  # of its own, so that a sweep can tell a bad setting from a bad machine
+
+
+def exit_code(work: Callable[[], object]) -> int:
+    """Does the work of a command: 0, or the code of a TrainingError, whose line goes to stderr."""
+    try:
+        work()
+    except TrainingError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0

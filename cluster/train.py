@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # `python cluster/train.py` puts cluster/ on the path, whose modules are not top-level ones
     sys.path[0] = str(ROOT)
 
-from cluster.errors import TrainingError  # noqa: E402
+from cluster.errors import exit_code  # noqa: E402
 from cluster.recipes.commandline import help_text, parse  # noqa: E402
 from shards.errors import run_main  # noqa: E402
 
@@ -28,15 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     from cluster.pipeline import run
     from cluster.seeds import run_seeds
 
-    try:
-        if command.seeds:
-            run_seeds(command)
-        else:
-            run(command)
-    except TrainingError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code(lambda: run_seeds(command) if command.seeds else run(command))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.gpu import jobs
 from bench.gpu.plan import GRACE_S, PARTS, RESERVE_S, Part, share
 from bench.gpu.record import ROOT, read_json, write_json
 
@@ -116,7 +116,7 @@ def _run(name: str, part: Part, given: argparse.Namespace, seconds: float, end: 
     except subprocess.TimeoutExpired:
         status = "stopped: time"
     finally:
-        _kill(process)  # and whatever it has started
+        jobs.end(process)  # and whatever it has started
     reader.join(5)
     taken = round(time.monotonic() - begun, 1)
     found = read_json(path) or {"part": name, "device": given.device, "small": given.small, "results": {}}
@@ -133,14 +133,6 @@ def _follow(process: subprocess.Popen, name: str, tail: deque[str]) -> None:
         tail.append(line.rstrip()[:400])
         if line.startswith(f"{name}: "):
             print(line, end="", flush=True)
-
-
-def _kill(process: subprocess.Popen) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    process.wait()
 
 
 def _checks(out: Path, parts: Mapping[str, Part]) -> dict[str, Any]:

@@ -10,53 +10,45 @@ from __future__ import annotations
 
 import dataclasses
 
-from cluster.config.fields import (
-    BackboneConfig,
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    FinetuneConfig,
-    NegativesConfig,
-    StageConfig,
-)
+from cluster.config import fields
 from idc.model.config import ModelConfig
 
 NEGATIVES = 6
 
 
-def _pretraining(batch: int, steps: int, warmup: int, ratios: dict) -> StageConfig:
+def _pretraining(batch: int, steps: int, warmup: int, ratios: dict) -> fields.StageConfig:
     fda = "photo_fda" if "photo_fda" in ratios else "fda"
-    return StageConfig(
+    return fields.StageConfig(
         steps=steps, global_batch_size=batch, micro_batch_size=batch, batch_sizes={fda: batch // (1 + NEGATIVES)},
-        ratios=ratios, negatives=NegativesConfig(count=NEGATIVES), mvcl_temperature=1.0, fda_temperature=1.0,
+        ratios=ratios, negatives=fields.NegativesConfig(count=NEGATIVES), mvcl_temperature=1.0, fda_temperature=1.0,
         contrastive_group=0, lr=1e-4, schedule="noam", warmup_steps=warmup, weight_decay=0.0, clip=0.0,
         checkpoint_every=5000, log_every=50,
     )  # fmt: skip
 
 
-def _finetuning(batch: int, steps: int, validate_every: int, **changes) -> FinetuneConfig:
-    return FinetuneConfig(
+def _finetuning(batch: int, steps: int, validate_every: int, **changes) -> fields.FinetuneConfig:
+    return fields.FinetuneConfig(
         steps=steps, global_batch_size=batch, micro_batch_size=batch, ratios={"finetune": 1}, per_word=True, lr=3e-5,
         schedule="halving", halve_at=(10_000, 20_000), warmup_steps=0, weight_decay=0.0, clip=0.0,
         validate_every=validate_every, checkpoint_every=5000, log_every=50, **changes,
     )  # fmt: skip
 
 
-def _recipe(name: str, size: tuple[int, int], blocks: int, max_length: int, **parts) -> Config:
-    data = parts.pop("data", DataConfig(shards=f"data/{name}"))
-    return Config(
+def _recipe(name: str, size: tuple[int, int], blocks: int, max_length: int, **parts) -> fields.Config:
+    data = parts.pop("data", fields.DataConfig(shards=f"data/{name}"))
+    return fields.Config(
         name=name,
         data=dataclasses.replace(data, source="none", tokenizer="words"),
-        backbone=BackboneConfig(size=size),
+        backbone=fields.BackboneConfig(size=size),
         # The vocabulary is read from the data; until then its size only has to be possible.
         model=ModelConfig(vocab_size=6, cross_modal_blocks=blocks, max_length=max_length, caption_loss="masked"),
         # Greedy, and scored on the words as they stand, as the published numbers are.
-        evaluate=EvaluateConfig(beam=1, tokenizer="split"),
+        evaluate=fields.EvaluateConfig(beam=1, tokenizer="split"),
         **parts,
     )
 
 
-def clevr_change() -> Config:
+def clevr_change() -> fields.Config:
     """CLEVR-Change with the paper's settings: 250,000 steps of MLM 8 : MVCL 1 : FDA 2, then fine-tuning.
 
     The reference fine-tunes for at most 100,000 steps and stops when 20,000 have brought nothing; the learning rate has
@@ -69,7 +61,7 @@ def clevr_change() -> Config:
     )  # fmt: skip
 
 
-def birds_to_words() -> Config:
+def birds_to_words() -> fields.Config:
     """Birds-to-Words with the paper's settings and both data expansions: CUB captions, then NABirds classes.
 
     Stage cub: captioned photos, MLM 9 : MVCL 1 : FDA 2. Stage birds: pairs, and pairs of class-labelled photos 3. One
@@ -77,7 +69,7 @@ def birds_to_words() -> Config:
     """
     return _recipe(
         "birds_to_words", size=(224, 224), blocks=2, max_length=80,
-        data=DataConfig(shards="data/birds_to_words", photos="data/cub", classes="data/nabirds"),
+        data=fields.DataConfig(shards="data/birds_to_words", photos="data/cub", classes="data/nabirds"),
         pretraining={
             "cub": _pretraining(350, 60_000, 4000, {"photo_mlm": 9, "photo_mvcl": 1, "photo_fda": 2}),
             "birds": _pretraining(150, 60_000, 4000, {"mlm": 9, "mvcl": 1, "fda": 2, "classify": 3}),
@@ -87,7 +79,7 @@ def birds_to_words() -> Config:
     )  # fmt: skip
 
 
-def spot_the_diff() -> Config:
+def spot_the_diff() -> fields.Config:
     """Spot-the-Diff, for which the paper has no settings: those of its second stage for birds, without classes.
 
     40 words are enough for the protocol "single" (a sentence); for "multi" give --model.max_length 80.
@@ -95,7 +87,7 @@ def spot_the_diff() -> Config:
     return _pairs_alone("spot_the_diff", size=(160, 256), max_length=40)
 
 
-def image_editing_request() -> Config:
+def image_editing_request() -> fields.Config:
     """Image-Editing-Request, for which the paper has no settings: those of its second stage for birds, without classes.
 
     A third of the pairs of Spot-the-Diff, so a third of the steps of pre-training.
@@ -105,7 +97,7 @@ def image_editing_request() -> Config:
     return dataclasses.replace(config, pretraining={"pretrain": stage})
 
 
-def _pairs_alone(name: str, size: tuple[int, int], max_length: int) -> Config:
+def _pairs_alone(name: str, size: tuple[int, int], max_length: int) -> fields.Config:
     return _recipe(
         name, size=size, blocks=2, max_length=max_length,
         pretraining={"pretrain": _pretraining(150, 60_000, 4000, {"mlm": 9, "mvcl": 1, "fda": 2})},

@@ -24,7 +24,7 @@ from bench.gpu.plan import PARTS, Part, share  # noqa: E402
 from bench.gpu.record import Record, read_json, write_json  # noqa: E402
 from cluster.config.options import to_yaml  # noqa: E402
 from cluster.training.checkpoint import COMMIT, Commit  # noqa: E402
-from idc.losses.objectives import ObjectiveOptions  # noqa: E402
+from idc.losses import objectives  # noqa: E402
 from idc.reference.parity import to_reference  # noqa: E402
 from shards.errors import DataError  # noqa: E402
 
@@ -47,7 +47,7 @@ def test_plain_is_the_same_computation_as_ours(task: str, mask_padding: bool) ->
     batch = synthetic.batches(network, task, 1)[0]
     images = {"before": table[batch.rows[:, 0]].float(), "after": table[batch.rows[:, 1]].float()}
     ready = on_device(prepared(network, batch, "cpu"), table)
-    losses = ours(ready.model_task, ready.micro_batches[0], ObjectiveOptions())
+    losses = objectives.losses(ours, ready.model_task, ready.micro_batches[0])
     found = plain(task, images | batch.text)
     assert found.keys() == losses.keys()
     for name, loss in losses.items():
@@ -184,7 +184,7 @@ def test_all_runs_have_possible_options(tmp_path: Path, small: bool) -> None:
         pretraining, finetuning = claim.split(arm, {"steps": 400})
         assert pretraining + finetuning == 400
         if arm.ratios:
-            found = runs.configuration("blocks_paper", options | claim.pretraining_options(arm, pretraining))
+            found = runs.configuration("blocks_paper", options | claim.pretraining_options(arm, pretraining, small))
             assert found.pretraining["pretrain"].steps == pretraining
         found = runs.configuration("blocks_paper", options | claim.finetuning_options(finetuning, "3e-4"))
         assert found.stage("pretrain").steps == 0 and found.finetune.lr == 3e-4
@@ -306,5 +306,5 @@ def test_features_as_they_are_cached_serve_every_task_in_bf16(network) -> None:
     for task in network.tasks:
         batch = on_device(prepared(network, synthetic.batches(network, task, 1)[0], "cpu"), table)
         with torch.autocast("cpu", torch.bfloat16):
-            losses = model(batch.model_task, batch.micro_batches[0], ObjectiveOptions())
+            losses = objectives.losses(model, batch.model_task, batch.micro_batches[0])
         assert all(torch.isfinite(loss.sum) for loss in losses.values()), task

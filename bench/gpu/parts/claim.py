@@ -25,7 +25,7 @@ DATA_SHARE, VALIDATIONS, VALIDATED = 0.2, 4, 400
 FEWEST_STEPS = 100
 SMALL = {
     "model.d_model": 32, "model.heads": 2, "model.d_ff": 48, "model.cross_modal_blocks": 1, "backbone.size": "48,48",
-    "pretrain.global_batch_size": 8, "finetune.global_batch_size": 8, "pretrain.batch_sizes": "fda=8,photo_fda=8",
+    "pretrain.global_batch_size": 8, "finetune.global_batch_size": 8,
     "evaluate.limit": 6, "data.pack_workers": 1,
 }  # fmt: skip
 
@@ -36,19 +36,14 @@ CORE = ("none", "mlm", "all")
 def run(record: Record) -> None:
     record.results |= record.earlier()
     record.results.pop("checks", None)
-    try:
-        compare(record)
-    except runs.RunFailedError as error:
-        record.check("claim", False, str(error))
-    except runs.OutOfTimeError as error:
-        record.skip(str(error), "time")
+    runs.told(record, "claim", compare)
 
 
 def options_of(record: Record) -> runs.Options:
-    """Of all arms: one micro-batch a step, FDA on a seventh of the batch with photos too."""
+    """Of all arms: one micro-batch a step."""
     given = runs.common(record) | {
         "pretrain.micro_batch_size": 200, "finetune.micro_batch_size": 200,
-        "pretrain.batch_sizes": "fda=28,photo_fda=28", "pretrain.lr": PRETRAINING_RATE, "evaluate.batch_size": 256,
+        "pretrain.lr": PRETRAINING_RATE, "evaluate.batch_size": 256,
     }  # fmt: skip
     return given | (SMALL if record.small else {})
 
@@ -60,7 +55,7 @@ def compare(record: Record) -> None:
     record.say(f"data: {made['scenes']} scenes in {made['seconds']:.0f} s")
     options |= data
     if plan is None:
-        steps, around = runs.step_seconds(record, RECIPE, options | {"pretrain.ratios": BASE})
+        steps, around = runs.step_seconds(record, RECIPE, options | tasks_of(BASE, record.small))
         plan = {
             "scenes": made["scenes"],
             "counts": made["counts"],
@@ -104,7 +99,10 @@ def finish(record: Record, key: str, arm: Arm, seed: int, options: runs.Options,
     if arm.ratios:
         if not record.fits(key, pretraining * plan["step_s"]["pretrain"] + plan["around_s"]):
             return False
-        words = pretraining_options(arm, pretraining) | {"name": f"{folder}/pretrain", "stage": "pretrain"}
+        words = pretraining_options(arm, pretraining, record.small) | {
+            "name": f"{folder}/pretrain",
+            "stage": "pretrain",
+        }
         runs.alone(record, RECIPE, options | words, record.left)
     for rate in plan["rates"]:
         if rate in found["rates"]:
@@ -131,9 +129,16 @@ def split(arm: Arm, plan: dict[str, Any]) -> list[int]:
     return [plan["steps"] // 2, plan["steps"] - plan["steps"] // 2] if arm.ratios else [0, plan["steps"]]
 
 
-def pretraining_options(arm: Arm, steps: int) -> runs.Options:
-    return {
-        "pretrain.ratios": arm.ratios, "pretrain.steps": steps, "pretrain.warmup_steps": max(1, round(WARM_UP * steps)),
+def tasks_of(ratios: str, small: bool) -> runs.Options:
+    """The tasks of pre-training, FDA on a seventh of the batch, with photos too."""
+    aligning = [task for task in ("fda", "photo_fda") if f",{task}=" in f",{ratios}"]
+    sizes = {"pretrain.batch_sizes": ",".join(f"{task}={8 if small else 28}" for task in aligning)} if aligning else {}
+    return {"pretrain.ratios": ratios} | sizes
+
+
+def pretraining_options(arm: Arm, steps: int, small: bool) -> runs.Options:
+    return tasks_of(arm.ratios, small) | {
+        "pretrain.steps": steps, "pretrain.warmup_steps": max(1, round(WARM_UP * steps)),
         "pretrain.checkpoint_every": steps, "pretrain.keep": 1,
     }  # fmt: skip
 

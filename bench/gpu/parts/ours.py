@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from bench.gpu.parts.synthetic import Batch, Network, cut
@@ -18,23 +13,9 @@ from cluster.batches.resident import ROWS
 from cluster.batches.schedule import learning_rate
 from cluster.config.fields import ClusterConfig, task_micro_batches
 from cluster.config.tasks import compares_samples
-from cluster.distributed.devices import choose_accelerator
 from cluster.training.engine import Engine
 from cluster.training.step import Measured, read, rounding, train_step
 from idc.losses.objectives import prepare
-
-
-@contextmanager
-def one_rank(device: str, precision: str) -> Iterator[None]:
-    """The process group of this process alone: NCCL on a GPU, gloo on CPUs; no connection is made."""
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    choose_accelerator(torch.device(device), precision)
-    backend, limit = "nccl" if device == "cuda" else "gloo", timedelta(seconds=120)
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
 
 
 class Ours:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,16 @@ class RunFailedError(RuntimeError):
 
 class OutOfTimeError(RuntimeError):
     """A command was stopped because the time of its part was over."""
+
+
+def told(record: Record, part: str, work: Callable[[Record], None]) -> None:
+    """Does the work of a part; a run that failed is a failed check, and time that is over skips the rest."""
+    try:
+        work(record)
+    except RunFailedError as error:
+        record.check(part, False, str(error))
+    except OutOfTimeError as error:
+        record.skip(str(error), "time")
 
 
 def common(record: Record) -> Options:
@@ -75,7 +85,7 @@ def _largest(work: Path) -> tuple[int, ...] | None:
 def alone(record: Record, recipe: str, options: Options, limit: float) -> jobs.Done:
     """A run in one process without Ray; RunFailedError where it fails."""
     log = record.work / "logs" / f"{str(options['name']).replace('/', '-')}.log"
-    done = jobs.command("bench.gpu.parts.alone", jobs.train_words(recipe, options, record.work), limit, log)
+    done = jobs.command("bench.one_worker", [os.getpid(), *jobs.train_words(recipe, options, record.work)], limit, log)
     require(done, str(options["name"]))
     return done
 

@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.gpu.parts import synthetic
-from bench.gpu.parts.ours import Ours, on_device, one_rank, prepared
+from bench.gpu.parts.ours import Ours, on_device, prepared
 from bench.gpu.parts.plain import PlainLoop, PlainModel
 from bench.gpu.parts.synthetic import Batch, Network
 from bench.gpu.parts.timing import by_clock
 from bench.gpu.record import Record, one_line, read_json
+from bench.one_worker import one_rank
 from cluster.evaluation.predict import bf16
 from cluster.training.step import objective_options
 from idc.captioning.decoding import generate

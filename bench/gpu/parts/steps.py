@@ -13,7 +13,8 @@ import warnings
 import torch
 
 from bench.gpu.parts import synthetic
-from bench.gpu.parts.ours import Ours, one_rank, prepared
+from bench.gpu.parts.ours import Ours, prepared
+from bench.one_worker import one_rank
 from idc.reference.parity import full_precision
 
 NETWORKS = {"paper": synthetic.paper, "idc": synthetic.full}

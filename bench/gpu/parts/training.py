@@ -21,12 +21,7 @@ SMALL = {
 
 
 def run(record: Record) -> None:
-    try:
-        train(record)
-    except runs.RunFailedError as error:
-        record.check("training", False, str(error))
-    except runs.OutOfTimeError as error:
-        record.skip(str(error), "time")
+    runs.told(record, "training", train)
 
 
 def options_of(record: Record) -> runs.Options:
