@@ -156,7 +156,7 @@ def record_of(part: str, folder: Path, small: bool = True, seconds: float = 1000
     return Record(part, folder, folder / "work", "cuda", small, seconds)
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_training_begins_anew_beside_what_an_earlier_command_left(tmp_path: Path) -> None:
     """Scenes, rates, the main job and its scores; a run folder of the same name on another schedule is in the way."""
     record = Record("training", tmp_path, tmp_path / "work", "cpu", True, 1000)
