@@ -1,8 +1,9 @@
-# Two commands do everything: `make run` (train the main job on embedded data) and `make test`.
+# Two commands do everything: `make run` (train the main job on embedded data) and `make test`. For every edit there is
+# `make quick`, the tests that take a second or so.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: env run test lint clean
+.PHONY: env run test quick lint clean
 
 env: .venv/ready
 
@@ -19,7 +20,10 @@ run: env
 	@echo "open runs/blocks/report.html"
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
+
+quick: env
+	$(BIN)/python -m pytest -n 2 -m "not slow and not ray and not ranks and not slurm"
 
 lint: env
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import os
 import socket
 import subprocess
@@ -12,9 +14,58 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from testing.servers import wait_until_it_listens
+from testing.machines.ray_head import ray_head
+from testing.machines.servers import wait_until_it_listens
+from testing.suite import marked
+from testing.suite.made_once import made_once
 
 S3_BUCKET = "shards"
+LEFT_OUT = ("slurm", "ray", "ranks", "slow")  # by `make quick`; a test counts under the first that it has
+left_out: collections.Counter[str] = collections.Counter()
+# Ray Train's actor that asks whether a node is about to be taken away: a process of every run, and none ever is.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers that each take all cores get in each other's way
+    cores = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from testing.suite.workers import ByFile
+
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        from testing.suite.workers import place
+
+        items.sort(key=lambda item: place(item.nodeid))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    marked.began(item)
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    left_out.update(next((name for name in LEFT_OUT if item.get_closest_marker(name)), "other") for item in items)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = dict(left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    left_out.update(getattr(node, "workeroutput", {}).get("left_out", {}) if not left_out else {})
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    if left_out and config.option.markexpr:
+        counts = ", ".join(f"{count} {name}" for name, count in left_out.items())
+        terminalreporter.write_line(f"left out: {counts}; make test runs them all")
 
 
 @pytest.fixture
@@ -26,6 +77,38 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """data/ of the recipe `tiny`, packed and with its features; to be copied, not to be written to."""
+
+    def make(root: Path) -> None:
+        from cluster.prepare import prepare
+        from cluster.recipes.registry import RECIPES
+
+        config = RECIPES["tiny"]()
+        config = dataclasses.replace(config, root=str(root), data=dataclasses.replace(config.data, pack_workers=1))
+        prepare(config, root)
+
+    return made_once(tmp_path_factory, "tiny-data", make) / "data"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[tuple[str, int]]:
+    """The address of a Ray head of two CPUs, and of two GPUs as it is told, and the process that leads it."""
+    with ray_head("--num-gpus=2") as (address, leader):
+        yield address, leader
+
+
+@pytest.fixture
+def head(ray_cluster: tuple[str, int]) -> Iterator[str]:
+    """Its address, which RAY_ADDRESS has, too; the environment is afterwards as it was."""
+    before = dict(os.environ)
+    os.environ["RAY_ADDRESS"], _ = ray_cluster
+    yield os.environ["RAY_ADDRESS"]
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

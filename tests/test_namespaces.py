@@ -7,13 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-from testing.namespaces import machines, require
+from testing.machines.namespaces import machines, require
 
 NAME, SUBNET = "alone", "198.18.6"
 KILLED = f"""
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from testing.namespaces import machines
+from testing.machines.namespaces import machines
 with machines({NAME!r}, 2, {SUBNET!r}) as two:
     print(two.command(0, "true")[4], two.folder, flush=True)
     time.sleep(60)

@@ -4,7 +4,8 @@ Settings that cost others hours: the controller polls workers every 0.2 s instea
 because no tensor goes through it (ray#14535), and a local Ray is started with address="local", for the default address
 may be that of a stranger's head (ray#59551). Ray Train's placement-group cleaner is left out: it takes up to 12 s to
 stop, and where the driver is killed and no dashboard answers, it stays for ever (a detached actor, once a run). A
-driver of ours is one run, and Ray removes the placement groups of a driver that has gone.
+driver of ours is one run, and Ray removes the placement groups of a driver that has gone. The actor that hands
+out Ray's datasets, of which there are none, is left out too: a process that takes a second or two to start.
 """
 
 from __future__ import annotations
@@ -160,7 +161,10 @@ def fit(job: Job) -> None:
 def _train(job: Job, placement: Placement, settings: dict[str, Any]) -> None:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+    left_out = (PlacementGroupCleanerCallback, DatasetsCallback)
 
     class Trainer(TorchTrainer):
         def _register_sigint_handler(self, controller):
@@ -168,7 +172,7 @@ def _train(job: Job, placement: Placement, settings: dict[str, Any]) -> None:
 
         def _create_default_callbacks(self):
             callbacks = super()._create_default_callbacks()
-            return [one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback)]
+            return [one for one in callbacks if not isinstance(one, left_out)]
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     trainer = Trainer(

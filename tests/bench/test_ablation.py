@@ -61,6 +61,7 @@ def trained(checkout) -> Path:
     return checkout
 
 
+@pytest.mark.slow
 def test_a_table_is_trained_once_and_written(trained):
     runs = trained / "runs" / "ablation" / "small"
     stages = [json.loads(line)["stage"] for line in (runs / "pretraining/mlm-3/metrics.jsonl").read_text().splitlines()]
@@ -84,6 +85,7 @@ def test_a_table_is_trained_once_and_written(trained):
     assert page.count("\n| MLM |") == 2 and "<!-- negatives -->\n<!-- end -->" in page
 
 
+@pytest.mark.slow
 def test_the_page_is_made_from_results_alone(trained, tmp_path):
     """Means and deviations of figures that are not in any run folder."""
     copy = tmp_path / "checkout"

@@ -90,6 +90,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_whole_command_on_a_cpu(tmp_path: Path) -> None:
     done = command(
         "--out", tmp_path / "out", "--work", tmp_path / "work", "--device", "cpu", "--small", "--minutes", "0.75",
@@ -113,6 +114,7 @@ def test_the_whole_command_on_a_cpu(tmp_path: Path) -> None:
         write(tmp_path / "out", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_part_that_crashes_or_hangs_is_reported_and_the_rest_goes_on(tmp_path, monkeypatch, capfd) -> None:
     (tmp_path / "crashing.py").write_text(
         "def run(record):\n    record.put('found', 1)\n    raise RuntimeError('no luck')\n"
@@ -154,6 +156,7 @@ def record_of(part: str, folder: Path, small: bool = True, seconds: float = 1000
     return Record(part, folder, folder / "work", "cuda", small, seconds)
 
 
+@pytest.mark.slow
 def test_training_begins_anew_beside_what_an_earlier_command_left(tmp_path: Path) -> None:
     """Scenes, rates, the main job and its scores; a run folder of the same name on another schedule is in the way."""
     record = Record("training", tmp_path, tmp_path / "work", "cpu", True, 1000)

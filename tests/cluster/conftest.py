@@ -1,8 +1,9 @@
-"""The data of the recipe `tiny`, made once for all tests of this folder."""
+"""The recipe `tiny` over its data, for all tests of this folder."""
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +29,11 @@ class Tiny:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Tiny:
     from cluster.prepare import prepare_training, with_sizes
 
     root = tmp_path_factory.mktemp("tiny")
+    shutil.copytree(tiny_data, root / "data")
     config = dataclasses.replace(RECIPES["tiny"](), root=str(root))
     config = override(config, [("log.wandb", "disabled"), ("data.pack_workers", "1")])
     training = prepare_training(config, root)

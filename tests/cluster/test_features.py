@@ -58,6 +58,7 @@ def tars(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_same_keys_with_the_features_of_each_image(shards, tmp_path, monkeypatch):
     computed = []
     of_canvases = Backbone.features_of_canvases
@@ -84,6 +85,7 @@ def test_same_keys_with_the_features_of_each_image(shards, tmp_path, monkeypatch
                 np.testing.assert_allclose(array.astype(float), alone.astype(float), rtol=0.1, atol=0.3)
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_and_a_restart_give_the_same_bytes(shards, tmp_path):
     cache_features(shards, tmp_path / "one", EXTRACTION, workers=1)
     cache_features(shards, tmp_path / "two", EXTRACTION, workers=2)
@@ -159,6 +161,7 @@ def test_a_gpu_has_one_process_and_all_threads_and_the_driver_runs_nothing_on_it
         cache_features(shards, tmp_path / "gpu", gpu)
 
 
+@pytest.mark.slow
 def test_threads_that_decode_change_no_byte(shards, tmp_path):
     """The path of a GPU, its processes on the CPU: several threads feed one process of one device."""
     cpu = EXTRACTION.on("cpu")
@@ -195,6 +198,7 @@ def test_images_of_any_size_are_decoded(tmp_path):
     assert Extraction(size=(64, 80)).build().features([decode_image(jpeg(3, (90, 50)))]).shape == (1, 20, 272)
 
 
+@pytest.mark.slow
 def test_a_run_that_trains_on_cpus_caches_on_cpus(tiny, monkeypatch):
     """On a machine with a GPU, as torch says: a process of it would die here, where there is none."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -58,6 +58,7 @@ def test_modules_run_our_packages(folder: Path, module: str) -> None:
     assert done.returncode == 0 and "usage: " in done.stdout, done.stderr
 
 
+@pytest.mark.ray
 def test_workers_run_our_packages(folder: Path) -> None:
     done = run(folder, "-c", ON_A_WORKER, str(ROOT))
     assert done.returncode == 0, done.stderr

@@ -24,6 +24,8 @@ from shards.pack import pack
 from shards.reading.reader import Folder
 from shards.sources import make_source
 
+pytestmark = pytest.mark.ranks
+
 PAIRS = 20
 PHOTOS = 150  # of the train and of the test split: the first five classes of birds
 STEPS = 120

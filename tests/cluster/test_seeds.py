@@ -37,6 +37,7 @@ def trained(tiny: Any) -> Path:
     return tiny.root / "runs" / "several-seeds"
 
 
+@pytest.mark.ray
 def test_each_seed_is_a_run_and_their_scores_are_brought_together(trained: Path, tiny: Any) -> None:
     found = json.loads((trained / "seeds.json").read_text())
     scores = {seed: json.loads((trained / f"seed_{seed}" / "scores.json").read_text()) for seed in (3, 1)}
@@ -58,6 +59,7 @@ def test_each_seed_is_a_run_and_their_scores_are_brought_together(trained: Path,
     assert 'href="seed_3/report.html"' in page and "Protocol" in page and "<td>CIDEr, all pairs</td>" in page
 
 
+@pytest.mark.ray
 def test_given_again_it_goes_on(trained: Path, tiny: Any) -> None:
     (trained / "seed_1" / "scores.json").unlink()
     said = (trained / "seed_1" / "predictions.jsonl").read_bytes()

@@ -18,6 +18,8 @@ import pytest
 from cluster.tracking.run_log import read_metrics
 from cluster.training.checkpoint import find, load_weights
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 300
 # Long enough to be killed in the middle of fine-tuning, which does 25 steps a second.

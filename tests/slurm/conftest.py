@@ -1,8 +1,7 @@
-"""A Slurm of two nodes for all tests of this folder, and the data of the recipe `tiny`, made once."""
+"""A Slurm of two nodes for all tests of this folder, and users who have the data of the recipe `tiny`."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pwd
 import shutil
@@ -10,24 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from testing.slurm_cluster import Slurm, slurm
-
-from cluster.prepare import prepare
-from cluster.recipes.registry import RECIPES
+from testing.machines.slurm_cluster import Slurm, slurm
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Slurm]:
     with slurm(count=2, cpus=2, memory_mib=8000) as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data/ of the recipe `tiny`."""
-    root = tmp_path_factory.mktemp("tiny")
-    prepare(dataclasses.replace(RECIPES["tiny"](), root=str(root)), root)
-    return root / "data"
 
 
 @pytest.fixture

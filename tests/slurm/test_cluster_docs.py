@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import yaml
-from testing.slurm_cluster import CODE, Slurm
+from testing.machines.slurm_cluster import CODE, Slurm
 
 from cluster.recipes.commandline import parse
 
@@ -17,6 +17,7 @@ MANIFEST = CODE / "docs" / "kuberay-rayjob.yaml"
 LINES = [line for block in PAGE.split("```sh\n")[1:] for line in block.split("```")[0].splitlines()]
 
 
+@pytest.mark.slurm
 @pytest.mark.parametrize("line", [line for line in LINES if " slurm/" in f" {line}"])
 def test_slurm_takes_the_command(cluster: Slurm, line: str) -> None:
     words = shlex.split(line)

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from testing.slurm_cluster import Slurm
+from testing.machines.slurm_cluster import Slurm
+
+pytestmark = pytest.mark.slurm
 
 ALICE, BOB = "daemon", "games"  # accounts that every Linux has; neither is root
 TINY = ("tiny", "--log.wandb", "disabled", "--evaluate.tokenizer", "split")

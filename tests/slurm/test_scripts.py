@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from testing.slurm_cluster import CODE, Slurm
+from testing.machines.slurm_cluster import CODE, Slurm
 
 from cluster.distributed.devices import place, require_room
 from cluster.recipes.commandline import parse
@@ -32,6 +32,7 @@ def dryrun(cluster: Slurm, *arguments: str, **variables: str) -> subprocess.Comp
     return cluster.run("root", "slurm/dryrun.sh", *arguments, IDC_PYTHON=sys.executable, **variables)
 
 
+@pytest.mark.slurm
 def test_the_plan_says_what_the_job_would_do(cluster: Slurm) -> None:
     done = dryrun(
         cluster, "-p", "big", "--nodes=2", "--gpus-per-node=8", "--cpus-per-task=64", "--mem=100G", "--time=1-00:00:00",
@@ -45,6 +46,7 @@ def test_the_plan_says_what_the_job_would_do(cluster: Slurm) -> None:
     assert not cluster.run("root", "squeue", "-h").stdout
 
 
+@pytest.mark.slurm
 def test_the_plan_keeps_what_is_given(cluster: Slurm) -> None:
     site = cluster.folder / "site.env"
     site.write_text("export IDC_HOME=/scratch/somewhere IDC_TMP=/local\n")
@@ -103,6 +105,7 @@ def test_the_allocation_and_the_driver_agree_about_workers(
         assert (alone.workers, alone.gpus_per_worker) == (workers, per_worker), "and without lib.sh"
 
 
+@pytest.mark.slurm
 def test_the_plan_of_the_chain(cluster: Slurm) -> None:
     done = dryrun(cluster, "slurm/pipeline.sh", "tiny", IDC_SBATCH="--nodes=2")
     assert done.returncode == 0, done.stderr
@@ -112,6 +115,7 @@ def test_the_plan_of_the_chain(cluster: Slurm) -> None:
         assert word in command
 
 
+@pytest.mark.slurm
 def test_the_plan_of_a_sweep_gives_each_trial_its_share_of_a_node(cluster: Slurm) -> None:
     large = ("-p", "big", "--nodes=2", "--gpus-per-node=8", "--cpus-per-task=64", "slurm/sweep.sh", "tiny")
     done = dryrun(cluster, *large, "--trials", "32", "--finetune.lr", "log:1e-4..1e-2")
@@ -123,6 +127,7 @@ def test_the_plan_of_a_sweep_gives_each_trial_its_share_of_a_node(cluster: Slurm
     assert refused.returncode == 2 and "must begin above 0" in refused.stderr
 
 
+@pytest.mark.slurm
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

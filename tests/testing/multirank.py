@@ -1,4 +1,7 @@
-"""Runs a function as several ranks of one gloo process group, without Ray: a fresh process each."""
+"""Runs a function as several ranks of one gloo process group, without Ray: a fresh process each.
+
+They are forks of a server that has imported what takes seconds to import, and done nothing else.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,11 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from testing.suite import marked
+
 LIMIT_S = 240
+# DeepSpeed and torch's optimisers import the second and the third, seconds of work, when an engine is made.
+IMPORTED = ["deepspeed", "deepspeed.runtime.zero.muon.original_muon", "torch._dynamo", "cluster.training.worker"]
 
 
 class RankDied(AssertionError):
@@ -20,13 +27,18 @@ class RankDied(AssertionError):
 
 def run_ranks(world: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """function(*arguments) on `world` ranks; what each returned, rank by rank. A failing rank fails the test."""
-    context = multiprocessing.get_context("spawn")
+    marked.needs("ranks")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # to ask CUDA itself would spoil it for forks
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     results = context.Queue()
     ranks = [
-        context.Process(target=_rank, args=(rank, world, port, results, function, arguments), daemon=True)
+        context.Process(
+            target=_rank, args=(rank, world, port, results, dict(os.environ), function, arguments), daemon=True
+        )
         for rank in range(world)
     ]
     for process in ranks:
@@ -52,11 +64,19 @@ def run_ranks(world: int, function: Callable[..., Any], *arguments: Any) -> list
     return [found[rank] for rank in range(world)]
 
 
-def _rank(rank: int, world: int, port: int, results: Any, function: Callable[..., Any], arguments: tuple) -> None:
+def _rank(
+    rank: int,
+    world: int,
+    port: int,
+    results: Any,
+    environment: dict[str, str],
+    function: Callable[..., Any],
+    arguments: tuple,
+) -> None:
     import torch
     import torch.distributed as dist
 
-    os.environ |= {
+    os.environ |= environment | {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,14 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from testing.servers import end, wait_until_it_listens
+from testing.machines.ray_head import ROOT, ray_head
 
 from cluster.recipes.commandline import read_config
 from cluster.tracking.run_log import read_metrics
 from tune.search.table import DIVERGED, FAILED, FINAL, FINISHED, REPLACED, STOPPED, Table
 
-ROOT = Path(__file__).resolve().parents[2]
-RAY = Path(sys.executable).with_name("ray")
+pytestmark = pytest.mark.ray
 LIMIT_S = 240
 FAST = ["--log.wandb", "disabled", "--data.pack_workers", "1"]
 # The first learns nothing and finishes, the second diverges, the third forgets what pre-training left (CIDEr 0) and is
@@ -72,23 +69,9 @@ def without_times(path: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[dict[str, str]]:
     """The environment of a user of a Ray cluster of one machine with two CPUs, started as by hand."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    # Short: socket paths end at 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        head = subprocess.Popen(
-            [RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false",
-             f"--temp-dir={folder}", "--object-store-memory=134217728", "--disable-usage-stats"],
-            env=environment | {"RAY_worker_niceness": "0"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            wait_until_it_listens(port, head, lambda: "ray start has ended")
-            yield environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
-        finally:
-            end(head, limit_s=5)
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with ray_head(**token) as (address, _):
+        yield os.environ | token | {"RAY_ADDRESS": address}
 
 
 @dataclass

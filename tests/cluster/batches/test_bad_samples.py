@@ -157,6 +157,7 @@ def _meet(run: Path, config: Any, found: list[list[list[Bad]]], share: float) ->
     return len(found), ""
 
 
+@pytest.mark.ranks
 def test_all_ranks_stop_at_the_same_step_past_the_limit(tiny: Any, tmp_path: Path) -> None:
     a, b, c = (Bad("pair samples", key, "damaged") for key in "abc")
     photo = Bad("photos", "p", "gone")
@@ -175,6 +176,7 @@ def test_all_ranks_stop_at_the_same_step_past_the_limit(tiny: Any, tmp_path: Pat
     assert [record["bad_sample"]["key"] for record in read_metrics(tmp_path)] == ["a", "p", "b", "c"]
 
 
+@pytest.mark.ranks
 def test_no_bad_sample_is_let_pass_where_none_is_allowed(tiny: Any, tmp_path: Path) -> None:
     found = [[[Bad("photos", "p", "gone")]]]
     assert "allows 0" in run_ranks(1, _meet, tmp_path, tiny.config, found, 0.0)[0][1]

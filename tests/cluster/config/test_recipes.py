@@ -6,19 +6,12 @@ All stages to the report, through Ray, one after another on one head. What is cu
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import socket
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from testing import native_layouts
-from testing.servers import end, wait_until_it_listens
 
 from cluster import train
 from cluster.config.fields import task_batch_size
@@ -30,7 +23,6 @@ from cluster.tracking.run_log import read_metrics
 from idc.metrics.coco import METRICS
 from shards.pack import main as pack
 
-RAY = Path(sys.executable).with_name("ray")
 LAYOUTS = {  # recipe -> what is packed for it
     "clevr_change": ("clevr_change",),
     "birds_to_words": ("birds_to_words", "cub", "nabirds"),
@@ -46,34 +38,13 @@ SMALL = {
     "model.heads": "2", "model.d_ff": "64", "model.cross_modal_blocks": "1", "evaluate.limit": "4",
     "evaluate.beam": "1", "evaluate.tokenizer": "split", "finetune.validate_every": str(STEPS),
     "finetune.validate_limit": "2", "cluster.workers": "1", "cluster.timeout_s": "120",
+    "cluster.gpus_per_worker": "0",
 }  # fmt: skip
 BLOCKS = {"data.blocks.scenes": "8,2,2", "data.blocks.size": "64,48", "data.blocks.supersample": "1",
           "data.blocks.class_photos": "1"}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def head() -> Iterator[str]:
-    """The address of a Ray head; all its processes end with the test, and the environment is as it was."""
-    before = dict(os.environ)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        ray = subprocess.Popen(
-            [RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false",
-             f"--temp-dir={folder}", "--object-store-memory=134217728", "--disable-usage-stats"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        try:
-            wait_until_it_listens(port, ray, lambda: "the Ray head did not start")
-            os.environ["RAY_ADDRESS"] = f"127.0.0.1:{port}"
-            yield os.environ["RAY_ADDRESS"]
-        finally:
-            end(ray, limit_s=5)
-            os.environ.clear()
-            os.environ.update(before)
-
-
+@pytest.mark.ray
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_three_steps_of_every_stage_and_the_evaluation(head: str, tmp_path: Path, name: str) -> None:
     for layout in LAYOUTS[name]:

@@ -9,14 +9,11 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from testing.servers import end, wait_until_it_listens
 
 from cluster.config.fields import ClusterConfig
 from cluster.config.options import override
@@ -28,7 +25,6 @@ from cluster.training.worker import Job
 from shards.reading.object_store import Bucket
 
 ROOT = Path(__file__).resolve().parents[3]
-RAY = Path(sys.executable).with_name("ray")
 SECRET = "not-for-everybody"
 HOLD = """
 import ray, time
@@ -42,32 +38,6 @@ time.sleep(600)
 """
 
 
-@pytest.fixture(scope="module")
-def head() -> Iterator[str]:
-    """The address of a Ray head of two CPUs, and of two GPUs as it is told; no secrets in its environment."""
-    before = dict(os.environ)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    here = {name: value for name, value in before.items() if name not in credentials.SECRETS}
-    here |= {"RAY_worker_niceness": "0", "PYTHONPATH": str(ROOT)}
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        ray = subprocess.Popen(
-            [RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--num-gpus=2",
-             "--include-dashboard=false", f"--temp-dir={folder}", "--object-store-memory=134217728",
-             "--disable-usage-stats", "--node-ip-address=127.0.0.1"],
-            env=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        try:
-            wait_until_it_listens(port, ray, lambda: "the Ray head did not start")
-            os.environ["RAY_ADDRESS"] = f"127.0.0.1:{port}"
-            yield os.environ["RAY_ADDRESS"]
-        finally:
-            end(ray, limit_s=5)
-            os.environ.clear()
-            os.environ.update(before)
-
-
 def job(tiny: Any, run: Path, **more: Any) -> Job:
     """A job of the recipe `tiny` on CPUs, in an empty run folder."""
     run.mkdir(parents=True)
@@ -75,6 +45,7 @@ def job(tiny: Any, run: Path, **more: Any) -> Job:
     return Job(config, run, tiny.shards, tiny.features, more.pop("stages", ()), **more)
 
 
+@pytest.mark.ray
 def test_rays_word_on_gpus_decides(head: str) -> None:
     import ray
 
@@ -90,6 +61,7 @@ def test_rays_word_on_gpus_decides(head: str) -> None:
     assert not ray.is_initialized()
 
 
+@pytest.mark.ray
 def test_secrets_reach_the_workers_and_nobody_else(head: str, tiny: Any, s3_url: str, tmp_path, monkeypatch) -> None:
     """The run's shards are in a store that asks for keys, which the cluster's own environment does not have."""
     import ray
@@ -131,6 +103,7 @@ def test_the_file_of_secrets_is_its_owners_alone(tmp_path: Path, monkeypatch) ->
         read(tmp_path / credentials.FILE)
 
 
+@pytest.mark.ray
 def test_a_failing_worker_is_named_with_its_log(head: str, tiny: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(
@@ -140,6 +113,7 @@ def test_a_failing_worker_is_named_with_its_log(head: str, tiny: Any, tmp_path: 
     assert (run / "logs" / "rank_0.log").is_file(), error.value
 
 
+@pytest.mark.ray
 def test_workers_that_cannot_start_end_the_run_within_the_limit(head: str, tiny: Any, tmp_path: Path) -> None:
     """Another driver holds one of the two CPUs."""
     waiting = job(tiny, tmp_path / "run")

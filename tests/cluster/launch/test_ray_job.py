@@ -9,10 +9,8 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -20,36 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from testing.namespaces import Machines, machines, require
-from testing.servers import end
+from testing.machines.namespaces import Machines, machines, require
+from testing.machines.ray_head import RAY, ROOT, free_ports, ray_head
 
-ROOT = Path(__file__).resolve().parents[3]
-RAY = Path(sys.executable).with_name("ray")
+pytestmark = pytest.mark.ray
+
 LIMIT_S = 240
 UPLOAD_LIMIT = 3 * 2**20  # bytes of code
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def head() -> Iterator[str]:
-    """The address of a Ray head with two CPUs; all its processes end with the test."""
-    port, dashboard = free_port(), free_port()
-    # Short: socket paths end at 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        ray = subprocess.Popen(
-            [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2",
-             f"--temp-dir={folder}", "--object-store-memory=134217728", "--disable-usage-stats"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        try:
-            yield f"http://127.0.0.1:{dashboard}"
-        finally:
-            end(ray, limit_s=5)
+    """The address of the job server of a Ray head with two CPUs."""
+    (dashboard,) = free_ports(1)
+    with ray_head(f"--dashboard-port={dashboard}"):
+        yield f"http://127.0.0.1:{dashboard}"
 
 
 def submit(head: str, root: Path, *options: str, token: str = "") -> subprocess.CompletedProcess:

@@ -97,6 +97,7 @@ def compiled_and_not() -> list[tuple[str, dict[str, float], float]]:
     return found
 
 
+@pytest.mark.ranks
 def test_compiled_code_gives_the_same_losses() -> None:
     """In the engine, with DeepSpeed around it; the same optimiser steps."""
     ((plain, compiled),) = run_ranks(1, compiled_and_not)

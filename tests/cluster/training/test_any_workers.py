@@ -98,6 +98,7 @@ def reference(alone: dict, case: tuple) -> list:
     return alone[case[0], 0, 8, case[3]][0]
 
 
+@pytest.mark.ranks
 def test_micro_batches_do_not_change_what_the_whole_batch_compares(alone: dict) -> None:
     for case in alone:
         first, rest = (
@@ -107,6 +108,7 @@ def test_micro_batches_do_not_change_what_the_whole_batch_compares(alone: dict) 
         assert first < 1e-6 and rest < 2e-5, (case, first, rest)
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize(
     ("world", "cases"),
     [
@@ -186,6 +188,7 @@ def both_passes(task: str) -> tuple[list, list]:
     return passes[0], passes[1]
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize("task", ["mvcl", "classify"])
 def test_both_passes_of_a_micro_batch_have_the_same_dropout(task: str) -> None:
     ((first, second),) = run_ranks(1, both_passes, task)
@@ -249,6 +252,7 @@ def waits() -> dict[tuple, list[str]]:
     return found
 
 
+@pytest.mark.ranks
 def test_a_step_of_the_engine_asks_for_no_value() -> None:
     """The whole step with DeepSpeed's part, at every ZeRO stage; the published network, all its tasks."""
     for found in run_ranks(2, waits):
@@ -280,6 +284,7 @@ def waits_for_gradients(folder: Path) -> None:
     os._exit(3)  # no group works any more
 
 
+@pytest.mark.ranks
 def test_gradients_do_not_wait_past_the_limit(tmp_path: Path) -> None:
     """DeepSpeed's own groups have torch's half hour unless they are told otherwise."""
     with pytest.raises(RankDied, match="exit code 3"):

@@ -107,6 +107,7 @@ def save_and_restore(folder: Path, zero_stages: tuple[int, ...]) -> list[dict[st
     return report
 
 
+@pytest.mark.ranks
 def test_restored_at_the_same_size_training_goes_on_bit_by_bit(tmp_path: Path) -> None:
     for rank in run_ranks(2, save_and_restore, tmp_path, (0, 1, 2, 3)):
         for report in rank:

@@ -57,6 +57,7 @@ def fill_and_save(folder: Path) -> dict[str, Any]:
     return {"said": said, "left": left, "kept": kept}
 
 
+@pytest.mark.ranks
 def test_a_full_disk_is_named_with_what_to_free_and_costs_no_checkpoint(tmp_path: Path) -> None:
     """On a tmpfs of 4 MiB: torch's writer, safetensors and Python's own files fail each in their way."""
     if subprocess.run([*ALONE, "true"], check=False).returncode:
@@ -108,6 +109,7 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.ranks
 def test_the_checkpoint_before_is_taken(tmp_path: Path) -> None:
     run_ranks(2, saved, tmp_path)
     one, two, three, four = sorted(tmp_path.iterdir())
@@ -133,6 +135,7 @@ def test_the_checkpoint_before_is_taken(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path).folder == one
 
 
+@pytest.mark.ranks
 def test_of_a_checkpoint_with_nothing_but_its_commit_nothing_is_taken(tmp_path: Path) -> None:
     """As an earlier version wrote it: without a list of its files."""
     alone: Any = commit(tmp_path, 7)

@@ -9,6 +9,8 @@ import pytest
 from testing.engines import BATCH, GROUP, TASKS, make_batch, make_engine, take_step
 from testing.multirank import run_ranks
 
+pytestmark = pytest.mark.ranks
+
 STEPS = 20
 
 

@@ -21,6 +21,7 @@ TRUTH = {key: sentences[0] for key, sentences in REFERENCES.items()}
 SENTENCES = st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=7).map(" ".join)
 
 
+@pytest.mark.slow
 def test_every_metric_with_ptb_tokens_and_one_meteor():
     partly = {"a": "the large red metal cube is missing", "b": "", "c": "There is no change!"}
     worse = {"a": "the scene", "b": "the scene", "c": "a ||| b \n c"}
@@ -77,6 +78,7 @@ def runs(process: int) -> bool:
     return status.exists() and "State:\tZ" not in status.read_text()
 
 
+@pytest.mark.slow
 def test_java_that_stalls_is_stopped_and_named(tmp_path: Path, monkeypatch):
     started = tmp_path / "started"
     java = tmp_path / "java"
@@ -91,6 +93,7 @@ def test_java_that_stalls_is_stopped_and_named(tmp_path: Path, monkeypatch):
     assert not runs(int(started.read_text())), "its Java is still running"
 
 
+@pytest.mark.slow
 def test_meteor_does_not_depend_on_the_locale(monkeypatch):
     """A JVM of Italian or German words writes 0.5 as "0,5", which METEOR cannot read back."""
     near = TRUTH | {"a": "the large red metal cube is missing"}

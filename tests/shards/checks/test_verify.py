@@ -58,6 +58,7 @@ def reported(folder) -> list[str]:
         return [str(error)]
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_found_and_its_member_named(smallest):
     """All bytes of all files: headers, data, filling and the empty end of the tar, index, manifest, dropped.tsv."""
     tar = next(smallest.glob("*.tar"))

@@ -75,6 +75,7 @@ def test_samples_have_the_fields_of_their_kind(packed):
     }
 
 
+@pytest.mark.slow
 def test_blocks_are_packed_the_same_by_one_and_two_workers(tmp_path, capsys):
     command = ["blocks", "--scenes", "3,1,1", "--size", "64x48", "--class-photos", "0", "--seed", "5"]
     for workers in ("1", "2"):
@@ -87,6 +88,7 @@ def test_blocks_are_packed_the_same_by_one_and_two_workers(tmp_path, capsys):
     assert folder.stream("pair", "train").images(0)["after"].shape == (48, 64, 3)
 
 
+@pytest.mark.slow
 def test_a_killed_packing_goes_on_and_ends_with_the_same_bytes(packed, tmp_path):
     out = tmp_path / "killed"
     process = start_packing(tmp_path, out, seconds=0.2)
@@ -234,6 +236,7 @@ class Wanting(TinySource):
         return super().records(workers)
 
 
+@pytest.mark.slow
 def test_what_is_dropped_is_listed_for_any_number_of_workers(tmp_path, capsys):
     source = Wanting(broken=("train-001/blue", "train-009/green"))
     manifest = pack(source, tmp_path / "one")

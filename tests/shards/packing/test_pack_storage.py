@@ -18,6 +18,7 @@ def objects(url: str) -> dict[str, bytes]:
     return {name: bucket.read(name) for name in sorted(bucket.names())}
 
 
+@pytest.mark.slow
 def test_packing_to_s3_killed_at_random_ends_with_the_same_bytes(s3_url, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     source = TinySource(scenes=2, broken=("train-001/blue",))
@@ -32,6 +33,7 @@ def test_packing_to_s3_killed_at_random_ends_with_the_same_bytes(s3_url, tmp_pat
     assert not Bucket(f"{other}/.packing").names() and [path.name for path in tmp_path.iterdir()] == ["local"]
 
 
+@pytest.mark.slow
 def test_packing_to_s3_by_two_workers_mends_and_refuses_like_a_folder(s3_url, tmp_path, capfd):
     pack(TinySource(2), tmp_path / "local")
     pack(TinySource(2), s3_url, workers=2)

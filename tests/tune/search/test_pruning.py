@@ -118,6 +118,7 @@ print(json.dumps({"ended": {one.config["x"]: one.metrics["step"] for one in ende
 """
 
 
+@pytest.mark.ray
 def test_rays_own_calls_come_to_that(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run([sys.executable, "-c", QUICK, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True,

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from testing.namespaces import CODE, TIED, Machines, machines, require
+from testing.machines.namespaces import CODE, TIED, Machines, machines, require
+from testing.suite import marked
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "iproute2")
 COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "nsenter", "unshare", "setpriv")
@@ -144,6 +145,7 @@ class Slurm:
 @contextlib.contextmanager
 def slurm(count: int, cpus: int, memory_mib: int) -> Iterator[Slurm]:
     """A cluster of `count` nodes that are there, and sixteen of 8 GPUs (partition big) that are only declared."""
+    marked.needs("slurm")
     require(COMMANDS, PACKAGES)
     if not (FREEZER / "tasks").exists():
         pytest.skip(f"Slurm's process tracking needs the cgroup v1 freezer, and {FREEZER} is not there")

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-CODE = Path(__file__).resolve().parents[2]
+CODE = Path(__file__).resolve().parents[3]
 INSTALL_LIMIT_S, LOCK_LIMIT_S, START_LIMIT_S = 300, 540, 20
 # The kernel ends a process started so together with the one that started it.
 TIED = ("setpriv", "--pdeathsig", "KILL")
@@ -52,20 +52,30 @@ def require(commands: Sequence[str], packages: Sequence[str]) -> None:
     """Skips the test, with the reason, where machines cannot be made here or commands are missing and not to be had."""
     if os.geteuid() != 0:
         pytest.skip("machines made of namespaces need root")
-    missing = [command for command in commands if not shutil.which(command)]
+    missing = _missing(commands)
     if missing and shutil.which("apt-get"):
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        install = ["apt-get", "-o", "DPkg::Lock::Timeout=120", "install", "-y", "--no-install-recommends", *packages]
-        for command in (install, ["apt-get", "update"], install):  # the lists may be missing or old
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=INSTALL_LIMIT_S)
-            if command is install and done.returncode == 0:
-                break
-        missing = [command for command in commands if not shutil.which(command)]
+        with _locked("apt-get", "apt-get"):
+            if _missing(commands):
+                _install(packages)
+        missing = _missing(commands)
     if missing:
         pytest.skip(f"{', '.join(missing)} not found, and apt-get could not install {' '.join(packages)}")
     tried = subprocess.run(["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "true"], check=False)
     if tried.returncode != 0:
         pytest.skip("this machine does not let root make namespaces")
+
+
+def _missing(commands: Sequence[str]) -> list[str]:
+    return [command for command in commands if not shutil.which(command)]
+
+
+def _install(packages: Sequence[str]) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    install = ["apt-get", "-o", "DPkg::Lock::Timeout=120", "install", "-y", "--no-install-recommends", *packages]
+    for command in (install, ["apt-get", "update"], install):  # the lists may be missing or old
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=INSTALL_LIMIT_S)
+        if command is install and done.returncode == 0:
+            break
 
 
 class Machines:
@@ -137,8 +147,8 @@ class Machines:
 
 
 @contextlib.contextmanager
-def machines(name: str, count: int, subnet: str) -> Iterator[Machines]:
-    """`count` machines; one test run at a time has those of a name. What a killed run left is removed first."""
+def _locked(name: str, what: str) -> Iterator[None]:
+    """Of all tests of this machine, one at a time has it."""
     with open(f"/run/lock/idc-{name}", "w") as lock:
         until = time.monotonic() + LOCK_LIMIT_S
         while True:
@@ -146,10 +156,15 @@ def machines(name: str, count: int, subnet: str) -> Iterator[Machines]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError:
-                assert time.monotonic() < until, (
-                    f"another test run still has the machines {name} after {LOCK_LIMIT_S} s"
-                )
+                assert time.monotonic() < until, f"another test still has {what} after {LOCK_LIMIT_S} s"
                 time.sleep(0.5)
+        yield
+
+
+@contextlib.contextmanager
+def machines(name: str, count: int, subnet: str) -> Iterator[Machines]:
+    """`count` machines; one test run at a time has those of a name. What a killed run left is removed first."""
+    with _locked(name, f"the machines {name}"):
         _sweep(name)
         # Not in /tmp, which every machine has of its own.
         folder = Path(tempfile.mkdtemp(prefix=f"idc-{name}-", dir="/var/tmp"))

@@ -1,0 +1,57 @@
+"""A Ray head of this machine, started by `ray start` as by hand, for the tests that do not start a Ray of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from testing.machines.servers import end, wait_until_it_listens
+from testing.suite import marked
+
+ROOT = Path(__file__).resolve().parents[3]
+RAY = Path(sys.executable).with_name("ray")
+
+
+def free_ports(count: int) -> list[int]:
+    """So many ports of this machine that nobody listens on."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
+
+
+@contextlib.contextmanager
+def ray_head(*options: str, **variables: str) -> Iterator[tuple[str, int]]:
+    """The address of a head of two CPUs, and the number of the process that leads it; all its processes end with it.
+
+    It is at work in a folder of its own and has this process's environment without secrets, and `variables`; workers
+    find the code and what tests share. `options` are those of `ray start`. No dashboard, unless they give it a port.
+    """
+    marked.needs("ray")
+    from cluster.launch.credentials import SECRETS  # here: what workers import must be quick to import
+
+    port, client, agent, agent_grpc = free_ports(4)  # Ray's own choices are the same for every head of a machine
+    here = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    here |= {"PYTHONPATH": path, "RAY_worker_niceness": "0"} | variables
+    if not any(option.startswith("--dashboard-port") for option in options):
+        options = ("--include-dashboard=false", *options)
+    # Short: socket paths end at 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        ray = subprocess.Popen(
+            [RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", f"--temp-dir={folder}",
+             "--object-store-memory=134217728", "--disable-usage-stats", "--node-ip-address=127.0.0.1",
+             f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}",
+             f"--dashboard-agent-grpc-port={agent_grpc}", "--min-worker-port=0", "--max-worker-port=0", *options],
+            cwd=folder, env=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        try:
+            wait_until_it_listens(port, ray, lambda: "the Ray head does not start")
+            yield f"127.0.0.1:{port}", ray.pid
+        finally:
+            end(ray, limit_s=5)
