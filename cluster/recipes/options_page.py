@@ -24,7 +24,8 @@ prints the same list with the values of a recipe.
   these options, and more.
 - A type `A,B` is a tuple: `--backbone.size 128,160`. A type `NAME=FLOAT,...` is a table:
   `--pretrain.ratios mlm=8,fda=2` replaces all of it, `--pretrain.ratios.mlm 8` sets one entry.
-- `''` is empty, `none` is nothing. Defaults are those of the fields. **A recipe may set others**: `blocks` does for most stages.
+- `''` is empty, `none` is nothing. Defaults are those of the fields. **A recipe may set others**: `blocks` does for
+  most stages.
 - *resume*: the option may have another value when a run is resumed. All others are part of the run.
 """
 ABOUT = {

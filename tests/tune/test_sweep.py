@@ -85,6 +85,20 @@ class Killed:
     again: subprocess.CompletedProcess
 
 
+def kill_at(home: Path, cluster: dict[str, str], words: list[str], what: str, there: Callable[[], bool]) -> None:
+    """Starts a command and kills it as soon as something is there."""
+    with (home / "killed.txt").open("wb") as output:
+        first = subprocess.Popen(words, cwd=ROOT, env=cluster, stdout=output, stderr=output)
+
+        def begun() -> bool:
+            assert first.poll() is None, (home / "killed.txt").read_text()
+            return there()
+
+        wait_for(what, begun)
+        first.kill()
+        first.wait(10)
+
+
 def written(run_folder: Path) -> float:
     return (run_folder / "metrics.jsonl").stat().st_mtime
 
@@ -92,17 +106,12 @@ def written(run_folder: Path) -> float:
 @pytest.fixture(scope="module")
 def killed(home: Path, cluster: dict[str, str]) -> Killed:
     folder = home / "runs" / "sweeps" / "rates"
-    with (home / "killed.txt").open("wb") as output:
-        first = subprocess.Popen(command(home, "rates", *RATES), cwd=ROOT, env=cluster, stdout=output, stderr=output)
 
-        def one_is_over_and_one_begun() -> bool:
-            assert first.poll() is None, (home / "killed.txt").read_text()
-            trials = Table(folder).trials.values()
-            return any(trial.state in FINAL for trial in trials) and any(t.state not in FINAL for t in trials)
+    def one_is_over_and_one_begun() -> bool:
+        trials = Table(folder).trials.values()
+        return any(trial.state in FINAL for trial in trials) and any(t.state not in FINAL for t in trials)
 
-        wait_for("trial that is over", one_is_over_and_one_begun)
-        first.kill()
-        first.wait(10)
+    kill_at(home, cluster, command(home, "rates", *RATES), "trial that is over", one_is_over_and_one_begun)
     table = Table(folder)
     over = {key: written(folder / "trials" / key) for key, trial in table.trials.items() if trial.state in FINAL}
     (shared,) = (folder / "pretraining").iterdir()
@@ -180,16 +189,7 @@ def test_the_winner_is_a_recipe_that_repeats_its_trial(killed: Killed, home: Pat
 
 def test_a_sweep_that_is_killed_among_the_further_seeds_goes_on(home: Path, cluster: dict[str, str]) -> None:
     folder = home / "runs" / "sweeps" / "seeds"
-    with (home / "seeds.txt").open("wb") as output:
-        first = subprocess.Popen(command(home, "seeds", *SEEDS), cwd=ROOT, env=cluster, stdout=output, stderr=output)
-
-        def a_repeat_has_begun() -> bool:
-            assert first.poll() is None, (home / "seeds.txt").read_text()
-            return bool(Table(folder).repeats)
-
-        wait_for("repeat that has begun", a_repeat_has_begun)
-        first.kill()
-        first.wait(10)
+    kill_at(home, cluster, command(home, "seeds", *SEEDS), "repeat that has begun", lambda: bool(Table(folder).repeats))
     begun = Table(folder)
     assert [trial.state for trial in begun.trials.values()] == [FINISHED, FINISHED]
     before = {key: written(folder / "trials" / key) for key in begun.trials}
