@@ -111,7 +111,7 @@ def test_two_users_at_once_on_the_same_nodes(cluster: Slurm, with_data: Callable
 
 def test_a_sweep_on_two_nodes(cluster: Slurm, with_data: Callable[[str], Path]) -> None:
     folder = with_data(BOB) / "runs" / "sweeps" / "rates"
-    rates = ("--search", "grid", "--finetune.lr", "choice:0.001/0.002")
+    rates = ("--search", "grid", "--finetune.lr", "choice:0.001/0.002", "--repeats", "0")
     job = cluster.submit(BOB, NODES, "slurm/sweep.sh", *TINY, "--name", "rates", *rates)
     assert cluster.wait(job)["ExitCode"] == "0:0", cluster.output(BOB, job)
     assert "2 trials at once" in cluster.output(BOB, job)  # a CPU on each node

@@ -21,7 +21,7 @@ from cluster.tracking.run_log import read_metrics
 from tune.search.table import DIVERGED, FAILED, FINAL, FINISHED, REPLACED, STOPPED, Table
 
 pytestmark = pytest.mark.ray
-LIMIT_S = 240
+LIMIT_S = 480  # of a whole sweep, on a machine that does other work too
 FAST = ["--log.wandb", "disabled", "--data.pack_workers", "1"]
 # The first learns nothing and finishes, the second diverges, the third forgets what pre-training left (CIDEr 0) and is
 # stopped at the first rung, where the first one's score is known.

@@ -69,6 +69,18 @@ def wait_for(head: str, token: str = "") -> None:
             time.sleep(0.5)
 
 
+def wait_for_nodes(head: str, token: str, count: int) -> None:
+    """Until so many nodes have joined, at most a minute: a job is refused if there is no room for its workers."""
+    deadline = time.monotonic() + 60
+    asked = urllib.request.Request(f"{head}/api/v0/nodes", headers={"Authorization": f"Bearer {token}"})
+    while True:
+        nodes = json.loads(urllib.request.urlopen(asked, timeout=10).read())["data"]["result"]["result"]
+        if sum(node["state"] == "ALIVE" for node in nodes) == count:
+            return
+        assert time.monotonic() < deadline, f"not {count} nodes after 60 s: {nodes}"
+        time.sleep(0.5)
+
+
 def test_a_submitted_job_does_the_whole_job(head: str, tiny: Any) -> None:
     wait_for(head)
     done = submit(head, tiny.root, "--name", "submitted", "--data.pack_workers", "1")
@@ -97,6 +109,7 @@ def two_nodes() -> Iterator[tuple[Machines, str]]:
                 both.command(i, str(RAY), *start), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 env=os.environ | with_token(token) | {"RAY_worker_niceness": "0"},
             )  # fmt: skip
+        wait_for_nodes(f"http://{first}:8265", token, 2)
         yield both, token
 
 
