@@ -1,8 +1,9 @@
 """One curve whatever trains it, also across a kill: `python bench/same_curve.py [--write PNG]`.
 
-Each run takes the same steps from the same seed. The fourth is killed (SIGKILL, all its processes) half-way and started
-again by the same command. Prints one JSON line: the largest relative difference of any loss or gradient norm from one
-worker's. The exit code is 1 where it is above 1e-4. --write draws the curves one on the other.
+Each run takes the same steps from the same seed, without dropout (every rank draws its own). The fourth is killed
+(SIGKILL, all its processes) half-way and started again by the same command. Prints one JSON line: the largest relative
+difference of any loss or gradient norm from one worker's. The exit code is 1 where it is above 1e-4. --write draws the
+curves one on the other.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def start(root: Path, name: str, workers: int) -> subprocess.Popen:
     words = [
         "tiny", "--stage", "train", "--root", root, "--name", name, "--cluster.workers", workers,
         "--pretrain.steps", STEPS, "--finetune.steps", 0, "--pretrain.ratios", "mlm=3,mvcl=1", "--pretrain.lr", "3e-3",
-        "--pretrain.global_batch_size", 16, "--pretrain.checkpoint_every", KILLED_AT // 2,
+        "--pretrain.global_batch_size", 16, "--model.dropout", 0, "--pretrain.checkpoint_every", KILLED_AT // 2,
     ]  # fmt: skip
     with (root / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
