@@ -23,11 +23,13 @@ option() { sed -n "s/^sbatch: $1 *: *//p" <<<"$answer"; }
 nodes=$(option nodes)
 gpus=$(option gpus-per-node)$(option gres)
 memory=$(option mem)
+tasks=$(option array)
 verdict=$(grep 'to start at' <<<"$answer")
 [[ $verdict =~ using\ ([0-9]+)\ processors ]] || fail "sbatch --test-only said: $verdict" 1
 processors=${BASH_REMATCH[1]}
 SLURM_JOB_NUM_NODES=${nodes%%-*}
 export SLURM_JOB_NUM_NODES SLURM_JOB_ID=JOB SLURM_CPUS_ON_NODE=$((processors / SLURM_JOB_NUM_NODES))
+[ -z "$tasks" ] || export SLURM_ARRAY_TASK_ID=${tasks%%[!0-9]*} # the plan of the first
 [[ $gpus =~ ([0-9]+)$ ]] && export SLURM_GPUS_ON_NODE=${BASH_REMATCH[1]}
 case $memory in
   *G) export SLURM_MEM_PER_NODE=$((${memory%G} * 1024)) ;;

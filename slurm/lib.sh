@@ -22,6 +22,10 @@ else
 fi
 read -ra CONTAINER <<<"${IDC_CONTAINER:-}"
 PYTHON=("${CONTAINER[@]}" "${IDC_PYTHON:-$CODE/.venv/bin/python}")
+GIVEN=("$@") # to a script that sources this
+# shellcheck source=slurm/requeue.sh
+. "$CODE/slurm/requeue.sh"
+trap stop USR1
 type -P "${PYTHON[0]}" >/dev/null || fail "${PYTHON[0]} cannot be run: make env in $CODE, or set IDC_PYTHON"
 export PYTHONPATH=$CODE${PYTHONPATH:+:$PYTHONPATH}
 RAY_LIMIT_S=${IDC_RAY_LIMIT_S:-180} # until every node has joined
@@ -47,6 +51,8 @@ read_allocation() { # NODES, and what every node has: CPUS, GPUS, MEMORY (MiB, 0
   GPUS=${SLURM_GPUS_ON_NODE:-0}
   MEMORY=${SLURM_MEM_PER_NODE:-$((${SLURM_MEM_PER_CPU:-0} * CPUS))}
   FOLDER=${IDC_TMP:-/tmp}/r$UID.$SLURM_JOB_ID # short: socket paths end at 107 bytes
+  HOME_FOLDER=$(given root "${GIVEN[@]}") || HOME_FOLDER=${IDC_HOME:-$CODE}
+  RECORD=$HOME_FOLDER/runs/.slurm/$SLURM_JOB_ID # where the run was when this job was requeued
 }
 
 gpus_of_worker() { # ARGUMENTS...: prints 0, 0.5 or 1: what is given, or what `auto` comes to on this allocation
@@ -69,6 +75,7 @@ derive() { # ARGUMENTS...: DERIVED, the options about workers that follow from t
     fi
     DERIVED+=(--cluster.workers "$workers")
   fi
+  workers=${workers#*..} # of a range, the most
   [[ $workers =~ ^[1-9][0-9]*$ ]] || return 0 # the driver will refuse it
   per_node=$(((workers + NODES - 1) / NODES))
   local cpus=$((CPUS > per_node ? CPUS / per_node : 1))
@@ -90,36 +97,46 @@ derive_trial() { # ARGUMENTS...: DERIVED of a sweep, whose trials, of one worker
   given data.pack_workers "$@" >/dev/null || DERIVED+=(--data.pack_workers "$CPUS")
 }
 
+announce() { # whose output this is: starts of one job follow one another in it
+  say "job      $SLURM_JOB_ID${SLURM_JOB_NAME:+ ($SLURM_JOB_NAME)}, start $((${SLURM_RESTART_COUNT:-0} + 1)), $(date "+%F %T")"
+}
+
 show_plan() { # COMMAND...: what is about to be run, and on what
   local memory="the nodes' own memory"
   [ "$MEMORY" = 0 ] || memory="$MEMORY MiB of memory"
   say "nodes    $NODES${SLURM_JOB_NODELIST:+ ($SLURM_JOB_NODELIST)}, each with $CPUS CPUs, $GPUS GPUs, $memory"
   say "code     $CODE"
   say "site     $SITE"
-  say "home     ${IDC_HOME:-$CODE}"
+  say "home     $HOME_FOLDER"
   say "folder   $FOLDER on every node"
   say "command  $*"
 }
 
-check_options() { # SCRIPT ARGUMENTS...: the driver's own word on its options, before anything is started
-  "${PYTHON[@]}" "$CODE/$1" "${@:2}" --help >/dev/null
-}
-
-drive() { # SCRIPT ARGUMENTS...: the script with these arguments and DERIVED, beside a Ray of all nodes
-  check_options "$@" "${DERIVED[@]}" || fail "of these, the allocation gave: ${DERIVED[*]}" $?
-  on_ray "${PYTHON[@]}" "$CODE/$1" "${@:2}" "${DERIVED[@]}"
+check_options() { # SCRIPT ARGUMENTS...: the driver's own word on its options, before anything is started; its help
+  "${PYTHON[@]}" "$CODE/$1" "${@:2}" --help
 }
 
 train() { # ARGUMENTS...: cluster/train.py with these arguments on all nodes
+  local help
   read_allocation
+  announce
+  SCRIPT=$(given stage "$@")
   derive "$@"
-  drive cluster/train.py "$@"
+  help=$(check_options cluster/train.py "$@" "${DERIVED[@]}") || fail "of these, the allocation gave: ${DERIVED[*]}" $?
+  name_run "$help" "$@"
+  on_ray "${PYTHON[@]}" "$CODE/cluster/train.py" "$@" "${DERIVED[@]}"
 }
 
 sweep() { # ARGUMENTS...: tune/sweep.py with these arguments, its trials on all nodes
+  local help
+  SCRIPT=sweep
+  [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || fail "a sweep is one job: leave out --array"
   read_allocation
+  announce
   derive_trial "$@"
-  drive tune/sweep.py "$@"
+  help=$(check_options tune/sweep.py "$@" "${DERIVED[@]}") || fail "of these, the allocation gave: ${DERIVED[*]}" $?
+  RUN=sweeps/$(sed -n 's/^Varied in the recipe .*, sweep \(.*\):$/\1/p' <<<"$help")
+  on_ray "${PYTHON[@]}" "$CODE/tune/sweep.py" "$@" "${DERIVED[@]}"
 }
 
 free_ports() { # the first of 16 free ports: the job's own block, below those the kernel hands out, or a later one
@@ -164,7 +181,8 @@ node_address() { # this node's address, of IDC_INTERFACE where that is set
 }
 
 open_folder() { # FOLDER, this job's own on this node, until `finish`
-  STEP='' DRIVER='' EARLY=''
+  STEP='' EARLY=''
+  [ -n "${SLURM_RESTART_COUNT:-}" ] || rm -f "$RECORD" # of another job that had the number
   trap finish EXIT
   trap 'exit 143' TERM
   trap 'exit 130' INT
@@ -188,6 +206,7 @@ on_ray() { # COMMAND...: runs it beside a Ray of all nodes, which ends with it; 
   show_plan "$@"
   [ -z "${IDC_DRYRUN:-}" ] || return 0
   open_folder
+  [ -z "$STOPPING" ] || { judge "$STOPPED" && exit "$STOPPED"; }
   (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$FOLDER/token")
   local address ports
   address=$(node_address)
@@ -211,14 +230,18 @@ beside_ray() { # COMMAND...: its exit code, or the end of the job where Ray ends
   local code=1
   TMPDIR=$FOLDER/tmp "$@" {TETHER}>&- &
   DRIVER=$!
+  [ -z "$STOPPING" ] || stop # the signal came between these lines
   wait -n "$DRIVER" "$STEP" || true
   if kill -0 "$STEP" 2>/dev/null; then
     wait "$DRIVER" && return
     code=$?
     # Where Ray has failed the driver may be the first to say so: Ray looks after its processes once a second.
-    ended_within 3 "$STEP" || exit "$code"
+    if [ "$code" = "$STOPPED" ] || ! ended_within 3 "$STEP"; then
+      judge "$code"
+      exit "$code"
+    fi
   fi
-  EARLY=yes
+  EARLY=yes AGAIN="Ray ended before its time"
   say "Ray ended before its time, and so does the job"
   exit "$code"
 }
@@ -250,5 +273,10 @@ finish() { # the end of every job: no process, no folder
     fi
   fi
   if [ -O "$FOLDER" ]; then rm -rf "$FOLDER"; fi
+  if [ -n "$AGAIN" ]; then
+    requeue
+  else
+    rm -f "$RECORD"
+  fi
   exit "$code"
 }

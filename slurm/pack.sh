@@ -4,12 +4,15 @@
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --output=slurm-%x-%j.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
 set -euo pipefail
 lib=${IDC_CODE:-${SLURM_SUBMIT_DIR:-.}}/slurm/lib.sh
 [ -f "$lib" ] || { echo "no $lib: run sbatch in the checkout, or set IDC_CODE to it" >&2 && exit 2; }
 # shellcheck source=slurm/lib.sh
 . "$lib"
 read_allocation
+announce
 workers=()
 given data.pack_workers "$@" >/dev/null || workers=(--data.pack_workers "$CPUS")
 alone "${PYTHON[@]}" -m cluster.prepare "$@" "${workers[@]}"

@@ -6,6 +6,7 @@
 #SBATCH --job-name=pipeline
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
+#SBATCH --no-requeue
 #SBATCH --output=slurm-%x-%j.log
 set -euo pipefail
 lib=${IDC_CODE:-${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}/slurm/lib.sh
@@ -19,7 +20,7 @@ export IDC_CODE=$CODE
 read -ra training <<<"${IDC_SBATCH:-}"
 read -ra packing <<<"${IDC_SBATCH_PACK:-}"
 # Nobody wants to hear of a misspelt option from the last job of four.
-check_options cluster/train.py "$@"
+check_options cluster/train.py "$@" >/dev/null
 
 after=()
 for job in pack pretrain finetune evaluate; do

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     sweep = parse(arguments)
     if sweep.help:
         print(HELP)
-        print(f"Varied in the recipe {sweep.recipe!r}:")
+        print(f"Varied in the recipe {sweep.recipe!r}, sweep {sweep.plan.name}:")
         for one in sweep.plan.dimensions:
             print(f"  {'--' + one.name:32} {one}")
         return 0

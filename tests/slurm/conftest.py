@@ -24,7 +24,7 @@ def with_data(cluster: Slurm, tiny_data: Path) -> Callable[[str], Path]:
 
     def give(user: str) -> Path:
         home, account = cluster.home(user) / "idc", pwd.getpwnam(user)
-        if not home.exists():
+        if not (home / "data").exists():
             shutil.copytree(tiny_data, home / "data")
             for folder, _, files in os.walk(home):
                 for path in (folder, *(os.path.join(folder, file) for file in files)):

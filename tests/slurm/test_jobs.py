@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,23 +13,6 @@ pytestmark = pytest.mark.slurm
 ALICE, BOB = "daemon", "games"  # accounts that every Linux has; neither is root
 TINY = ("tiny", "--log.wandb", "disabled", "--evaluate.tokenizer", "split")
 NODES = "--nodes=2"
-
-
-def test_the_chain_makes_a_finished_model(cluster: Slurm) -> None:
-    home = cluster.home(ALICE) / "idc"
-    job = cluster.submit(ALICE, "slurm/pipeline.sh", *TINY, IDC_SBATCH=f"{NODES} --output={home.parent}/job-%j.log",
-                         IDC_SBATCH_PACK=f"--cpus-per-task=2 --output={home.parent}/job-%j.log")  # fmt: skip
-    assert cluster.wait(job)["JobState"] == "COMPLETED", cluster.output(ALICE, job)
-    chain = dict(line.split() for line in cluster.output(ALICE, job).splitlines())
-    assert list(chain) == ["pack", "pretrain", "finetune", "evaluate"]
-    for name, number in chain.items():
-        assert cluster.wait(number)["ExitCode"] == "0:0", f"{name}: {cluster.output(ALICE, number)}"
-    run = home / "runs" / "tiny"
-    assert (run / "model" / "model.safetensors").is_file() and (run / "report.html").is_file()
-    assert json.loads((run / "scores.json").read_text())["n"]["total"] == 8
-    log = cluster.output(ALICE, chain["finetune"])
-    assert "2 nodes after" in log and "--cluster.workers 2" in log  # one a node
-    assert cluster.left_behind(ALICE) == []
 
 
 def test_a_chain_ends_where_a_link_fails(cluster: Slurm) -> None:
@@ -78,17 +60,21 @@ def test_scancel_leaves_no_process_and_no_folder(cluster: Slurm, with_data: Call
     assert cluster.left_behind(BOB)
     cluster.run(BOB, "scancel", job)
     assert cluster.wait(job)["JobState"] == "CANCELLED"
+    assert "requeue" not in cluster.output(BOB, job)
     assert cluster.left_behind(BOB) == []
 
 
 def test_a_dead_ray_ends_the_job_at_once(cluster: Slurm, with_data: Callable[[str], Path]) -> None:
     home = with_data(BOB)
-    job = cluster.submit(BOB, NODES, "slurm/pretrain.sh", *TINY, "--name", "struck", "--pretrain.steps", "100000")
+    arguments = (*TINY, "--name", "struck", "--pretrain.steps", "100000")
+    job = cluster.submit(BOB, NODES, "--no-requeue", "slurm/pretrain.sh", *arguments)
     cluster.wait_while_running(BOB, job, lambda: (home / "runs" / "struck" / "metrics.jsonl").exists())
     cluster.machines.run(1, "pkill", "-KILL", "-u", BOB, "raylet")  # nothing but this job's is on that machine
     assert cluster.wait(job, limit=60)["ExitCode"] == "1:0"
     log = cluster.output(BOB, job)
     assert "Ray on slurm1 ended" in log and "Ray ended before its time" in log
+    assert "Slurm does not requeue the job" in log
+    assert f"of struck: sbatch with the same options, slurm/pretrain.sh {' '.join(arguments)}\n" in log
     assert cluster.left_behind(BOB) == []
 
 

@@ -116,6 +116,18 @@ def test_the_plan_of_the_chain(cluster: Slurm) -> None:
 
 
 @pytest.mark.slurm
+def test_a_task_of_a_job_array_is_a_seed(cluster: Slurm) -> None:
+    tasks = ("--array=1-2", "slurm/pretrain.sh", "tiny", "--name", "mine")
+    done = dryrun(cluster, *tasks)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1].endswith(" --name mine-seeds/seed_1 --seed 1")
+    refused = dryrun(cluster, *tasks, "--seed=3")
+    assert refused.returncode == 2 and "each task of --array is a seed" in refused.stderr
+    refused = dryrun(cluster, "--array=1-2", "slurm/sweep.sh", "tiny")
+    assert refused.returncode == 2 and "leave out --array" in refused.stderr
+
+
+@pytest.mark.slurm
 def test_the_plan_of_a_sweep_gives_each_trial_its_share_of_a_node(cluster: Slurm) -> None:
     large = ("-p", "big", "--nodes=2", "--gpus-per-node=8", "--cpus-per-task=64", "slurm/sweep.sh", "tiny")
     done = dryrun(cluster, *large, "--trials", "32", "--finetune.lr", "log:1e-4..1e-2")

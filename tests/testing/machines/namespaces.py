@@ -91,8 +91,9 @@ class Machines:
 
     def add(self) -> None:
         """Starts one more machine."""
-        i, here = len(self.names), self.folder / f"{self.name}{len(self.names)}"
-        name, host = here.name, f"{self.name}{i}-host"
+        i = len(self.names)
+        name, host = f"{self.name}{i}", f"{self.name}{i}-host"
+        here = self.folder / name
         (here / "tmp").mkdir(parents=True)
         (here / "tmp").chmod(0o1777)
         _ip("netns", "add", name)
@@ -101,18 +102,22 @@ class Machines:
         _ip("-n", name, "address", "add", f"{self.address(i)}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
             _ip("-n", name, "link", "set", device, "up")
-        self._inits.append(
-            subprocess.Popen(
-                [*TIED, "nsenter", f"--net=/run/netns/{name}", "unshare", "--uts", "--ipc", "--mount", "--pid",
-                 "--fork", "--mount-proc", "--kill-child", "bash", "-c", INIT, "init", name, str(here),
-                 str(self.folder / "hosts"), *_in_tmp(), "--", *_closed()],
-            )
-        )  # fmt: skip
         self.names.append(name)
+        self._inits.append(self._switched_on(name))
+
+    def _switched_on(self, name: str) -> subprocess.Popen:
+        here = self.folder / name
+        (here / "ready").unlink(missing_ok=True)
+        init = subprocess.Popen(
+            [*TIED, "nsenter", f"--net=/run/netns/{name}", "unshare", "--uts", "--ipc", "--mount", "--pid",
+             "--fork", "--mount-proc", "--kill-child", "bash", "-c", INIT, "init", name, str(here),
+             str(self.folder / "hosts"), *_in_tmp(), "--", *_closed()],
+        )  # fmt: skip
         until = time.monotonic() + START_LIMIT_S
         while not (here / "ready").exists():
-            assert self._inits[-1].poll() is None and time.monotonic() < until, f"machine {name} did not start"
+            assert init.poll() is None and time.monotonic() < until, f"machine {name} did not start"
             time.sleep(0.01)
+        return init
 
     def address(self, i: int) -> str:
         """The address of machine i."""
@@ -135,10 +140,21 @@ class Machines:
         lines = [line.split(None, 2) for line in asked.stdout.splitlines()]
         return [line[2] for line in lines if line[1] != "0" and line[2] != "sleep infinity" and user in (None, line[0])]
 
+    def on(self, i: int) -> bool:
+        """Whether machine i runs."""
+        return self._inits[i].poll() is None
+
     def kill(self, i: int) -> None:
         """Switches machine i off."""
         self._inits[i].kill()
         self._inits[i].wait(START_LIMIT_S)
+
+    def restart(self, i: int) -> None:
+        """Switches machine i on that was killed: nothing runs on it, and its /tmp is empty."""
+        shutil.rmtree(self.folder / self.names[i] / "tmp")
+        (self.folder / self.names[i] / "tmp").mkdir()
+        (self.folder / self.names[i] / "tmp").chmod(0o1777)
+        self._inits[i] = self._switched_on(self.names[i])
 
     def stop(self) -> None:
         """Ends all machines."""

@@ -69,7 +69,36 @@ class Slurm:
     def __init__(self, nodes: Machines) -> None:
         self.machines = nodes
         self.folder = nodes.folder  # seen by all nodes
-        self._ids: dict[str, str] = {}
+        self._daemons: list[subprocess.Popen] = []
+
+    def start(self, *command: str) -> None:
+        """A daemon, until `stop`."""
+        environment = os.environ | {"SLURM_CONF": str(self.folder / "slurm.conf")}
+        with open(self.folder / "daemons.log", "a") as log:
+            self._daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+
+    def start_node(self, i: int) -> None:
+        """slurmd on machine i."""
+        self.start(*self.machines.command(i, "slurmd", "-D", "-N", self.machines.names[i]))
+
+    def wait_until_idle(self, count: int) -> None:
+        """Until so many nodes wait for jobs."""
+        idle = ["sinfo", "-h", "-p", "main", "-t", "idle", "-o", "%D"]
+        self.wait_for(
+            f"{count} idle nodes (see {self.folder}/daemons.log)",
+            lambda: self.run("root", *idle).stdout.strip() == str(count),
+            UP_LIMIT_S,
+        )
+
+    def stop(self) -> None:
+        """Ends all daemons."""
+        for daemon in reversed(self._daemons):
+            daemon.terminate()
+        for daemon in self._daemons:
+            try:
+                daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
 
     def home(self, user: str) -> Path:
         """A folder of a user's own, seen by all nodes."""
@@ -131,6 +160,21 @@ class Slurm:
 
         self.wait_for(f"sign of life from job {job}", found_or_ended)
 
+    @contextlib.contextmanager
+    def standing_still(self, user: str, job: str, found: Callable[[], bool]) -> Iterator[None]:
+        """Once `found()` is true of a job that has not ended, its workers stand still, those that are there then."""
+        self.wait_while_running(user, job, found)
+        self._signal_workers(user, "STOP")
+        try:
+            yield
+        finally:
+            self._signal_workers(user, "CONT")
+
+    def _signal_workers(self, user: str, name: str) -> None:
+        for i in range(len(self.machines.names)):
+            if self.machines.on(i):
+                self.machines.run(i, "pkill", f"-{name}", "-u", user, "-f", "RayTrainWorker")
+
     def left_behind(self, user: str) -> list[str]:
         """Processes and files in /tmp and /dev/shm of a user, on all nodes."""
         found, uid = [], pwd.getpwnam(user).pw_uid
@@ -169,33 +213,18 @@ def slurm(count: int, cpus: int, memory_mib: int) -> Iterator[Slurm]:
         key = folder / "munge" / "key"
         key.touch(0o600)
         key.write_bytes(secrets.token_bytes(1024))
-        environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
         munge = [f"--{name}={folder}/munge/{name.removesuffix('-file')}"
                  for name in ("socket", "key-file", "pid-file", "log-file", "seed-file")]  # fmt: skip
-        cluster, daemons = Slurm(nodes), []
-        with open(folder / "daemons.log", "w") as log:
-            for command in (
-                [*TIED, "munged", "--foreground", "--force", *munge],
-                [*TIED, "slurmctld", "-D"],
-                *(nodes.command(i, "slurmd", "-D", "-N", name) for i, name in enumerate(nodes.names)),
-            ):
-                daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+        cluster = Slurm(nodes)
         try:
-            idle = ["sinfo", "-h", "-p", "main", "-t", "idle", "-o", "%D"]
-            cluster.wait_for(
-                f"{count} idle nodes (see {folder}/daemons.log)",
-                lambda: cluster.run("root", *idle).stdout.strip() == str(count),
-                UP_LIMIT_S,
-            )
+            cluster.start(*TIED, "munged", "--foreground", "--force", *munge)
+            cluster.start(*TIED, "slurmctld", "-D")
+            for i in range(count):
+                cluster.start_node(i)
+            cluster.wait_until_idle(count)
             yield cluster
         finally:
-            for daemon in reversed(daemons):
-                daemon.terminate()
-            for daemon in daemons:
-                try:
-                    daemon.wait(10)
-                except subprocess.TimeoutExpired:
-                    daemon.kill()
+            cluster.stop()
             nodes.stop()
             _remove_cgroups()
 
