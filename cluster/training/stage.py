@@ -16,8 +16,10 @@ from cluster.batches.resident import Resident
 from cluster.batches.samples import Samples
 from cluster.batches.schedule import learning_rate, stage_seed, step_seed
 from cluster.config.fields import FinetuneConfig
+from cluster.distributed import beat
 from cluster.distributed.ranks import Ranks
-from cluster.errors import NotFiniteError
+from cluster.distributed.stopping import Agreement
+from cluster.errors import NotFiniteError, Stopped
 from cluster.evaluation.predict import merge, predict, with_denials
 from cluster.evaluation.quick_scores import validation_scores
 from cluster.tracking.run_log import RunLog
@@ -86,6 +88,7 @@ class StageRun:
             if self._log is not None:
                 self._log.rewind(self._name, step)
             self._train(engine, batches, step)
+            beat.left_stage()
         finally:
             engine.close()
 
@@ -94,6 +97,7 @@ class StageRun:
         bad = BadSamples(run, self._name, batches.sizes, data.bad_samples, self._ranks, self._log)
         speed = Speed(self._device, engine.model, first, schedule.samples(first))
         trace = Trace(run, self._name, self._ranks.rank, self._job.config.log.profile_steps)
+        agreement = Agreement(self._ranks)
         unread: list[Taken] = []  # steps whose numbers are still on the device
         steps = range(first, stage.steps)
         with Feed(batches, steps, data, self._device, self._resident) as feed:
@@ -109,14 +113,20 @@ class StageRun:
                 done = step + 1
                 unread.append(Taken(done, batch.task, schedule.samples(done), lr, measured))
                 bad.note(done, batch.bad)
-                if done % stage.log_every == 0 or self._keeps(done):
+                beat.stepped(self._name, done)
+                asked = agreement.why(done)
+                if done % stage.log_every == 0 or self._keeps(done) or asked:
                     bad.meet()
                     self._read(engine, unread, speed)
                     unread = []
-                if self._keeps(done):
+                if self._keeps(done) or asked:
                     started = time.perf_counter()
                     self._keep(engine, done)
                     speed.left_out(time.perf_counter() - started)
+                if asked:
+                    raise Stopped(
+                        f"stopped at {self._name} step {done} {asked}, checkpoint committed; the same command goes on"
+                    )
         trace.close()
 
     def _seed_of(self, step: int) -> int:

@@ -1,0 +1,80 @@
+"""Why a group of workers ended, whether starting it again may mend that, and what the user is told."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from cluster.config.fields import ClusterConfig
+from cluster.distributed.devices import Placement
+from cluster.errors import ConfigError, HungError, NoSpaceError, NotFiniteError, TrainingError
+from idc.backbone.weights import BackboneError
+from idc.captioning.model_folder import ExportError
+from idc.captioning.tokenizer import TokenizerError
+from shards.errors import DataError, Unreachable
+
+DIED = "died"
+ECHO = RuntimeError("[../gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234")
+
+
+def failure(**causes: Exception):
+    from ray.exceptions import ActorDiedError
+    from ray.train import WorkerGroupError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    from cluster.launch.failures import failure_of
+
+    gone = WorkerHealthCheckFailedError("a check failed", failure=ActorDiedError())
+    failures = {int(rank[4:]): gone if cause == DIED else cause for rank, cause in causes.items()}
+    return failure_of(WorkerGroupError("failed", failures))
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [OSError(errno.EIO, "Input/output error"), ConnectionResetError("reset"), RuntimeError("CUDA error"), DIED,
+     Unreachable("s3://shards: no answer"), HungError("worker 0 does not answer"), TimeoutError()],
+)  # fmt: skip
+def test_what_passes_is_tried_again(cause: object, tmp_path: Path) -> None:
+    assert failure(rank0=ECHO, rank1=cause).rank == 1
+    assert failure(rank1=cause).passes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [DataError("bad"), ConfigError("bad"), BackboneError("bad"), ExportError("bad"), TokenizerError("bad"),
+     NotFiniteError("loss"), NoSpaceError("full"), OSError(errno.ENOSPC, "No space left on device"),
+     AssertionError("a fault of ours"), KeyError("a fault of ours")],
+)  # fmt: skip
+def test_what_comes_again_is_not(cause: Exception, tmp_path: Path) -> None:
+    found = failure(rank0=ECHO, rank2=cause)
+    assert found.rank == 2 and not found.passes(tmp_path)
+
+
+def test_a_rank_that_lost_another_is_not_the_cause() -> None:
+    assert failure(rank0=ECHO, rank1=DIED, rank2=ECHO).rank == 1
+    assert failure(rank0=RuntimeError("odd"), rank1=DataError("bad")).rank == 1
+    assert failure(rank0=ECHO).rank == 0, "nobody else has said anything"
+
+
+def test_the_same_cause_is_known_by_what_does_not_change() -> None:
+    one, other = (failure(rank0=RuntimeError(f"connection to port {port} refused")) for port in (1234, 5678))
+    assert one.kind() == other.kind() != failure(rank0=RuntimeError("other")).kind()
+    assert failure(rank0=DIED).kind() == failure(rank1=DIED).kind()
+
+
+def test_what_the_user_is_told(tmp_path: Path) -> None:
+    from cluster.launch.failures import as_told
+
+    def told(cause: object, why: str = "") -> Exception:
+        return as_told(failure(rank1=cause), tmp_path, ClusterConfig(), Placement(2, 1.0, 0, "fp32"), why)
+
+    assert isinstance(told(BackboneError("no weights")), ConfigError)
+    assert str(told(NotFiniteError("loss"))) == "loss"
+    line = str(told(OSError(errno.EIO, "Input/output error"), "at finetune step 3, no restarts are used up"))
+    assert line.startswith("training failed, worker 1: OSError: [Errno 5] Input/output error (traceback: ")
+    assert line.endswith("rank_1.log); at finetune step 3, no restarts are used up") and "\n" not in line
+    assert "Input/output error" in (tmp_path / "failure.txt").read_text()
+    assert isinstance(told(OSError(errno.ENOSPC, "No space left on device")), NoSpaceError)
+    assert type(told(HungError("worker 1 does not answer for 9 s"))) is TrainingError
