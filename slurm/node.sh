@@ -49,7 +49,8 @@ options=(
 [ "$MEMORY" = 0 ] || options+=("--memory=$((MEMORY * 2 ** 20))")
 if [ "$SLURM_PROCID" = 0 ]; then
   first=${RAY_ADDRESS##*:}
-  options+=(--head "--port=$first" --include-dashboard=false)
+  # No autoscaler, a process of its own: the nodes are what they are.
+  options+=(--head "--port=$first" --include-dashboard=false --no-monitor)
 else
   # A raylet that comes before the head gives up; probing costs less than its own attempts.
   until (exec 3<>"/dev/tcp/${RAY_ADDRESS%:*}/${RAY_ADDRESS##*:}") 2>/dev/null; do

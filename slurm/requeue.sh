@@ -64,17 +64,17 @@ requeue() { # has Slurm start this job once more, unless that brought it no furt
   if [ "$(cat "$RECORD" 2>/dev/null)" = "$place" ]; then
     rm -f "$RECORD"
     say "not requeued: $RUN is at $place, where it was when the job was requeued before; is the time limit too short?"
-    say "to go on: sbatch with the same options, $(command_line)"
+    say "to go on all the same: sbatch with the same options, $(command_line)"
     return
   fi
   mkdir -p "${RECORD%/*}" && printf '%s' "$place" >"$RECORD"
   # Without `incomplete`, a job that has been cancelled would be brought back to life.
   if refused=$(scontrol requeue incomplete "$job" 2>&1); then
-    say "requeued, because $AGAIN: job $job goes on from $place of $RUN"
+    say "requeued, because $AGAIN: job $job goes on, $RUN is at $place"
   else
     rm -f "$RECORD"
     say "$AGAIN, and Slurm does not requeue the job (${refused:-no reason given})"
-    say "to go on from $place of $RUN: sbatch with the same options, $(command_line)"
+    say "$RUN is at $place; to go on: sbatch with the same options, $(command_line)"
   fi
 }
 

@@ -73,8 +73,9 @@ def test_a_dead_ray_ends_the_job_at_once(cluster: Slurm, with_data: Callable[[st
     assert cluster.wait(job, limit=60)["ExitCode"] == "1:0"
     log = cluster.output(BOB, job)
     assert "Ray on slurm1 ended" in log and "Ray ended before its time" in log
-    assert "Slurm does not requeue the job" in log
-    assert f"of struck: sbatch with the same options, slurm/pretrain.sh {' '.join(arguments)}\n" in log
+    assert "Slurm does not requeue the job" in log and "struck is at " in log
+    again = " ".join(("slurm/pretrain.sh", *arguments))
+    assert f"; to go on: sbatch with the same options, {again}\n" in log
     assert cluster.left_behind(BOB) == []
 
 

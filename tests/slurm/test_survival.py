@@ -91,7 +91,7 @@ def test_a_chain_is_asked_to_stop_and_runs_out_of_time(cluster: Slurm, undisturb
     run = home / "runs" / "tiny"
     log = f"--output={home.parent}/job-%j.log"
     job = cluster.submit(CAROL, "slurm/pipeline.sh", *WHOLE, IDC_SBATCH=f"--nodes=2 {log}",
-                         IDC_SBATCH_PACK=f"--cpus-per-task=2 {log}")  # fmt: skip
+                         IDC_SBATCH_PACK=f"--cpus-per-task=1 {log}")  # fmt: skip
     assert cluster.wait(job)["JobState"] == "COMPLETED", cluster.output(CAROL, job)
     chain = dict(line.split() for line in cluster.output(CAROL, job).splitlines())
     assert list(chain) == ["pack", "pretrain", "finetune", "evaluate"]
@@ -99,6 +99,7 @@ def test_a_chain_is_asked_to_stop_and_runs_out_of_time(cluster: Slurm, undisturb
     def asked(stage: str) -> bool:
         return "asked to stop" in cluster.output(CAROL, chain[stage])
 
+    cluster.wait(chain["pack"])
     with cluster.standing_still(CAROL, chain["pretrain"], far(run, "pretrain", 10)):
         cluster.run(CAROL, "scancel", "--signal=USR1", "--batch", chain["pretrain"])
         cluster.wait_for("word of the signal", lambda: asked("pretrain"), 10)
@@ -118,7 +119,7 @@ def test_a_chain_is_asked_to_stop_and_runs_out_of_time(cluster: Slurm, undisturb
         text = cluster.output(CAROL, chain[name])
         first, _, second = text.partition(f"job      {chain[name]} ({name}), start 2, ")
         assert f"job      {chain[name]} ({name}), start 1, " in first and "2 nodes after" in second
-        assert f"requeued, because it was asked to stop: job {chain[name]} goes on from {name}/step_" in first
+        assert f"requeued, because it was asked to stop: job {chain[name]} goes on, tiny is at {name}/step_" in first
         assert "--cluster.workers 2" in text  # one a node
     found = steps_of(run)
     assert [(record["stage"], record["step"]) for record in found] == in_order(*STEPS)  # no step twice, none left out
@@ -163,5 +164,6 @@ def test_a_job_that_gets_no_further_ends(cluster: Slurm, with_data: Callable[[st
     said = cluster.output(BOB, job)
     assert said.count("requeued, because it was asked to stop") == 1
     assert "not requeued: nowhere is at its start, where it was when the job was requeued before" in said
-    assert f"to go on: sbatch with the same options, slurm/pretrain.sh {' '.join(RECIPE)} --name nowhere\n" in said
+    again = " ".join(("slurm/pretrain.sh", *RECIPE, "--name", "nowhere"))
+    assert f"to go on all the same: sbatch with the same options, {again}\n" in said
     assert "head" not in said and not (home / "runs" / "nowhere").exists()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -208,8 +209,11 @@ def _sweep(name: str) -> None:
     for line in listed.splitlines():
         if line.split()[0].rstrip("0123456789") == name:
             _ip("netns", "delete", line.split()[0])
-    if Path(f"/sys/class/net/{name}br").exists():
-        _ip("link", "delete", f"{name}br")
+    # Cables go with their networks, but later, and then their names are still taken.
+    for link in Path("/sys/class/net").glob(f"{name}*"):
+        if re.fullmatch(rf"{name}(\d+-host|br)", link.name):
+            with contextlib.suppress(subprocess.CalledProcessError):  # it has gone in this moment
+                _ip("link", "delete", link.name)
     for left in Path("/var/tmp").glob(f"idc-{name}-*"):
         shutil.rmtree(left)
 
