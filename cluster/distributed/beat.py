@@ -57,9 +57,10 @@ def read() -> Beat:
     return Beat(_Now.stage, _Now.step, time.monotonic() - _Now.at, _Now.ended)
 
 
-def ask_to_stop(why: str) -> None:
-    """From now on `asked` is `why`."""
+def ask_to_stop(why: str) -> Beat:
+    """From now on `asked` is `why`. Where this worker is: it stops by itself if the steps of a stage are under way."""
     _Now.asked = why
+    return read()
 
 
 def asked() -> str:

@@ -58,7 +58,6 @@ def _worker(settings: dict[str, Any]) -> None:
         _work(settings)
     except Exception as error:
         error.worker_traceback = traceback.format_exc()  # type: ignore[attr-defined]  # Ray hands on the rest alone
-        traceback.print_exc()
         raise
     finally:
         beat.end()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.train import FailureConfig, TrainingFailedError
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
@@ -51,6 +52,7 @@ class Supervisor(FailurePolicy, WorkerGroupCallback):
         self._job, self._placement, self._cluster = job, placement, job.config.cluster
         self._watch: Watch | None = None
         self._ask: _Ask | None = None
+        self._reply: ray.ObjectRef | None = None  # of the first worker, to the ask
         self._restarts = 0
         self._last: tuple[tuple[str, int] | None, str] | None = None  # of the failure before: step reached and cause
         self._looked = self._looked_for_room = time.monotonic()
@@ -63,7 +65,7 @@ class Supervisor(FailurePolicy, WorkerGroupCallback):
     def after_worker_group_training_start(self, worker_group: Any) -> None:
         """The workers have begun."""
         self._watch = Watch(self._cluster.timeout_s, worker_group.get_workers())
-        self._ask = None
+        self._ask = self._reply = None
         self._looked_for_room = time.monotonic()
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
@@ -77,10 +79,11 @@ class Supervisor(FailurePolicy, WorkerGroupCallback):
             self._ask = self._asked(self._watch)
             if self._ask is None:
                 return
-            self._watch.workers[0].execute_async(beat.ask_to_stop, self._ask.why)
-        first = self._watch.beats.get(0)
-        if first is not None and not first.stage and not first.ended:
-            raise self.stopped(self._ask.why)
+            self._reply = self._watch.workers[0].execute_async(beat.ask_to_stop, self._ask.why)
+        if self._reply is not None and ray.wait([self._reply], timeout=0)[0]:
+            first, self._reply = ray.get(self._reply), None
+            if not first.stage and not first.ended:
+                raise self.stopped(self._ask.why)
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
         """Whether the workers are started again; `verdict` is what the driver raises if they are not."""
