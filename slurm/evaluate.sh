@@ -2,7 +2,6 @@
 # Captions, scores and report of a trained run: sbatch slurm/evaluate.sh [RECIPE] [--dotted.option value]...
 #SBATCH --job-name=evaluate
 #SBATCH --nodes=1
-#SBATCH --ntasks-per-node=1
 #SBATCH --output=slurm-%x-%j.log
 #SBATCH --open-mode=append
 #SBATCH --requeue

@@ -2,7 +2,6 @@
 # Fine-tuning, from what pretrain.sh has left in the run: sbatch slurm/finetune.sh [RECIPE] [--dotted.option value]...
 #SBATCH --job-name=finetune
 #SBATCH --nodes=1
-#SBATCH --ntasks-per-node=1
 #SBATCH --output=slurm-%x-%j.log
 #SBATCH --open-mode=append
 #SBATCH --requeue

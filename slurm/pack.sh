@@ -2,7 +2,6 @@
 # The data of a recipe, packed, its features cached: sbatch slurm/pack.sh [RECIPE] [--dotted.option value]...
 #SBATCH --job-name=pack
 #SBATCH --nodes=1
-#SBATCH --ntasks-per-node=1
 #SBATCH --output=slurm-%x-%j.log
 #SBATCH --open-mode=append
 #SBATCH --requeue

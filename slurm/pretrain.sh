@@ -2,7 +2,6 @@
 # Every pre-training stage of a recipe: sbatch slurm/pretrain.sh [RECIPE] [--dotted.option value]...
 #SBATCH --job-name=pretrain
 #SBATCH --nodes=1
-#SBATCH --ntasks-per-node=1
 #SBATCH --output=slurm-%x-%j.log
 #SBATCH --open-mode=append
 #SBATCH --requeue

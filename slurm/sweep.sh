@@ -2,7 +2,6 @@
 # A sweep, its trials on all nodes of the job: sbatch slurm/sweep.sh [RECIPE] [--trials N] [--option value or range]...
 #SBATCH --job-name=sweep
 #SBATCH --nodes=1
-#SBATCH --ntasks-per-node=1
 #SBATCH --output=slurm-%x-%j.log
 #SBATCH --open-mode=append
 #SBATCH --requeue

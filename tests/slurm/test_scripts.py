@@ -79,6 +79,7 @@ printf '%s\\n' "${DERIVED[@]}"
         (0, (), 2, 0, "64"),
         (0, ("--cluster.workers=0", "--cluster.gpus_per_worker", "auto"), 2, 0, "64"),
         (8, ("--cluster.workers", "4"), 4, 1, None),
+        (8, ("--cluster.workers", "2..16"), 16, 1, None),
     ],
 )
 def test_the_allocation_and_the_driver_agree_about_workers(

@@ -21,7 +21,7 @@ from cluster.training.job import Job
 pytestmark = [pytest.mark.slurm, pytest.mark.ranks]
 
 CAROL, BOB = "mail", "games"  # she has no data yet
-STEPS = {"pretrain": 60, "finetune": 30}
+STEPS = {"pretrain": 100, "finetune": 60}
 # Without dropout, of which every worker draws its own; without checkpoints but the last and those that are asked for.
 RECIPE = (
     "tiny", "--log.wandb", "disabled", "--model.dropout", "0", "--pretrain.steps", str(STEPS["pretrain"]),
@@ -100,10 +100,10 @@ def test_a_chain_is_asked_to_stop_and_runs_out_of_time(cluster: Slurm, undisturb
         return "asked to stop" in cluster.output(CAROL, chain[stage])
 
     cluster.wait(chain["pack"])
-    with cluster.standing_still(CAROL, chain["pretrain"], far(run, "pretrain", 10)):
+    with cluster.standing_still(CAROL, chain["pretrain"], far(run, "pretrain", 3)):
         cluster.run(CAROL, "scancel", "--signal=USR1", "--batch", chain["pretrain"])
         cluster.wait_for("word of the signal", lambda: asked("pretrain"), 10)
-    with cluster.standing_still(CAROL, chain["finetune"], far(run, "finetune", 5)):
+    with cluster.standing_still(CAROL, chain["finetune"], far(run, "finetune", 3)):
         # Slurm looks at limits every 30 s. Of the 120 s that it gives, nobody waits for the end.
         cluster.run("root", "scontrol", "update", f"JobId={chain['finetune']}", "EndTime=now+120")
         undisturbed()  # meanwhile
@@ -134,11 +134,14 @@ def test_a_killed_node_leaves_the_job_to_the_rest(
 ) -> None:
     """As the one task of a job array, so that the seed is its number and Slurm is asked for it by that."""
     run = with_data(BOB) / "runs" / "tiny-seeds" / "seed_0"
+    cluster.wait_until_idle(2)  # of a range, Slurm gives what is there
     job = cluster.submit(BOB, "--nodes=1-2", "--array=0", "slurm/pretrain.sh", *RECIPE, "--finetune.steps", "0",
                          "--pretrain.checkpoint_every", "5")  # fmt: skip
     try:
-        with cluster.standing_still(BOB, job, far(run, "pretrain", 12)):
+        with cluster.standing_still(BOB, job, far(run, "pretrain", 6)):
             cluster.machines.kill(1)
+        # Slurm finds out by itself, but not within half a minute. It is told, as by a site's health check.
+        cluster.run("root", "scontrol", "update", "NodeName=slurm1", "State=DOWN", "Reason=dead")
         ended = cluster.wait(job)
     finally:
         cluster.machines.restart(1)
