@@ -25,6 +25,7 @@ from idc.model.trunk import Trunk
 ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 COMPILED_SHAPES = 64  # most versions of compiled code: each task has a few lengths of captions and numbers of words
 TAG = "engine"  # name of DeepSpeed's own folder inside a checkpoint
+BUCKET = 50_000_000  # numbers that are reduced, or gathered, at once
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,13 @@ class Engine:
     def forward(self, *arguments):
         """The losses of `TrainingModel.forward`, in the precision of the cluster settings."""
         return self._engine(*arguments)
+
+    def aside(self, *arguments):
+        """What `forward` gives, of the module alone: DeepSpeed takes no note of the pass."""
+        from deepspeed.runtime.torch_autocast import autocast_if_enabled
+
+        with autocast_if_enabled(self._engine):
+            return self._engine.module(*arguments)
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """Adds the gradient of this rank's part of the global loss; `last`: no micro-batch follows in this step."""
@@ -228,8 +236,8 @@ def _settings(cluster: ClusterConfig, zero_stage: int) -> dict:
             "stage": zero_stage,
             "overlap_comm": False,
             "contiguous_gradients": True,
-            "reduce_bucket_size": 50_000_000,
-            "allgather_bucket_size": 50_000_000,
+            "reduce_bucket_size": BUCKET,
+            "allgather_bucket_size": BUCKET,
         },
     }
     if zero_stage in (1, 2):

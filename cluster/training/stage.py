@@ -25,6 +25,7 @@ from cluster.tracking.speed import Speed, Trace
 from cluster.training import checkpoint
 from cluster.training.engine import Engine
 from cluster.training.job import Job
+from cluster.training.rehearsal import rehearse
 from cluster.training.step import Measured, read, rounding, train_step
 from cluster.training.weights import load_first_weights, source_of_stage
 from idc.model.build import build
@@ -85,6 +86,8 @@ class StageRun:
                 step = checkpoint.restore(newest, engine, ranks.world)
             if self._log is not None:
                 self._log.rewind(self._name, step)
+            if not step:
+                rehearse(engine, batches, stage, self._name, config.data, self._resident)
             self._train(engine, batches, step)
         finally:
             engine.close()

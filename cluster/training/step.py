@@ -46,13 +46,21 @@ def rounding(device: torch.device, cluster: ClusterConfig) -> tuple[int, int]:
     return 8 if compiled or device.type == "cuda" else 1, 256 if compiled else 1
 
 
-def train_step(engine: Engine, batch: StepBatch, stage: StageConfig, lr: float, seed: int = 0) -> Measured:
-    """One optimiser step on a batch that is on the engine's device; `seed`: of dropout, this rank's own.
+def train_step(
+    engine: Engine,
+    batch: StepBatch,
+    stage: StageConfig,
+    lr: float,
+    seed: int = 0,
+    options: ObjectiveOptions | None = None,
+) -> Measured:
+    """One optimiser step on a batch that is on the engine's device; `seed`: of dropout, this rank's own;
+    `options`: of the losses, those of the stage and of the process group where they are not given.
 
     Each loss is a sum divided by its count over all ranks and micro-batches, so loss and gradient are those of the
     global batch however it is cut. Counts came with the batch, so this is known before the first backward pass.
     """
-    options, names = objective_options(stage), batch.losses
+    options, names = options or objective_options(stage), batch.losses
     counts = engine.total(torch.stack([part["counts"] for part in batch.micro_batches]).sum(dim=0)).clamp_min(1.0)
     per_word = names[0] == "caption" and isinstance(stage, FinetuneConfig) and stage.per_word
     divisors = counts[:1].expand_as(counts) if per_word else counts

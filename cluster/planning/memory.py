@@ -1,0 +1,138 @@
+"""The memory of one worker, part by part: what a stage holds, and the most that a step of its tasks adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from cluster.batches.batches import StepBatch
+from cluster.config.fields import Config, StageConfig, task_batch_size, task_micro_batches
+from cluster.distributed.devices import Placement
+from cluster.planning.live_bytes import LiveBytes
+from cluster.planning.mock_batch import mock_batch
+from cluster.training.engine import BUCKET, StepResult
+from cluster.training.step import rounding, train_step
+from idc.losses.objectives import ObjectiveOptions
+from idc.losses.training_model import TrainingModel
+from idc.model.build import build
+
+FLOAT = 4  # bytes of a weight, a gradient, a moment: fp32 at any precision of the products
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one worker in a stage: each part at its own most, and the most of all together.
+
+    The sum of the parts is more than that: activations go as gradients come.
+    """
+
+    weights: int
+    optimiser: int  # moments; at ZeRO 1 and 2 a second copy of this worker's part of the weights too
+    gradients: int
+    deepspeed: int  # buffers that gradients are brought together in
+    activations: int  # of the task that needs most
+    task: str  # that one
+    batches: int  # that are held ready
+    peak: int
+
+
+def of_worker(config: Config, stage: StageConfig, placement: Placement, zero: int) -> Memory:
+    """The memory of one of `placement.workers` in a stage, for the largest batches that the recipe can give."""
+    device = torch.device("cuda" if placement.gpus_per_worker else "cpu")
+    world, held = placement.workers, held_batches(config, device)
+    counted = {
+        task: _count(config, stage, task, placement, zero, device) for task, ratio in stage.ratios.items() if ratio
+    }
+    worst = max(counted, key=lambda task: counted[task].activations)
+    with torch.device("meta"):
+        model = build(config.model)
+    numbers, frozen = sum(p.numel() for p in model.parameters()), sum(b.nbytes for b in model.buffers())
+    weights = FLOAT * numbers // (world if zero == 3 else 1) + frozen
+    optimiser = (3 if zero in (1, 2) else 2) * FLOAT * numbers // (world if zero else 1)
+    gradients = FLOAT * numbers // (world if zero >= 2 else 1)
+    buffers = _buffers(numbers, world, zero, device)
+    batches = held * max(one.batch for one in counted.values())
+    steady = weights + optimiser + batches
+    if zero < 2:  # gradients come while activations go; the buffers are filled when they have gone
+        peak = steady + max(max(one.peak for one in counted.values()), gradients + buffers)
+    else:
+        peak = steady + counted[worst].activations + gradients + buffers
+    return Memory(weights, optimiser, gradients, buffers, counted[worst].activations, worst, batches, peak)
+
+
+def held_batches(config: Config, device: torch.device) -> int:
+    """Steps' batches that a worker has on its device: the one at work and those ready; of a GPU the next one alone."""
+    return 2 if device.type == "cuda" else config.data.prefetch + 1
+
+
+def _buffers(numbers: int, world: int, zero: int, device: torch.device) -> int:
+    """What DeepSpeed brings gradients together in; pages of a CPU's that are never written take no memory."""
+    if zero == 0:
+        return FLOAT * min(numbers, BUCKET) if world > 1 else 0
+    return FLOAT * (BUCKET if device.type == "cuda" else min(numbers, BUCKET))
+
+
+@dataclass(frozen=True)
+class _Counted:
+    activations: int  # without gradients
+    peak: int  # with gradients and buffers that are there at the same time
+    batch: int  # of all micro-batches of this worker's step
+
+
+class _Fake:
+    """Stands where a step wants an engine: the model and its backward pass alone."""
+
+    def __init__(self, model: nn.Module, precision: str, keeps_gradients: bool) -> None:
+        self.trained, self._bf16, self._keeps = model, precision == "bf16", keeps_gradients
+
+    def forward(self, *arguments):
+        kind = next(self.trained.parameters()).device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self._bf16):
+            return self.trained(*arguments)
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        hooks = [] if self._keeps else [p.register_post_accumulate_grad_hook(_drop) for p in self.trained.parameters()]
+        loss.backward()
+        for hook in hooks:
+            hook.remove()
+
+    def total(self, values: Tensor) -> Tensor:
+        return values
+
+    def step(self, lr: float) -> StepResult:
+        return StepResult(torch.zeros(()), torch.zeros(()))
+
+
+def _drop(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
+def _count(
+    config: Config, stage: StageConfig, task: str, placement: Placement, zero: int, device: torch.device
+) -> _Counted:
+    """A step of a task, counted without computing it."""
+    world, (number, _) = placement.workers, task_micro_batches(stage, task, placement.workers)
+    cluster = config.cluster
+    with torch.device("meta"):
+        visual = build(config.model).visual_tokens
+    batch = mock_batch(task, stage, config.model, visual, world, *rounding(device, cluster))
+    whole = not stage.contrastive_group
+    parts = number if whole else min(number, 2)  # from the second on they are alike
+    found = []
+    for keeps in (False, True):
+        with FakeTensorMode() as fake, torch.device(device):
+            trained = TrainingModel(build(config.model))
+            on_device = {name: fake.from_tensor(tensor).to(device) for name, tensor in batch.items()}
+            step = StepBatch(task, [on_device] * parts, task_batch_size(stage, task))
+            options = ObjectiveOptions(
+                contrastive_group=stage.contrastive_group,
+                gather=lambda rows: rows.repeat(world, *[1] * (rows.dim() - 1)),
+            )  # fmt: skip
+            with LiveBytes() as counter:
+                train_step(_Fake(trained, placement.precision, keeps), step, stage, 0.0, options=options)
+        found.append(counter.peak)
+    size = sum(tensor.nbytes for tensor in batch.values())
+    return _Counted(found[0], found[1], number * size)
