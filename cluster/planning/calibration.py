@@ -114,19 +114,28 @@ def _steps(config: Config, name: str, world: int, gpu: int | None) -> dict[str, 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         engine = Engine(build(config.model), stage, config.cluster, device)
         steps()  # they make what later ones find, and are not timed
-    peak = _peak(profiler) if gpu is None else torch.cuda.max_memory_allocated(device)
+    peak = peak_of(profiler) if gpu is None else torch.cuda.max_memory_allocated(device)
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"seconds": steps(), "peak": peak, "process": max(resident - peak, 0) if gpu is None else 0}
 
 
-def _peak(profiler: Any) -> int:
-    """The most bytes that the tensors of a CPU took at a time while a profiler recorded."""
-    waiting, most = list(profiler.profiler.kineto_results.experimental_event_tree()), 0
+def peak_of(profiler: Any) -> int:
+    """The most bytes at a time of the tensors that came while a profiler recorded a CPU's."""
+    waiting, changes = list(profiler.profiler.kineto_results.experimental_event_tree()), []
     while waiting:
         event = waiting.pop()
         waiting += event.children
         if event.tag == torch._C._profiler._EventType.Allocation:
-            most = max(most, event.extra_fields.total_allocated)
+            changes.append((event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size))
+    live: dict[int, int] = {}  # its own total counts what came before and has gone
+    total = most = 0
+    for _, place, size in sorted(changes):
+        if size > 0:
+            live[place] = size
+            total += size
+            most = max(most, total)
+        else:
+            total -= live.pop(place, 0)
     return most
 
 

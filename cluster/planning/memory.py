@@ -30,7 +30,7 @@ class Memory:
     """
 
     weights: int
-    optimiser: int  # moments; at ZeRO 1 and 2 a second copy of this worker's part of the weights too
+    optimiser: int  # moments; at ZeRO 1 to 3 a second copy of this worker's part of the weights too
     gradients: int
     deepspeed: int  # buffers that gradients are brought together in
     activations: int  # of the task that needs most
@@ -51,7 +51,7 @@ def of_worker(config: Config, stage: StageConfig, placement: Placement, zero: in
         model = build(config.model)
     numbers, frozen = sum(p.numel() for p in model.parameters()), sum(b.nbytes for b in model.buffers())
     weights = FLOAT * numbers // (world if zero == 3 else 1) + frozen
-    optimiser = (3 if zero in (1, 2) else 2) * FLOAT * numbers // (world if zero else 1)
+    optimiser = (3 if zero else 2) * FLOAT * numbers // (world if zero else 1)
     gradients = FLOAT * numbers // (world if zero >= 2 else 1)
     buffers = _buffers(numbers, world, zero, device)
     batches = held * max(one.batch for one in counted.values())
@@ -66,6 +66,11 @@ def of_worker(config: Config, stage: StageConfig, placement: Placement, zero: in
 def held_batches(config: Config, device: torch.device) -> int:
     """Steps' batches that a worker has on its device: the one at work and those ready; of a GPU the next one alone."""
     return 2 if device.type == "cuda" else config.data.prefetch + 1
+
+
+def counted_on(device: torch.device) -> torch.device:
+    """Whose kernels are counted: those of the device, or of a CPU where this torch cannot tell a GPU's."""
+    return device if device.type == "cpu" or torch.cuda.is_available() else torch.device("cpu")
 
 
 def _buffers(numbers: int, world: int, zero: int, device: torch.device) -> int:
@@ -123,9 +128,9 @@ def _count(
     parts = number if whole else min(number, 2)  # from the second on they are alike
     found = []
     for keeps in (False, True):
-        with FakeTensorMode() as fake, torch.device(device):
+        with FakeTensorMode() as fake, torch.device(counted_on(device)):
             trained = TrainingModel(build(config.model))
-            on_device = {name: fake.from_tensor(tensor).to(device) for name, tensor in batch.items()}
+            on_device = {name: fake.from_tensor(tensor).to(counted_on(device)) for name, tensor in batch.items()}
             step = StepBatch(task, [on_device] * parts, task_batch_size(stage, task))
             options = ObjectiveOptions(
                 contrastive_group=stage.contrastive_group,

@@ -113,4 +113,6 @@ def _notes(
             notes.append(f"tensors of {name}: {one.peak / 2**20:,.1f} MiB measured, {off:+.1%} in the plan")
     if placement.gpus_per_worker:
         notes.append("GPU memory: CUDA itself and features held there (--data.features_on) come on top")
+        if not torch.cuda.is_available():
+            notes.append("no GPU here: activations are those of a CPU's kernels, whose attention keeps more")
     return notes
