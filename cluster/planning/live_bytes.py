@@ -16,11 +16,15 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """While it is on: `live` bytes of the storages made since then that are still there, and the `peak` of them."""
+    """While it is on: `live` bytes of the storages made since then that are still there, and the `peak` of them.
+
+    `peak_of_all` counts those, too, that are `set_apart`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.live = self.peak = 0
+        self.live = self.apart = self.peak = self.peak_of_all = 0
+        self._apart: weakref.WeakSet = weakref.WeakSet()
         self._known: weakref.WeakSet = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -31,8 +35,17 @@ class LiveBytes(TorchDispatchMode):
                 self._known.add(storage)
                 self.live += storage.nbytes()
                 self.peak = max(self.peak, self.live)
+                self.peak_of_all = max(self.peak_of_all, self.live + self.apart)
                 weakref.finalize(storage, self._gone, storage.nbytes())
         return made
+
+    def set_apart(self, tensor: torch.Tensor) -> None:
+        """Counts a tensor's storage no more among those that are live; it is kept for good."""
+        storage = tensor.untyped_storage()
+        if storage not in self._apart:
+            self._apart.add(storage)
+            self.live -= storage.nbytes()
+            self.apart += storage.nbytes()
 
     def _gone(self, size: int) -> None:
         self.live -= size

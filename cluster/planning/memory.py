@@ -32,7 +32,7 @@ class Memory:
     weights: int
     optimiser: int  # moments; at ZeRO 1 to 3 a second copy of this worker's part of the weights too
     gradients: int
-    deepspeed: int  # buffers that gradients are brought together in
+    deepspeed: int  # buffers that gradients are brought together in; at ZeRO 3 also weights that are gathered
     activations: int  # of the task that needs most
     task: str  # that one
     batches: int  # that are held ready
@@ -74,10 +74,14 @@ def counted_on(device: torch.device) -> torch.device:
 
 
 def _buffers(numbers: int, world: int, zero: int, device: torch.device) -> int:
-    """What DeepSpeed brings gradients together in; pages of a CPU's that are never written take no memory."""
+    """What DeepSpeed brings gradients together in; pages of a CPU's that are never written take no memory.
+
+    At ZeRO 3 also weights that a step has gathered: autograd keeps them until their backward pass.
+    """
     if zero == 0:
         return FLOAT * min(numbers, BUCKET) if world > 1 else 0
-    return FLOAT * (BUCKET if device.type == "cuda" else min(numbers, BUCKET))
+    gathered = FLOAT * numbers if zero == 3 and world > 1 else 0
+    return gathered + FLOAT * (BUCKET if device.type == "cuda" else min(numbers, BUCKET))
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,10 @@ class _Counted:
 class _Fake:
     """Stands where a step wants an engine: the model and its backward pass alone."""
 
-    def __init__(self, model: nn.Module, precision: str, keeps_gradients: bool) -> None:
-        self.trained, self._bf16, self._keeps = model, precision == "bf16", keeps_gradients
+    def __init__(self, trained: nn.Module, precision: str, counter: LiveBytes) -> None:
+        self.trained, self._bf16 = trained, precision == "bf16"
+        for parameter in trained.parameters():
+            parameter.register_post_accumulate_grad_hook(lambda parameter: counter.set_apart(parameter.grad))
 
     def forward(self, *arguments):
         kind = next(self.trained.parameters()).device.type
@@ -99,20 +105,13 @@ class _Fake:
             return self.trained(*arguments)
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        hooks = [] if self._keeps else [p.register_post_accumulate_grad_hook(_drop) for p in self.trained.parameters()]
         loss.backward()
-        for hook in hooks:
-            hook.remove()
 
     def total(self, values: Tensor) -> Tensor:
         return values
 
     def step(self, lr: float) -> StepResult:
         return StepResult(torch.zeros(()), torch.zeros(()))
-
-
-def _drop(parameter: Tensor) -> None:
-    parameter.grad = None
 
 
 def _count(
@@ -126,18 +125,15 @@ def _count(
     batch = mock_batch(task, stage, config.model, visual, world, *rounding(device, cluster))
     whole = not stage.contrastive_group
     parts = number if whole else min(number, 2)  # from the second on they are alike
-    found = []
-    for keeps in (False, True):
-        with FakeTensorMode() as fake, torch.device(counted_on(device)):
-            trained = TrainingModel(build(config.model))
-            on_device = {name: fake.from_tensor(tensor).to(counted_on(device)) for name, tensor in batch.items()}
-            step = StepBatch(task, [on_device] * parts, task_batch_size(stage, task))
-            options = ObjectiveOptions(
-                contrastive_group=stage.contrastive_group,
-                gather=lambda rows: rows.repeat(world, *[1] * (rows.dim() - 1)),
-            )  # fmt: skip
-            with LiveBytes() as counter:
-                train_step(_Fake(trained, placement.precision, keeps), step, stage, 0.0, options=options)
-        found.append(counter.peak)
+    with FakeTensorMode() as fake, torch.device(counted_on(device)):
+        trained = TrainingModel(build(config.model))
+        on_device = {name: fake.from_tensor(tensor).to(counted_on(device)) for name, tensor in batch.items()}
+        step = StepBatch(task, [on_device] * parts, task_batch_size(stage, task))
+        options = ObjectiveOptions(
+            contrastive_group=stage.contrastive_group,
+            gather=lambda rows: rows.repeat(world, *[1] * (rows.dim() - 1)),
+        )
+        with LiveBytes() as counter:
+            train_step(_Fake(trained, placement.precision, counter), step, stage, 0.0, options=options)
     size = sum(tensor.nbytes for tensor in batch.values())
-    return _Counted(found[0], found[1], number * size)
+    return _Counted(counter.peak, counter.peak_of_all, number * size)
