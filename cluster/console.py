@@ -16,6 +16,8 @@ DOORS = {
     "idc-show": "shards.show",
     "idc-features": "cluster.features",
     "idc-train": "cluster.train",
+    "idc-doctor": "cluster.doctor",
+    "idc-plan": "cluster.plan",
     "idc-sweep": "tune.sweep",
 }
 

@@ -16,6 +16,7 @@ import pytest
 from pages.doc_pages import CURRENT, ROOT, commands
 
 from bench import ablation, ablation_page
+from cluster import plan
 from cluster.config.options import to_yaml
 from cluster.recipes import commandline as training
 from cluster.recipes.registry import RECIPES
@@ -124,6 +125,9 @@ def _module(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) ->
     if name == "pytest":
         files = [word.partition("::")[0] for word in arguments if word.startswith("tests")]
         assert all((ROOT / file).exists() for file in files)
+        return
+    if name == "cluster.plan":
+        training.parse(plan.split(arguments)[1])
         return
     if name in ("cluster.train", "tune.sweep"):
         _driver(name.partition(".")[0], arguments, Path.cwd())
