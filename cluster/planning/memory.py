@@ -37,6 +37,7 @@ class Memory:
     task: str  # that one
     batches: int  # that are held ready
     peak: int
+    checkpoint: int  # the first worker's copy in host memory while one is written; not in `peak`
 
 
 def of_worker(config: Config, stage: StageConfig, placement: Placement, zero: int) -> Memory:
@@ -51,7 +52,8 @@ def of_worker(config: Config, stage: StageConfig, placement: Placement, zero: in
         model = build(config.model)
     numbers, frozen = sum(p.numel() for p in model.parameters()), sum(b.nbytes for b in model.buffers())
     weights = FLOAT * numbers // (world if zero == 3 else 1) + frozen
-    optimiser = (3 if zero else 2) * FLOAT * numbers // (world if zero else 1)
+    moments = 2 * FLOAT * numbers // (world if zero else 1)
+    optimiser = moments + (FLOAT * numbers // world if zero else 0)
     gradients = FLOAT * numbers // (world if zero >= 2 else 1)
     buffers = _buffers(numbers, world, zero, device)
     batches = held * max(one.batch for one in counted.values())
@@ -60,7 +62,17 @@ def of_worker(config: Config, stage: StageConfig, placement: Placement, zero: in
         peak = steady + max(max(one.peak for one in counted.values()), gradients + buffers)
     else:
         peak = steady + counted[worst].activations + gradients + buffers
-    return Memory(weights, optimiser, gradients, buffers, counted[worst].activations, worst, batches, peak)
+    return Memory(
+        weights,
+        optimiser,
+        gradients,
+        buffers,
+        counted[worst].activations,
+        worst,
+        batches,
+        peak,
+        FLOAT * numbers + frozen + moments,
+    )
 
 
 def held_batches(config: Config, device: torch.device) -> int:

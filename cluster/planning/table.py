@@ -111,6 +111,8 @@ def _notes(
         if placement.workers == 1 and one.peak:
             off = memories[name].peak / one.peak - 1
             notes.append(f"tensors of {name}: {one.peak / 2**20:,.1f} MiB measured, {off:+.1%} in the plan")
+    copy = max(one.checkpoint for one in memories.values())
+    notes.append(f"from the first checkpoint on the first worker holds a copy in host memory: {copy / 2**20:,.1f} MiB")
     if placement.gpus_per_worker:
         notes.append("GPU memory: CUDA itself and features held there (--data.features_on) come on top")
         if not torch.cuda.is_available():

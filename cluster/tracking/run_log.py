@@ -23,6 +23,7 @@ from cluster.tracking.worker_logs import WARNINGS, own_warning
 from shards.format.whole_files import write_whole
 
 METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints.jsonl"  # what each took; apart, for when one has been written is not the same twice
 WANDB_ID = "wandb_id.txt"
 WANDB_LIMIT_S = 6.0  # for W&B to answer at the start of a run
 
@@ -63,11 +64,11 @@ class RunLog:
             length += len(line)
         os.truncate(self._path, length)  # in place: whoever follows the file sees where the old lines end
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: dict[str, Any], file: str = METRICS) -> None:
         """One line; numbers that are not finite become null."""
         record = _finite(record)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        with self._path.with_name(file).open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(record) + "\n")
         if self._wandb is not None:
             stage = record["stage"]
             self._wandb.log({f"{stage}/{name}": value for name, value in _flat(record) if name != "stage"})

@@ -10,7 +10,9 @@ import os
 import socket
 import tempfile
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,12 +21,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cluster.config.fields import ClusterConfig, StageConfig
+from cluster.training import optimizer_state
 from idc.losses.training_model import TrainingModel
+from idc.model.build import build
 from idc.model.trunk import Trunk
 
 ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 COMPILED_SHAPES = 64  # most versions of compiled code: each task has a few lengths of captions and numbers of words
-TAG = "engine"  # name of DeepSpeed's own folder inside a checkpoint
 BUCKET = 50_000_000  # numbers that are reduced, or gathered, at once
 
 
@@ -34,6 +37,18 @@ class StepResult:
 
     grad_norm: Tensor  # before clipping, over all workers
     applied: Tensor  # bool; False: the gradient was not finite and the weights stayed as they were
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Copies on the CPU of what a checkpoint is made of, on one rank."""
+
+    weights: dict[str, Tensor]  # the whole model on the rank that writes it; under ZeRO 3 what no rank has a part of
+    moments: dict[str, Tensor]  # what this rank writes of the optimiser's state; see `optimizer_state`
+    applied: int  # optimiser steps that were not skipped
+    parts: dict[str, tuple[int, Tensor]] = field(default_factory=dict)  # ZeRO 3: this rank's run of each parameter
+    # ZeRO 3: under which name each parameter is in parts, and its shape; tied ones are there once.
+    shapes: dict[str, tuple[str, tuple[int, ...]]] | None = None
 
 
 def prepare_environment(device: torch.device) -> None:
@@ -103,6 +118,7 @@ class Engine:
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
             model=trained, optimizer=self._adam, config=_settings(cluster, self.zero_stage), dist_init_required=False
         )
+        self._pieces = optimizer_state.pieces(self.model, self._optimizer, self.zero_stage, dist.get_rank())
         self._alone = self.world == 1 and self.zero_stage == 0
         if self._alone:
             self._engine.enable_backward_allreduce = False  # it would copy every gradient to the sum of itself
@@ -168,31 +184,85 @@ class Engine:
         return self.total(nn.utils.get_total_norm(mine).square()).sqrt()
 
     def weights(self) -> dict[str, Tensor]:
-        """The whole model's state as fp32 copies on the CPU, on every rank; gathered one by one under ZeRO 3."""
+        """The whole model's state as fp32 copies on the CPU; under ZeRO 3 all ranks call it, and gather it."""
+        return self._gathered(dict(self.model.named_parameters(remove_duplicate=False))) | self._buffers()
+
+    def _gathered(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
         state = {}
-        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+        for name, parameter in parameters.items():
             if self.zero_stage == 3:
                 with self._deepspeed.zero.GatheredParameters([parameter]):
-                    state[name] = parameter.detach().cpu().clone()
+                    state[name] = parameter.detach().float().cpu().clone()
             else:
-                state[name] = parameter.detach().cpu().clone()
+                state[name] = parameter.detach().float().cpu().clone()
+        return state
+
+    def _buffers(self) -> dict[str, Tensor]:
         wanted = self.model.state_dict().keys()  # without the buffers that are not persistent
-        state |= {n: b.detach().cpu().clone() for n, b in self.model.named_buffers() if n in wanted}
-        return {name: state[name].float() if state[name].is_floating_point() else state[name] for name in wanted}
+        found = {name: buffer.detach().cpu().clone() for name, buffer in self.model.named_buffers() if name in wanted}
+        return {name: one.float() if one.is_floating_point() else one for name, one in found.items()}
 
-    def save(self, folder: Path) -> None:
-        """Writes every rank's part of weights and optimiser into `folder`."""
-        self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+    @contextmanager
+    def whole_model(self) -> Iterator[Trunk]:
+        """The network as it is now, to look at a batch outside of training; all ranks call it together.
 
-    def load(self, folder: Path) -> None:
-        """Restores what `save` wrote, bit by bit, at the same number of ranks and ZeRO stage."""
-        path, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
-        if path is None:
-            raise RuntimeError(f"{folder} has a COMMIT but DeepSpeed found nothing to load in {folder / TAG}")
+        Under ZeRO 3 it is a copy: the trained module has no weights outside of a training step.
+        """
+        if self.zero_stage == 3:
+            copy = build(self.model.config)
+            copy.load_state_dict(self.weights())
+            yield copy.to(self.device)
+            return
+        try:
+            yield self.model
+        finally:
+            self.model.train()
+
+    def snapshot(self, weights: bool, room: dict[str, Tensor] | None = None) -> Snapshot:
+        """Copies on the CPU of the state; of the whole model only if `weights` says so, on one rank. No rank waits.
+
+        `room`: what holds the copies, from one call to the next: new memory takes longer to get than to fill. The
+        copies of the call before are overwritten.
+        """
+        room = {} if room is None else room
+
+        def copy(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: _copied(tensor.detach(), f"{kind}/{name}", room) for name, tensor in tensors.items()}
+
+        held = optimizer_state.to_write(self._pieces, self.zero_stage, dist.get_rank(), self.world)
+        moments = copy("moments", optimizer_state.runs(held, self._adam.state))
+        applied = optimizer_state.applied_steps(self._pieces, self._adam.state)
+        parameters, buffers = dict(self.model.named_parameters(remove_duplicate=False)), self._buffers()
+        parts, shapes, whole = {}, None, {}
+        if self.zero_stage == 3:
+            runs = {piece.name: optimizer_state.run_of(piece, piece.owner) for piece in self._pieces}
+            copied = copy("parts", runs)
+            parts = {piece.name: (piece.start, copied[piece.name]) for piece in self._pieces}
+            first = {id(parameter): name for name, parameter in reversed(parameters.items())}
+            shapes = {name: (first[id(p)], tuple(p.ds_shape)) for name, p in parameters.items() if p.requires_grad}
+            whole = self._gathered({name: p for name, p in parameters.items() if not p.requires_grad})
+            whole = whole | buffers if weights else {}
+        elif weights:
+            whole = copy("weights", parameters) | buffers
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # the copies are under way
+        return Snapshot(whole, moments, applied, parts, shapes)
+
+    def restore(self, moments: Sequence[Path], applied: int) -> None:
+        """Takes the optimiser's state from files of any number of ranks and ZeRO stage; `applied`: its steps."""
+        optimizer_state.load(self._pieces, self._adam.state, moments, applied)
 
     def close(self) -> None:
         """Frees what DeepSpeed holds, so that the next stage can make an engine in the same process."""
         self._engine.destroy()
+
+
+def _copied(tensor: Tensor, name: str, room: dict[str, Tensor]) -> Tensor:
+    """A float32 copy on the CPU, in the room of that name; on GPUs it may still be under way."""
+    there = room.get(name)
+    if there is None or there.shape != tensor.shape:
+        there = room[name] = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=tensor.is_cuda)
+    return there.copy_(tensor, non_blocking=True)
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:

@@ -100,7 +100,10 @@ def understand(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) 
         while words[script].startswith("--"):
             script += 1
         assert (ROOT / words[script]).is_file()
-        _driver("tune" if words[script].endswith("sweep.sh") else "cluster", words[script + 1 :], folder)
+        if words[script].endswith("doctor.sh"):
+            _module("cluster.doctor", words[script + 1 :], monkeypatch)
+        else:
+            _driver("tune" if words[script].endswith("sweep.sh") else "cluster", words[script + 1 :], folder)
     elif program == "ray" and rest[:2] == ["job", "submit"]:
         own = rest[: rest.index("--")]
         if "--runtime-env-json" in own:
