@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from pages.doc_pages import CURRENT, ROOT, commands
 
-from bench import ablation, ablation_page
+from bench import ablation
+from bench.ablations import page as ablation_page
 from cluster import plan
 from cluster.config.options import to_yaml
 from cluster.recipes import commandline as training
