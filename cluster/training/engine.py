@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cluster.config.fields import ClusterConfig, StageConfig
+from cluster.training.gradient_norms import GradientNorms
 from idc.losses.training_model import TrainingModel
 from idc.model.trunk import Trunk
 
@@ -32,7 +33,8 @@ class StepResult:
     """What one optimiser step did; scalars on the device."""
 
     grad_norm: Tensor  # before clipping, over all workers
-    applied: Tensor  # bool; False: the gradient was not finite and the weights stayed as they were
+    applied: Tensor  # bool; False: it was not finite, or far above the usual, and the weights stayed as they were
+    usual: Tensor  # the median of such steps before it; NaN after too few of them
 
 
 def prepare_environment(device: torch.device) -> None:
@@ -91,7 +93,7 @@ class Engine:
         self.device, self.world = device, dist.get_world_size()
         # One worker has nothing to share out, and ZeRO's bookkeeping is a seventh of a small step's time on the host.
         self.zero_stage = int(self.world > 1) if cluster.zero_stage == "auto" else cluster.zero_stage
-        self._clip = stage.clip
+        self._clip, self._norms = stage.clip, GradientNorms(stage.spike_factor, device)
         trained = TrainingModel(model.to(device))
         self._adam = torch.optim.AdamW(
             _parameter_groups(trained, stage.weight_decay), lr=stage.lr, betas=stage.betas, eps=1e-8, fused=True
@@ -129,8 +131,11 @@ class Engine:
         dist.all_reduce(values)
         return values
 
-    def step(self, lr: float) -> StepResult:
-        """One optimiser step at this learning rate; skipped, on all ranks alike, where the gradient is not finite."""
+    def step(self, lr: float, task: str) -> StepResult:
+        """One optimiser step of a task at this learning rate.
+
+        Skipped, on all ranks alike, where the gradient is not finite or far above the usual for the task.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         if self._alone:
@@ -139,20 +144,21 @@ class Engine:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
         norm = self._gradient_norm()
-        finite = norm.isfinite()
-        self._adam.found_inf = (~finite).float()
+        applied, usual = self._norms.judge(task, norm)
+        self._adam.found_inf = (~applied).float()
         self._adam.grad_scale = (norm / self._clip).clamp_min(1.0).nan_to_num(1.0, 1.0) if self._clip else None
         self._engine.step()
         if self.zero_stage == 3:
             # DeepSpeed 0.19.8 overwrites a parameter's gradient when the next one arrives, and not before: parameters
             # that the next task does not use would be updated again with the gradient of this one.
             self._optimizer.grad_partitions_flat_buffer.zero_()
-        return StepResult(norm, finite)
+        return StepResult(norm, applied, usual)
 
     def _gradient_norm(self) -> Tensor:
         """Of the whole gradient, over all ranks; a scalar on the device. Gradients have been reduced by `backward`."""
-        if self.zero_stage == 0:  # every rank has all of it
-            return nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        if self.zero_stage == 0:  # every rank has all of it; the mean of them is the same in the last bit, too
+            norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+            return self.total(norm) / self.world
         if self.zero_stage == 3:
             mine = [self._optimizer.grad_partitions_flat_buffer]
         else:
@@ -171,6 +177,14 @@ class Engine:
         wanted = self.model.state_dict().keys()  # without the buffers that are not persistent
         state |= {n: b.detach().cpu().clone() for n, b in self.model.named_buffers() if n in wanted}
         return {name: state[name].float() if state[name].is_floating_point() else state[name] for name in wanted}
+
+    def state(self) -> dict[str, Tensor]:
+        """What decides on later steps besides weights and optimiser, the same on every rank: norms of gradients."""
+        return self._norms.state()
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Restores what `state` gave."""
+        self._norms.load_state(state)
 
     def save(self, folder: Path) -> None:
         """Writes every rank's part of weights and optimiser into `folder`."""
