@@ -248,11 +248,11 @@ def _overtaken(table: str, rows: Sequence[tuple[Arm, dict[str, dict]]]) -> str:
                 never.append(seed)
         text = f"after {_spread(shares, 1)} % of its time" if shares else ""
         text += f"{' and ' * bool(shares)}never with seed {', '.join(sorted(never, key=int))}" if never else ""
-        lines += [f"{arm.label}, {text}"] if text else []
+        lines += [f"{arm.label}: {text}"] if text else []
     if not lines:
         return ""
-    said = f"Above the best CIDEr of changed validation pairs that “{slow[0].label}” ever had: {'; '.join(lines)}."
-    return f"\n{said}\n"
+    said = f"When an arm passed the best CIDEr of changed validation pairs that “{slow[0].label}” ever had:\n\n"
+    return f"\n{said}" + "".join(f"- {line}\n" for line in lines)
 
 
 def _plot(scale: str, table: str, rows: Sequence[tuple[Arm, dict[str, dict]]], checkout: Path) -> str:

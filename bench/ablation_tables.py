@@ -32,8 +32,8 @@ NEGATIVES = 3  # a pair, so that each of three lists can give one
 SHARES = (10, 30, 100)  # percent of the training scenes whose pairs are there
 RATE_STEPS = 12  # of each stage, to learn what a step takes
 RECIPES_DIFFER = (
-    "These are two recipes, and their difference says nothing of the networks alone: ours also learns from labelled "
-    "and captioned photos, the published one from pairs alone, with a two-hundredth or less of its schedule."
+    "These are two recipes. Their difference says nothing of the networks alone. Ours also learns from labelled and "
+    "captioned photos. The published one learns from pairs alone, with a two-hundredth or less of its schedule."
 )
 VALIDATIONS, VALIDATED = 20, 150  # points of a curve, pairs captioned at each
 

@@ -15,6 +15,7 @@ DOORS = {
     "idc-audit": "shards.audit",
     "idc-show": "shards.show",
     "idc-features": "cluster.features",
+    "idc-checkpoints": "cluster.checkpoints",
     "idc-train": "cluster.train",
     "idc-sweep": "tune.sweep",
 }

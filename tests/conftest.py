@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -66,6 +67,15 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     if left_out and config.option.markexpr:
         counts = ", ".join(f"{count} {name}" for name, count in left_out.items())
         terminalreporter.write_line(f"left out: {counts}; make test runs them all")
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_as_it_was() -> Iterator[None]:
+    """Ray Tune in this process leaves a handler behind, which would take Ctrl-C away from the tests after it."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    if signal.getsignal(signal.SIGINT) is not before:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -15,15 +15,14 @@ RESERVED = ("all", "train", "evaluate", "stage", "help")  # words of the command
 # Fields that cannot change what is learned: a run folder may be resumed with other values of these.
 HARMLESS = (
     "root", "data.pack_workers", "data.read_threads", "data.prefetch", "data.features_on", "data.bad_samples",
-    "evaluate.", "log.", "cluster.threads", "cluster.cpus_per_worker", "cluster.timeout_s",
+    "evaluate.", "log.", "cluster.workers", "cluster.zero_stage", "cluster.gpus_per_worker", "cluster.cpus_per_worker",
+    "cluster.threads", "cluster.timeout_s",
 )  # fmt: skip
 HARMLESS_OF_STAGE = ("log_every", "checkpoint_every", "keep", "skip_limit")
 # Fields of a stage that has begun which may be lowered when it is resumed: the run folder keeps from which step on.
 LOWERED = ("lr", "clip", "spike_factor")
-# Values that leave something to the machine: a run begun with one may be resumed with the number that it came to.
-LEFT_OPEN = {
-    "cluster.workers": 0, "cluster.gpus_per_worker": "auto", "cluster.precision": "auto", "cluster.zero_stage": "auto",
-}  # fmt: skip
+# Values that leave something to the machine: a run begun with one may be resumed with what it came to.
+LEFT_OPEN = {"cluster.precision": "auto"}
 # Model fields that the data decide; they are filled in when the data are opened.
 DERIVED = (
     "model.vocab_size", "model.feature_dim", "model.grid", "model.classes", "model.fine_channels", "model.attributes",

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
+from cluster.config.fields import DERIVED, is_harmless
 from cluster.errors import ConfigError
 
 T = TypeVar("T")
@@ -279,3 +280,12 @@ def differences(one: Any, other: Any) -> list[tuple[str, Any, Any]]:
     values, others = ({option.name: option.value for option in options(config)} for config in (one, other))
     names = dict.fromkeys([*values, *others])
     return [(name, values.get(name), others.get(name)) for name in names if values.get(name) != others.get(name)]
+
+
+def deciding(config: Any) -> dict[str, Any]:
+    """Every option, by its dotted name, that decides what is learnt: not how fast, where, or what is looked at."""
+    return {
+        one.name: to_dict(one.value)
+        for one in options(config)
+        if one.name != "name" and one.name not in DERIVED and not is_harmless(one.name)
+    }

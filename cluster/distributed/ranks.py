@@ -20,6 +20,10 @@ class Ranks:
         self._timeout = timedelta(seconds=timeout_s)
         self._group = dist.new_group(backend="gloo", timeout=self._timeout)
 
+    def apart(self) -> Ranks:
+        """The same ranks in a group of their own: for a thread that meets beside this one. All ranks call it."""
+        return Ranks(self._timeout.total_seconds())
+
     @property
     def first(self) -> bool:
         """True on the one rank that writes files."""
@@ -36,6 +40,12 @@ class Ranks:
         parts: list[list[Any]] = [[] for _ in range(self.world)]
         dist.all_gather_object(parts, items, group=self._group)
         return [item for part in parts for item in part]
+
+    def collect(self, item: T) -> list[T]:
+        """The items of all ranks, rank by rank, on rank 0; an empty list on the others."""
+        found: list[Any] | None = [None] * self.world if self.first else None
+        dist.gather_object(item, found, dst=0, group=self._group)
+        return found or []
 
     def share(self, value: T) -> T:
         """The value that rank 0 gave, on every rank."""

@@ -18,6 +18,7 @@ from cluster.tracking.worker_logs import WARNINGS, own_warning
 
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.jsonl"  # a line a step that was left out, with the samples of its batch
+CHECKPOINTS = "checkpoints.jsonl"  # what each took; apart, for when one has been written is not the same twice
 
 
 def read_metrics(run: Path) -> list[dict]:
@@ -36,10 +37,10 @@ def _lines(data: bytes) -> Iterator[dict]:
 
 
 class RunLog:
-    """Appends to metrics.jsonl and mirrors it to W&B, and to skipped.jsonl. Rank 0 alone makes one."""
+    """Appends to metrics.jsonl, which it mirrors to W&B, and to files beside it. Rank 0 alone makes one."""
 
     def __init__(self, run: Path, config: Config) -> None:
-        self._path, self._skipped = run / METRICS, run / SKIPPED
+        self._path = run / METRICS
         self._stages = config.stages
         self._length = _count(self._path)
         self._mirror = open_mirror(run, config, self._length)
@@ -48,7 +49,7 @@ class RunLog:
         """Drops what a killed run logged of this stage after its last checkpoint, and of later stages."""
         place = (self._stages.index(stage), step)
         self._cut(self._path, place)
-        self._cut(self._skipped, place)
+        self._cut(self._path.with_name(SKIPPED), place)
         self._length = _count(self._path)
 
     def _cut(self, path: Path, place: tuple[int, int]) -> None:
@@ -62,29 +63,23 @@ class RunLog:
             length += len(line)
         os.truncate(path, length)  # in place: whoever follows the file sees where the old lines end
 
-    def write(self, record: dict[str, Any]) -> None:
-        """One line; numbers that are not finite become null."""
+    def write(self, record: dict[str, Any], file: str = METRICS) -> None:
+        """One line, of metrics.jsonl and so of W&B, or of another file; numbers that are not finite become null."""
         record = _finite(record)
-        _append(self._path, record)
+        with self._path.with_name(file).open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(record) + "\n")
+        if file != METRICS:
+            return
         if self._mirror is not None:
             stage = record["stage"]
             values = {f"{stage}/{name}": value for name, value in _flat(record) if name != "stage"}
             self._mirror.log(self._length, values)
         self._length += 1
 
-    def skipped(self, record: dict[str, Any]) -> None:
-        """One line of skipped.jsonl."""
-        _append(self._skipped, _finite(record))
-
     def close(self) -> None:
         """Ends the W&B run."""
         if self._mirror is not None:
             self._mirror.close()
-
-
-def _append(path: Path, record: dict) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
 
 
 def _count(path: Path) -> int:

@@ -10,7 +10,9 @@ import os
 import socket
 import tempfile
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,13 +21,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cluster.config.fields import ClusterConfig, StageConfig
+from cluster.training import optimizer_state
 from cluster.training.gradient_norms import GradientNorms
 from idc.losses.training_model import TrainingModel
+from idc.model.build import build
 from idc.model.trunk import Trunk
 
 ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 COMPILED_SHAPES = 64  # most versions of compiled code: each task has a few lengths of captions and numbers of words
-TAG = "engine"  # name of DeepSpeed's own folder inside a checkpoint
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,19 @@ class StepResult:
     grad_norm: Tensor  # before clipping, over all workers
     applied: Tensor  # bool; False: it was not finite, or far above the usual, and the weights stayed as they were
     usual: Tensor  # the median of such steps before it; NaN after too few of them
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Copies on the CPU of what a checkpoint is made of, on one rank."""
+
+    weights: dict[str, Tensor]  # the whole model on the rank that writes it; under ZeRO 3 what no rank has a part of
+    moments: dict[str, Tensor]  # what this rank writes of the optimiser's state; see `optimizer_state`
+    applied: int  # optimiser steps that were not skipped
+    norms: dict[str, list[float]]  # of gradients, as `GradientNorms.state` gives them
+    parts: dict[str, tuple[int, Tensor]] = field(default_factory=dict)  # ZeRO 3: this rank's run of each parameter
+    # ZeRO 3: under which name each parameter is in parts, and its shape; tied ones are there once.
+    shapes: dict[str, tuple[str, tuple[int, ...]]] | None = None
 
 
 def prepare_environment(device: torch.device) -> None:
@@ -104,6 +120,7 @@ class Engine:
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
             model=trained, optimizer=self._adam, config=_settings(cluster, self.zero_stage), dist_init_required=False
         )
+        self._pieces = optimizer_state.pieces(self.model, self._optimizer, self.zero_stage, dist.get_rank())
         self._alone = self.world == 1 and self.zero_stage == 0
         if self._alone:
             self._engine.enable_backward_allreduce = False  # it would copy every gradient to the sum of itself
@@ -166,35 +183,61 @@ class Engine:
         return self.total(nn.utils.get_total_norm(mine).square()).sqrt()
 
     def weights(self) -> dict[str, Tensor]:
-        """The whole model's state as fp32 copies on the CPU, on every rank; gathered one by one under ZeRO 3."""
+        """The whole model's state as fp32 copies on the CPU; under ZeRO 3 all ranks call it, and gather it."""
+        return self._gathered(dict(self.model.named_parameters(remove_duplicate=False))) | self._buffers()
+
+    def _gathered(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
         state = {}
-        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+        for name, parameter in parameters.items():
             if self.zero_stage == 3:
                 with self._deepspeed.zero.GatheredParameters([parameter]):
-                    state[name] = parameter.detach().cpu().clone()
+                    state[name] = parameter.detach().float().cpu().clone()
             else:
-                state[name] = parameter.detach().cpu().clone()
+                state[name] = parameter.detach().float().cpu().clone()
+        return state
+
+    def _buffers(self) -> dict[str, Tensor]:
         wanted = self.model.state_dict().keys()  # without the buffers that are not persistent
-        state |= {n: b.detach().cpu().clone() for n, b in self.model.named_buffers() if n in wanted}
-        return {name: state[name].float() if state[name].is_floating_point() else state[name] for name in wanted}
+        found = {name: buffer.detach().cpu().clone() for name, buffer in self.model.named_buffers() if name in wanted}
+        return {name: one.float() if one.is_floating_point() else one for name, one in found.items()}
 
-    def state(self) -> dict[str, Tensor]:
-        """What decides on later steps besides weights and optimiser, the same on every rank: norms of gradients."""
-        return self._norms.state()
+    @contextmanager
+    def whole_model(self) -> Iterator[Trunk]:
+        """The network as it is now, to look at a batch outside of training; all ranks call it together.
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restores what `state` gave."""
-        self._norms.load_state(state)
+        Under ZeRO 3 it is a copy: the trained module has no weights outside of a training step.
+        """
+        if self.zero_stage == 3:
+            copy = build(self.model.config)
+            copy.load_state_dict(self.weights())
+            yield copy.to(self.device)
+            return
+        try:
+            yield self.model
+        finally:
+            self.model.train()
 
-    def save(self, folder: Path) -> None:
-        """Writes every rank's part of weights and optimiser into `folder`."""
-        self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+    def snapshot(self, weights: bool) -> Snapshot:
+        """Copies on the CPU of the state; of the whole model only if `weights` says so, on one rank. No rank waits."""
+        held = optimizer_state.to_write(self._pieces, self.zero_stage, dist.get_rank(), self.world)
+        moments = optimizer_state.copies(held, self._adam.state)
+        applied, norms = optimizer_state.applied_steps(self._pieces, self._adam.state), self._norms.state()
+        if self.zero_stage < 3:
+            return Snapshot(self.weights() if weights else {}, moments, applied, norms)
+        parts = {piece.name: (piece.start, optimizer_state.run_of(piece, piece.owner)) for piece in self._pieces}
+        parameters = dict(self.model.named_parameters(remove_duplicate=False))
+        first = {id(parameter): name for name, parameter in reversed(parameters.items())}
+        shapes = {name: (first[id(p)], tuple(p.ds_shape)) for name, p in parameters.items() if p.requires_grad}
+        rest = self._gathered({name: p for name, p in parameters.items() if not p.requires_grad})
+        return Snapshot(rest | self._buffers() if weights else {}, moments, applied, norms, parts, shapes)
 
-    def load(self, folder: Path) -> None:
-        """Restores what `save` wrote, bit by bit, at the same number of ranks and ZeRO stage."""
-        path, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
-        if path is None:
-            raise RuntimeError(f"{folder} has a COMMIT but DeepSpeed found nothing to load in {folder / TAG}")
+    def restore(self, moments: Sequence[Path], applied: int, norms: Mapping[str, Sequence[float]]) -> None:
+        """Takes the optimiser's state from files of any number of ranks and ZeRO stage; `applied`: its steps.
+
+        `norms`: of the gradients of the last steps, as a `Snapshot` has them.
+        """
+        optimizer_state.load(self._pieces, self._adam.state, moments, applied)
+        self._norms.load_state(norms)
 
     def close(self) -> None:
         """Frees what DeepSpeed holds, so that the next stage can make an engine in the same process."""

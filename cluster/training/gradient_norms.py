@@ -1,9 +1,12 @@
 """What gradients are like lately, task by task, and whether one is so far above that its step is left out.
 
-All of it stays on the device: nothing here waits for it.
+All of it stays on the device until a checkpoint is made: `judge` waits for nothing.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -35,10 +38,12 @@ class GradientNorms:
         self._kept[task] = torch.where(applied, torch.cat([kept[1:], norm.reshape(1).to(kept.dtype)]), kept)
         return applied, usual
 
-    def state(self) -> dict[str, Tensor]:
-        """(WINDOW,) float32 by task, NaN for what is not there yet: what an exact resume needs."""
-        return dict(self._kept)
+    def state(self) -> dict[str, list[float]]:
+        """The norms by task, at most WINDOW, the newest last; waits for the device."""
+        return {task: [norm for norm in kept.tolist() if math.isfinite(norm)] for task, kept in self._kept.items()}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Sequence[float]]) -> None:
         """Restores what `state` gave, bit by bit."""
-        self._kept = {task: kept.to(self._device, torch.float32) for task, kept in state.items()}
+        for task, norms in state.items():
+            missing = [math.nan] * (WINDOW - len(norms))
+            self._kept[task] = torch.tensor([*missing, *norms], dtype=torch.float32, device=self._device)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.batches.samples import Mixed
 from cluster.config.fields import Config
+from cluster.config.options import deciding
 from cluster.training.weights import open_tokenizer
 from idc.captioning.tokenizer import Tokenizer
 
@@ -48,3 +51,8 @@ class Job:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of all captions that are trained on."""
         return open_tokenizer(self.shards, self.joint_tokenizer)
+
+    @property
+    def config_sha256(self) -> str:
+        """Of the options that decide what is learnt."""
+        return hashlib.sha256(json.dumps(deciding(self.config), sort_keys=True).encode()).hexdigest()

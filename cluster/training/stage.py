@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -20,11 +21,12 @@ from cluster.distributed.ranks import Ranks
 from cluster.errors import NotFiniteError
 from cluster.evaluation.predict import merge, predict, with_denials
 from cluster.evaluation.quick_scores import validation_scores
-from cluster.tracking.run_log import SKIPPED, RunLog
+from cluster.tracking.run_log import CHECKPOINTS, SKIPPED, RunLog
 from cluster.tracking.speed import Speed, Trace
 from cluster.training import checkpoint
 from cluster.training.engine import Engine
 from cluster.training.job import Job
+from cluster.training.saving import Saver, Written, restore
 from cluster.training.step import Measured, Numbers, read, rounding, train_step
 from cluster.training.weights import load_first_weights, source_of_stage
 from idc.model.build import build
@@ -61,6 +63,7 @@ class StageRun:
         self._stage, self._folder = job.config.stage(name), job.run / "checkpoints" / name
         self._tokenizer = job.tokenizer
         self._metric = self._stage.select if isinstance(self._stage, FinetuneConfig) else None
+        self._best: float | None = None  # score of the best checkpoint, by that metric
 
     def run(self) -> None:
         """Trains from the newest checkpoint, or from the start, to the last step."""
@@ -71,8 +74,9 @@ class StageRun:
         torch.manual_seed(config.seed)
         model = build(config.model)
         model.name_classes(name_words(self._job.names, self._tokenizer))
-        first = source_of_stage(self._job.run, config, self._name, Path(config.root)) if newest is None else None
-        if first is not None:
+        if newest is not None:
+            model.load_state_dict(checkpoint.load_weights(newest.weights))
+        elif first := source_of_stage(self._job.run, config, self._name, Path(config.root)):
             load_first_weights(model, first, stage.start_parts)
         batches = Batches(
             self._job.shards, self._job.features, self._tokenizer, config.model, model.visual_tokens, stage,
@@ -83,18 +87,30 @@ class StageRun:
         try:
             step = 0
             if newest is not None:
-                step = checkpoint.restore(newest, engine, ranks.world)
+                restore(newest, engine)
+                step = newest.commit.step
+            self._best = ranks.share(self._best_so_far())
             if self._log is not None:
                 self._log.rewind(self._name, step)
-            self._train(engine, batches, step)
+            saver = Saver(self._folder, ranks.apart(), config.cluster.timeout_s, stage.keep, self._metric)
+            try:
+                self._train(engine, batches, step, saver)
+            except BaseException:
+                saver.abandon()
+                raise
         finally:
             engine.close()
 
-    def _train(self, engine: Engine, batches: Batches, first: int) -> None:
+    def _best_so_far(self) -> float | None:
+        top = checkpoint.best(self._folder, self._metric) if self._metric is not None else None
+        return top and (top.commit.validation or {}).get(self._metric)
+
+    def _train(self, engine: Engine, batches: Batches, first: int, saver: Saver) -> None:
         stage, data, run, schedule = self._stage, self._job.config.data, self._job.run, batches.schedule
-        bad = BadSamples(run, self._name, batches.sizes, data.bad_samples, self._ranks, self._log)
+        ranks = self._ranks
+        bad = BadSamples(run, self._name, batches.sizes, data.bad_samples, ranks, self._log)
         speed = Speed(self._device, engine.model, first, schedule.samples(first))
-        trace = Trace(run, self._name, self._ranks.rank, self._job.config.log.profile_steps)
+        trace = Trace(run, self._name, ranks.rank, self._job.config.log.profile_steps)
         unread: list[Taken] = []  # steps whose numbers are still on the device
         steps = range(first, stage.steps)
         with Feed(batches, steps, data, self._device, self._resident) as feed:
@@ -110,14 +126,23 @@ class StageRun:
                 done = step + 1
                 unread.append(Taken(done, batch.task, schedule.samples(done), lr, measured, batch.names))
                 bad.note(done, batch.bad)
-                if done % stage.log_every == 0 or self._keeps(done):
+                if done % stage.log_every == 0 or self._keeps(done) or self._validates(done):
                     bad.meet()
                     self._read(engine, unread, speed)
                     unread = []
-                if self._keeps(done):
-                    started = time.perf_counter()
-                    self._keep(engine, done)
-                    speed.left_out(time.perf_counter() - started)
+                started = time.perf_counter()
+                scores = self._validate(engine, done) if self._validates(done) else None
+                better = self._is_better(scores)
+                if self._keeps(done) or better:
+                    commit = checkpoint.Commit(
+                        self._name, done, ranks.world, engine.zero_stage, scores, samples=schedule.samples(done),
+                        config=self._job.config_sha256,
+                    )  # fmt: skip
+                    self._note(saver.save(engine, commit))
+                else:
+                    self._note(saver.check())
+                speed.left_out(time.perf_counter() - started)
+        self._note(saver.finish())
         trace.close()
 
     def _seed_of(self, step: int) -> int:
@@ -144,9 +169,10 @@ class StageRun:
         """A line of skipped.jsonl on a step that was left out: which samples were in its batch. All ranks call it."""
         names = sorted(set(self._ranks.gather(taken.names)))
         if self._log is not None:
-            self._log.skipped(
+            self._log.write(
                 {"stage": self._name, "step": taken.done, "task": taken.task, "norm": found.norm, "usual": found.usual,
-                 "ids": names}
+                 "ids": names},
+                SKIPPED,
             )  # fmt: skip
 
     def _validates(self, done: int) -> bool:
@@ -155,28 +181,36 @@ class StageRun:
         return bool(every) and (done % every == 0 or last)
 
     def _keeps(self, done: int) -> bool:
-        """True where a checkpoint is due after `done` steps; a validation always comes with one."""
-        return done % self._stage.checkpoint_every == 0 or done == self._stage.steps or self._validates(done)
+        """True if a checkpoint is due after `done` steps, whatever a validation says."""
+        return done % self._stage.checkpoint_every == 0 or done == self._stage.steps
 
-    def _keep(self, engine: Engine, done: int) -> None:
-        """Writes a checkpoint after `done` steps, validated where that is due."""
-        scores = self._validate(engine, done) if self._validates(done) else None
-        commit = checkpoint.Commit(self._name, done, self._ranks.world, engine.zero_stage, scores)
-        ranks = self._ranks
-        checkpoint.save(self._folder, engine, commit, ranks.rank, ranks.barrier, self._stage.keep, self._metric)
+    def _is_better(self, scores: dict[str, float | None] | None) -> bool:
+        """Whether these scores are of the best weights so far, which are kept: the run may be exported from them."""
+        score = (scores or {}).get(self._metric)
+        if score is None or (self._best is not None and score <= self._best):
+            return False
+        self._best = score
+        return True
+
+    def _note(self, written: Written | None) -> None:
+        if written is not None and self._log is not None:
+            self._log.write({"stage": self._name, **asdict(written)}, CHECKPOINTS)
+
+    @functools.cached_property
+    def _samples(self) -> Samples:
+        """Of the validation split; opened once."""
+        return Samples(Folder.open(self._job.shards), Folder.open(self._job.features), "pair", "val")
 
     def _validate(self, engine: Engine, done: int) -> dict[str, float | None]:
         """Scores of the validation split's captions, the same on every rank; a line of the log."""
         config, stage, ranks, started = self._job.config, self._stage, self._ranks, time.perf_counter()
-        # A replica with whole weights: under ZeRO 3 the trained module has none outside of a training step.
-        replica = build(config.model)
-        replica.load_state_dict(engine.weights())
-        samples = Samples(Folder.open(self._job.shards), Folder.open(self._job.features), "pair", "val")
-        mine = predict(
-            replica.to(self._device), samples, self._tokenizer, rank=ranks.rank, world=ranks.world,
-            batch_size=config.evaluate.batch_size, limit=stage.validate_limit, device=self._device,
-            precision=config.cluster.precision,
-        )  # fmt: skip
+        samples = self._samples
+        with engine.whole_model() as model:
+            mine = predict(
+                model, samples, self._tokenizer, rank=ranks.rank, world=ranks.world,
+                batch_size=config.evaluate.batch_size, limit=stage.validate_limit, device=self._device,
+                precision=config.cluster.precision,
+            )  # fmt: skip
         predictions = with_denials(merge([ranks.gather(mine)]), samples.records.folder)
         scores = ranks.share(validation_scores(predictions) if ranks.first else {})
         if self._log is not None:

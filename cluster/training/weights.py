@@ -133,22 +133,20 @@ def best_checkpoint(run: Path, config: Config) -> checkpoint.Checkpoint | None:
     return checkpoint.best(folder, stage.select) if isinstance(stage, FinetuneConfig) else checkpoint.latest(folder)
 
 
-def export_model(run: Path, config: Config, tokenizer: Path, features: Path) -> None:
-    """Writes run/model/, what `idc.caption` loads: the weights of the best checkpoint, tokenizer and backbone."""
-    best = best_checkpoint(run, config)
-    assert best is not None, "a finished stage has a checkpoint"
+def export_model(folder: Path, config: Config, tokenizer: Path, features: Path, found: checkpoint.Checkpoint) -> None:
+    """Writes a model folder, what `idc.caption` loads: the weights of a checkpoint, tokenizer and backbone."""
     model_folder.save(
-        run / model_folder.FOLDER,
+        folder,
         config.model,
-        checkpoint.load_weights(best.weights),
+        checkpoint.load_weights(found.weights),
         tokenizer,
         Folder.open(features).manifest["features"],
         model_folder.Decoding(config.evaluate.beam, config.evaluate.length_penalty),
         {
             "run": config.name,
-            "stage": best.commit.stage,
-            "step": best.commit.step,
+            "stage": found.commit.stage,
+            "step": found.commit.step,
             "seed": config.seed,
-            "validation": best.commit.validation,
+            "validation": found.commit.validation,
         },
     )

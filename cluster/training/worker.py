@@ -16,8 +16,8 @@ from cluster.evaluation.predict import merge, predict, write_predictions
 from cluster.tracking.run_log import RunLog
 from cluster.training.job import Evaluation, Job
 from cluster.training.stage import StageRun
-from cluster.training.weights import export_model
-from idc.captioning.model_folder import load
+from cluster.training.weights import best_checkpoint, export_model
+from idc.captioning.model_folder import FOLDER, load
 from shards.reading.reader import Folder
 
 
@@ -38,7 +38,9 @@ def run(job: Job, device: torch.device) -> None:
                 log.close()
     if job.exports:
         if ranks.first:
-            export_model(job.run, job.config, job.tokenizer.path, job.features)
+            best = best_checkpoint(job.run, job.config)
+            assert best is not None, "a finished stage has a checkpoint"
+            export_model(job.run / FOLDER, job.config, job.tokenizer.path, job.features, best)
         ranks.barrier("exporting the model")
     if job.evaluation is not None:
         _caption(job, job.evaluation, ranks, device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,11 @@ from typing import Any
 import psutil
 import pytest
 
+from cluster import checkpoints
+from cluster.errors import ConfigError
 from cluster.tracking.run_log import read_metrics
 from cluster.training.checkpoint import find, load_weights
+from idc.captioning.model_folder import load
 
 pytestmark = pytest.mark.ray
 
@@ -122,6 +126,32 @@ def test_killed_and_started_again_the_losses_are_equal(finished: tuple, tiny: An
     ends = [find(folder / "checkpoints" / "finetune")[-1].weights.read_bytes() for folder in (run, undisturbed)]
     assert ends[0] == ends[1], "and so are the weights, bit by bit"
     assert (run / "predictions.jsonl").read_bytes() == (undisturbed / "predictions.jsonl").read_bytes()
+
+
+def test_its_checkpoints_are_listed_checked_and_exported(finished: tuple, tmp_path: Path, capsys: Any) -> None:
+    run = shutil.copytree(finished[0], tmp_path / "run")
+
+    def ask(*words: str | Path) -> tuple[int, str]:
+        return checkpoints.main([str(word) for word in words]), capsys.readouterr().out
+
+    code, listed = ask("ls", run)
+    assert code == 0 and listed.count("kept as best") == 1
+    assert "checkpoints/finetune/step_00000120: 120 of 120 steps; 960 samples; 2 workers at ZeRO 1" in listed
+    newest = run / "checkpoints" / "finetune" / "step_00000120"
+    code, verified = ask("verify", run)
+    assert code == 0 and f"{newest}: whole" in verified
+
+    assert ask("export", run, "--step", "120", "--out", tmp_path / "model")[0] == 0
+    assert load(tmp_path / "model").about["step"] == 120
+    with pytest.raises(ConfigError, match="is there already"):
+        ask("export", run, "--out", tmp_path / "model")
+    with pytest.raises(ConfigError, match="has no checkpoint of finetune at step 7; it has"):
+        ask("export", run, "--step", "7", "--out", tmp_path / "other")
+
+    damaged = newest / "optimizer-00001-of-00002.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    code, verified = ask("verify", run)
+    assert code == 1 and f"{newest}: {damaged.name} is damaged" in verified
 
 
 def test_a_begun_run_refuses_another_configuration(finished: tuple, tiny: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 BATCH, GROUP = 8, 2
@@ -35,11 +37,15 @@ def make_engine(
     timeout_s: int = 600,
     compiled: str = "off",
     dropout: float = 0.0,
+    found: Any = None,
 ) -> Any:
+    """A new engine and its stage; `found`: the checkpoint that it goes on from."""
     import torch
 
     from cluster.config.fields import ClusterConfig, StageConfig
+    from cluster.training.checkpoint import load_weights
     from cluster.training.engine import Engine
+    from cluster.training.saving import restore
     from idc.model.build import build
     from idc.model.config import ModelConfig
 
@@ -52,7 +58,37 @@ def make_engine(
     )  # fmt: skip
     stage = StageConfig(clip=clip, contrastive_group=GROUP)
     cluster = ClusterConfig(zero_stage=zero_stage, precision=precision, timeout_s=timeout_s, compile=compiled)
-    return Engine(model, stage, cluster, torch.device("cpu")), stage
+    if found is not None:
+        model.load_state_dict(load_weights(found.weights))
+    engine = Engine(model, stage, cluster, torch.device("cpu"))
+    if found is not None:
+        restore(found, engine)
+    return engine, stage
+
+
+def save(engine: Any, ranks: Any, folder: Path, step: int, keep: int = 9, stage: str = "pretrain") -> Any:
+    """Writes a checkpoint and waits for it: what it took."""
+    from cluster.training.checkpoint import Commit
+    from cluster.training.saving import Saver
+
+    saver = Saver(folder, ranks, 60, keep)
+    saver.save(engine, Commit(stage, step, ranks.world, engine.zero_stage))
+    return saver.finish()
+
+
+def train(engine: Any, stage: Any, seeds: Iterable[int]) -> list[tuple[dict[str, float], float]]:
+    """A step on the batch of each seed, which the ranks share: (losses, gradient norm) of each."""
+    import torch
+    import torch.distributed as dist
+
+    from shards.order.permutation import rank_positions
+
+    mine, found = rank_positions(0, BATCH, dist.get_world_size(), dist.get_rank(), GROUP), []
+    for seed in seeds:
+        task = ("mlm", "classify", "finetune")[seed % 3]
+        batch = make_batch(task, torch.Generator().manual_seed(seed))
+        found.append(take_step(engine, stage, task, [{name: tensor[mine] for name, tensor in batch.items()}]))
+    return found
 
 
 def take_step(engine: Any, stage: Any, task: str, parts: list[dict[str, Any]]) -> tuple[dict[str, float], float]:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.config.fields import DERIVED, Config, is_harmless
-from cluster.config.options import options, override, to_dict
+from cluster.config.fields import Config
+from cluster.config.options import deciding, override
 from cluster.config.validation import validate
 from cluster.training.checkpoint import COMMIT
 from tune.search.dimension import Dimension, Value, with_values
@@ -62,7 +62,7 @@ class Plan:
 
     def key(self, values: Mapping[str, Value], donor: Donor | None = None) -> str:
         """The name of a trial's run folder: a hash of everything that decides what it learns."""
-        learned = _what_counts(self.config_of(values), lambda _: True)
+        learned = deciding(self.config_of(values))
         return _hash(learned if donor is None else learned | {"donor": dataclasses.astuple(donor)})
 
     def run_config(self, key: str, values: Mapping[str, Value]) -> Config:
@@ -74,13 +74,17 @@ class Plan:
             start = Path("runs", SWEEPS, self.name, "pretraining", self.pretraining_key(config))
             changes = [(f"{name}.steps", 0) for name in shared] + [(f"{first}.start_from", str(start))]
             config = override(config, changes)
+        finetune = config.finetune
+        if finetune.validate_every % finetune.checkpoint_every:
+            # Each validation needs a checkpoint: another trial may go on from it.
+            config = override(config, [("finetune.checkpoint_every", finetune.validate_every)])
         return self._placed(config, f"trials/{key}")
 
     def pretraining_key(self, config: Config) -> str:
         """The name of the run folder of the shared stages: a hash of what they depend on."""
         shared = shared_stages(self.config, self.dimensions)
         others = {name for name in config.stages if name not in shared}
-        return _hash(_what_counts(config, lambda option: option.partition(".")[0] not in others))
+        return _hash({name: one for name, one in deciding(config).items() if name.partition(".")[0] not in others})
 
     def pretraining_config(self, config: Config) -> Config:
         """The configuration of the run of the shared stages of a trial's whole configuration."""
@@ -133,15 +137,6 @@ def has_finished(run: Path, config: Config, stages: Iterable[str]) -> bool:
     """Whether each of these stages of a run folder has its last checkpoint."""
     done = (run / "checkpoints" / name / f"step_{config.stage(name).steps:08d}" / COMMIT for name in stages)
     return all(path.is_file() for path, name in zip(done, stages, strict=True) if config.stage(name).steps)
-
-
-def _what_counts(config: Config, wanted) -> dict:
-    """Every option that decides what is learned, except those that `wanted` refuses."""
-    return {
-        one.name: to_dict(one.value)
-        for one in options(config)
-        if one.name != "name" and one.name not in DERIVED and not is_harmless(one.name) and wanted(one.name)
-    }
 
 
 def _hash(values: dict) -> str:

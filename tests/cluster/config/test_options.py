@@ -164,7 +164,8 @@ def test_micro_batches_keep_groups_whole_and_even_out_the_share() -> None:
 
 def test_what_may_differ_on_resume() -> None:
     assert is_harmless("evaluate.beam") and is_harmless("log.wandb") and is_harmless("pretrain.keep")
-    assert not is_harmless("pretrain.lr") and not is_harmless("seed") and not is_harmless("cluster.workers")
+    assert not is_harmless("pretrain.lr") and not is_harmless("seed") and not is_harmless("cluster.precision")
+    assert is_harmless("cluster.workers") and is_harmless("cluster.zero_stage")
 
 
 @pytest.mark.parametrize(

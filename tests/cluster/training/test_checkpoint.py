@@ -11,7 +11,7 @@ from testing.checkpoints import commit
 from testing.multirank import run_ranks
 
 from cluster.training import checkpoint
-from cluster.training.checkpoint import COMMIT, Commit
+from cluster.training.checkpoint import COMMIT
 from shards.errors import DataError
 
 
@@ -60,44 +60,28 @@ def test_weights_files_are_whole_or_an_error(tmp_path: Path) -> None:
 
 def save_and_restore(folder: Path, zero_stages: tuple[int, ...]) -> list[dict[str, Any]]:
     """Trains 3 steps, saves, trains 3 more; loads into a fresh engine and trains the same 3: losses must be equal."""
-    from testing.engines import BATCH, GROUP, make_batch, make_engine, take_step
+    from testing.engines import make_engine, save, train
 
     from cluster.distributed.ranks import Ranks
-    from shards.order.permutation import rank_positions
 
     ranks, report = Ranks(60), []
-    mine = rank_positions(0, BATCH, ranks.world, ranks.rank, GROUP)
-
-    def steps(engine: Any, stage: Any, seeds: range) -> list[tuple]:
-        found = []
-        for seed in seeds:
-            task = ("mlm", "classify", "finetune")[seed % 3]
-            batch = make_batch(task, torch.Generator().manual_seed(seed))
-            part = {name: tensor[mine] for name, tensor in batch.items()}
-            found.append(take_step(engine, stage, task, [part]))
-        return found
-
     for zero_stage in zero_stages:
         stage_folder = folder / str(zero_stage)
         engine, stage = make_engine(zero_stage)
-        steps(engine, stage, range(3))
+        train(engine, stage, range(3))
         for step in (1, 2, 3):
-            saved = Commit("pretrain", step, ranks.world, zero_stage)
-            checkpoint.save(stage_folder, engine, saved, ranks.rank, ranks.barrier, keep=2)
-        undisturbed, weights = steps(engine, stage, range(3, 6)), engine.weights()
+            save(engine, ranks, stage_folder, step, keep=2)
+        undisturbed, weights = train(engine, stage, range(3, 6)), engine.weights()
         engine.close()
-        engine, stage = make_engine(zero_stage)
         newest = checkpoint.latest(stage_folder)
-        step = checkpoint.restore(newest, engine, ranks.world)
+        engine, stage = make_engine(zero_stage, found=newest)
         saved_weights = checkpoint.load_weights(newest.weights)
         same_saved = all(torch.equal(saved_weights[name], tensor) for name, tensor in engine.weights().items())
-        resumed, resumed_weights = steps(engine, stage, range(3, 6)), engine.weights()
-        with pytest.raises(DataError, match="resume with --cluster.workers 2"):
-            checkpoint.restore(newest, engine, ranks.world + 1)
+        resumed, resumed_weights = train(engine, stage, range(3, 6)), engine.weights()
         engine.close()
         report.append(
             {
-                "step": step,
+                "commit": (newest.commit.step, newest.commit.applied, newest.commit.world, newest.commit.zero_stage),
                 "kept": [c.commit.step for c in checkpoint.find(stage_folder)],
                 "same_losses": undisturbed == resumed,
                 "same_weights": all(torch.equal(weights[name], resumed_weights[name]) for name in weights),
@@ -110,7 +94,8 @@ def save_and_restore(folder: Path, zero_stages: tuple[int, ...]) -> list[dict[st
 @pytest.mark.ranks
 def test_restored_at_the_same_size_training_goes_on_bit_by_bit(tmp_path: Path) -> None:
     for rank in run_ranks(2, save_and_restore, tmp_path, (0, 1, 2, 3)):
-        for report in rank:
+        for zero_stage, report in enumerate(rank):
             assert report == {
-                "step": 3, "kept": [2, 3], "same_losses": True, "same_weights": True, "same_saved": True,
+                "commit": (3, 3, 2, zero_stage), "kept": [2, 3], "same_losses": True, "same_weights": True,
+                "same_saved": True,
             }  # fmt: skip

@@ -39,6 +39,8 @@ def test_a_killed_packing_and_a_killed_worker_end_with_the_same_bytes(head, ray_
     finally:
         kill(process)
     assert not (out / "manifest.json").exists()
+    _, alive = psutil.wait_procs(packing_workers(leader), timeout=60)  # those of the packing that was killed
+    assert not alive, alive
     process = start_packing(tmp_path, out, seconds=0.1, address=head)
     try:
         wait_for(lambda: packing_workers(leader), process)

@@ -1,0 +1,120 @@
+"""Lists, checks and exports the checkpoints of a run.
+
+python -m cluster.checkpoints ls runs/blocks
+python -m cluster.checkpoints verify runs/blocks
+python -m cluster.checkpoints export runs/blocks --step 600 --out models/early
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.config.fields import Config
+from cluster.errors import ConfigError
+from cluster.launch.run_folder import CONFIG, find_root, with_root
+from cluster.pipeline import CODE
+from cluster.prepare import prepare_training
+from cluster.recipes.commandline import read_config
+from cluster.training import checkpoint
+from cluster.training.checkpoint import Checkpoint
+from cluster.training.weights import best_checkpoint, export_model, open_tokenizer
+from shards.errors import Parser, run_main
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; 1 if a checkpoint is damaged."""
+    parser = Parser(prog="cluster.checkpoints", description="Lists, checks and exports the checkpoints of a run.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser("ls", help="a line for each checkpoint of a run")
+    verifying = commands.add_parser("verify", help="reads every byte of the checkpoints of a run, or of one")
+    exporting = commands.add_parser("export", help="makes a model folder of a checkpoint: what idc.caption loads")
+    for command in (listing, exporting):
+        command.add_argument("run", type=Path, help="run folder, runs/NAME")
+    verifying.add_argument("folder", type=Path, help="run folder, runs/NAME, or folder of one checkpoint")
+    exporting.add_argument("--stage", default="finetune", help="training stage (default: %(default)s)")
+    exporting.add_argument("--step", type=int, help="of the checkpoint (default: the one that the run keeps as best)")
+    exporting.add_argument("--out", type=Path, required=True, help="folder to make")
+    options: argparse.Namespace = parser.parse_args(arguments)
+    if options.command == "ls":
+        return _list(options.run)
+    if options.command == "verify":
+        return _verify(options.folder)
+    return _export(options.run, options.stage, options.step, options.out)
+
+
+def _list(run: Path) -> int:
+    config = _config(run)
+    best = best_checkpoint(run, config)
+    for stage in config.stages:
+        folder = run / "checkpoints" / stage
+        for found in checkpoint.find(folder):
+            commit = found.commit
+            size = sum(file.size for file in (commit.files or {}).values())
+            scores = (f"{name} {value:.1f}" for name, value in (commit.validation or {}).items() if value is not None)
+            kept = "kept as best" if best is not None and found.folder == best.folder else ""
+            workers = f"{commit.world} worker{'' if commit.world == 1 else 's'} at ZeRO {commit.zero_stage}"
+            parts = (f"{commit.step} of {config.stage(stage).steps} steps", f"{commit.samples} samples", workers,
+                     f"{size / 2**20:.1f} MiB", ", ".join(scores), kept)  # fmt: skip
+            print(f"{found.folder.relative_to(run)}: " + "; ".join(part for part in parts if part))
+        for line in checkpoint.left_out(folder):
+            print(line)
+    return 0
+
+
+def _verify(folder: Path) -> int:
+    one = checkpoint.committed(folder)
+    if one is not None:
+        found, lines = [one], []
+    else:
+        stages = [folder / "checkpoints" / stage for stage in _config(folder).stages]
+        found = [each for stage in stages for each in checkpoint.find(stage)]
+        lines = [line for stage in stages for line in checkpoint.left_out(stage)]
+    damaged = False
+    for each in found:
+        why = checkpoint.lacking(each) or checkpoint.damage(each)
+        damaged |= bool(why)
+        print(f"{each.folder}: {why or 'whole'}")
+    for line in lines:
+        print(line)
+    if not found and not lines:
+        print(f"{folder} has no checkpoint", file=sys.stderr)
+    return int(damaged or bool(lines))
+
+
+def _export(run: Path, stage: str, step: int | None, out: Path) -> int:
+    config = _config(run)
+    if stage not in config.stages:
+        raise ConfigError(f"--stage {stage}: {run} has {', '.join(config.stages)}")
+    there = checkpoint.find(run / "checkpoints" / stage)
+    chosen = _chosen(there, config.finetune.select if stage == "finetune" else "last", step)
+    if chosen is None:
+        steps = ", ".join(str(each.commit.step) for each in there) or "none"
+        raise ConfigError(f"{run} has no checkpoint of {stage}{f' at step {step}' if step else ''}; it has {steps}")
+    if out.exists():
+        raise ConfigError(f"--out {out} is there already: name a new folder")
+    root = find_root(config.root, CODE)
+    training = prepare_training(with_root(config, root), root)
+    tokenizer = open_tokenizer(training.data.shards.location, training.tokenizer)
+    export_model(out, config, tokenizer.path, training.data.features.path, chosen)
+    print(f"{out}: {stage} step {chosen.commit.step}")
+    return 0
+
+
+def _chosen(there: list[Checkpoint], metric: str, step: int | None) -> Checkpoint | None:
+    if step is not None:
+        return next((each for each in there if each.commit.step == step), None)
+    at = checkpoint.best_step({each.commit.step: (each.commit.validation or {}).get(metric) for each in there})
+    return next((each for each in there if each.commit.step == at), None)
+
+
+def _config(run: Path) -> Config:
+    if not (run / CONFIG).is_file():
+        raise ConfigError(f"{run} is not a run folder: it has no {CONFIG}")
+    return read_config(run / CONFIG)
+
+
+if __name__ == "__main__":
+    run_main(main)

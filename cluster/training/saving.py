@@ -1,0 +1,209 @@
+"""Writes checkpoints beside the training: it waits for copies of its state on the CPU, and for nothing else.
+
+A thread of each rank writes what the rank holds, and makes sure that it is on the disk; then the ranks meet, and rank 0
+names all files in COMMIT and renames the folder. What goes wrong in any of them ends the run with its cause, at the
+next step or when the next checkpoint is due.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cluster.distributed.ranks import Ranks
+from cluster.training import checkpoint
+from cluster.training.checkpoint import COMMIT, PARTIAL, WEIGHTS, Checkpoint, Commit, File
+from cluster.training.disk_space import no_space
+from cluster.training.engine import Engine, Snapshot
+from shards.errors import DataError
+from shards.format.tars import file_sha256
+
+ABANDON_S = 30.0  # for the last checkpoint of a run that fails; ranks that are gone are not waited for
+
+
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint that has been committed, and what it took."""
+
+    step: int
+    size: int  # bytes
+    seconds: float  # from the copy to the commit
+    blocked_s: float  # of these, how long training stood still
+
+
+class Saver:
+    """The checkpoints of one stage. All ranks make one, and make the same calls; at most one write is under way."""
+
+    def __init__(
+        self, stage_folder: Path, ranks: Ranks, timeout_s: float, keep: int, metric: str | None = None
+    ) -> None:
+        """`ranks`: a group that nothing else uses, for a thread meets on it. `keep`, `metric`: see `thin_out`."""
+        self._folder, self._ranks, self._timeout_s = stage_folder, ranks, timeout_s
+        self._keep, self._metric = keep, metric
+        self._writing: _Write | None = None
+        if ranks.first:
+            for left in stage_folder.glob(f"step_*{PARTIAL}"):  # by a run that was killed
+                shutil.rmtree(left)
+        ranks.barrier("clearing what a killed run left half-written")
+
+    def save(self, engine: Engine, commit: Commit) -> Written | None:
+        """Copies the state and begins to write it; what `finish` returns of the write before."""
+        started = time.perf_counter()
+        before = self.finish()
+        snapshot = engine.snapshot(self._ranks.first)
+        world, stage = self._ranks.world, engine.zero_stage
+        commit = replace(commit, world=world, zero_stage=stage, applied=snapshot.applied, norms=snapshot.norms)
+        self._writing = _Write(self._folder, self._ranks, snapshot, commit, self._keep, self._metric, started)
+        return before
+
+    def check(self) -> Written | None:
+        """The write that has ended since the last call. Raises what went wrong with it; does not wait."""
+        return self.finish() if self._writing is not None and not self._writing.is_alive() else None
+
+    def finish(self) -> Written | None:
+        """Waits for the write under way, if there is one. Raises what went wrong with it."""
+        write, self._writing = self._writing, None
+        if write is None:
+            return None
+        write.join(self._timeout_s)
+        if write.is_alive():
+            raise RuntimeError(f"checkpoint {write.name} has not been written within {self._timeout_s} s")
+        if write.error is not None:
+            raise write.error
+        return write.written
+
+    def abandon(self) -> None:
+        """Lets the write under way come to its end, in a run that ends with an error of its own."""
+        if self._writing is not None:
+            self._writing.join(min(self._timeout_s, ABANDON_S))
+
+
+class _Write(threading.Thread):
+    """One checkpoint on its way to the disk."""
+
+    def __init__(
+        self,
+        stage_folder: Path,
+        ranks: Ranks,
+        snapshot: Snapshot,
+        commit: Commit,
+        keep: int,
+        metric: str | None,
+        started: float,
+    ) -> None:
+        super().__init__(name=f"step_{commit.step:08d}", daemon=True)
+        self._stage_folder, self._ranks, self._snapshot, self._commit = stage_folder, ranks, snapshot, commit
+        self._keep, self._metric, self._since = keep, metric, started
+        self._blocked_s = time.perf_counter() - started
+        self.written: Written | None = None
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            size = self._write()
+            self.written = Written(self._commit.step, size, time.perf_counter() - self._since, self._blocked_s)
+        except Exception as error:
+            self.error = error
+
+    def _write(self) -> int:
+        final = self._stage_folder / self.name
+        folder = final.with_name(final.name + PARTIAL)
+        ranks, files, fault = self._ranks, {}, None
+        weights = self._whole_weights()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if ranks.first:
+                files[WEIGHTS] = _write_tensors(weights, folder / WEIGHTS)
+            if self._snapshot.moments:
+                name = f"optimizer-{ranks.rank:05d}-of-{ranks.world:05d}.safetensors"
+                files[name] = _write_tensors(self._snapshot.moments, folder / name)
+        except Exception as error:
+            fault = self._named(error)
+        told = ranks.gather([(files, fault)])
+        faults = [one for _, one in told if one is not None]
+        if not faults and ranks.first:
+            files = {name: file for one, _ in told for name, file in one.items()}
+            try:
+                self._commit_files(folder, final, files)
+            except Exception as error:
+                faults = [self._named(error)]
+        faults = ranks.share(faults)
+        if faults:
+            if ranks.first:
+                shutil.rmtree(folder, ignore_errors=True)  # half of it is of no use, and the report of it needs room
+            raise faults[0]
+        return sum(file.size for one, _ in told for file in one.values())
+
+    def _whole_weights(self) -> dict[str, Tensor]:
+        """On rank 0 the model; under ZeRO 3 put together from what the ranks hold."""
+        weights = self._snapshot.weights
+        if self._snapshot.shapes is None:
+            return weights
+        parts = self._ranks.collect(self._snapshot.parts)
+        for name, (held_as, shape) in self._snapshot.shapes.items() if self._ranks.first else ():
+            weights[name] = torch.empty(shape)
+            for start, values in (part[held_as] for part in parts if held_as in part):
+                weights[name].view(-1)[start : start + len(values)] = values
+        return weights
+
+    def _commit_files(self, folder: Path, final: Path, files: dict[str, File]) -> None:
+        (folder / COMMIT).write_text(checkpoint.commit_text(replace(self._commit, files=files)))
+        _on_disk(folder / COMMIT)
+        _on_disk(folder)
+        if final.exists():  # it was damaged, or it has no COMMIT
+            shutil.rmtree(final)
+        os.rename(folder, final)
+        _on_disk(self._stage_folder)
+        checkpoint.thin_out(self._stage_folder, self._keep, self._metric)
+
+    def _named(self, error: Exception) -> Exception:
+        """The error as the run ends with it: a full disk says what to free."""
+        newest = checkpoint.latest(self._stage_folder)
+        last = f"step {newest.commit.step}" if newest else "the start of the stage"
+        go_on = f", or lower --{self._commit.stage}.keep; the same command then goes on from {last}"
+        return no_space(error, self._stage_folder.parent, _size_of_one(self._stage_folder.parent), go_on) or error
+
+
+def restore(found: Checkpoint, engine: Engine) -> None:
+    """Gives the engine the optimiser's state of a checkpoint, whose weights its model has already.
+
+    Any number of workers and ZeRO stage will do. Raises DataError if it was written by an earlier version.
+    """
+    if not found.moments:
+        raise DataError(
+            f"{found.folder} was written by an earlier version, whose optimiser state cannot be read: go on with that "
+            f"version, or begin a new run, --name NEW --{found.commit.stage}.start_from {found.weights}"
+        )
+    engine.restore(found.moments, found.commit.applied, found.commit.norms)
+
+
+def _write_tensors(tensors: Mapping[str, Tensor], path: Path) -> File:
+    save_file(dict(tensors), path)
+    _on_disk(path)
+    return File(path.stat().st_size, file_sha256(path))
+
+
+def _on_disk(path: Path) -> None:
+    """Waits until a file, or the list of files of a folder, would outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _size_of_one(checkpoints: Path) -> int:
+    """Bytes of a checkpoint of the run, 0 if it has none whose size is known."""
+    stages = [stage for stage in checkpoints.iterdir() if stage.is_dir()]
+    sizes = [sum(file.size for file in (one.commit.files or {}).values()) for s in stages for one in checkpoint.find(s)]
+    return max(sizes, default=0)
