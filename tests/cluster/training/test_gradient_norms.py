@@ -16,6 +16,9 @@ from testing.engines import make_batch, make_engine
 from testing.multirank import run_ranks
 
 from cluster.batches.batches import Batches
+from cluster.batches.schedule import stage_seed
+from cluster.config.options import override
+from cluster.training import checkpoint
 from cluster.training.gradient_norms import FEWEST, WINDOW, GradientNorms
 from cluster.training.job import Job
 from idc.captioning import tokenizer as tokenizers
@@ -114,13 +117,12 @@ def test_the_samples_of_a_step_that_was_left_out_are_written_down(tiny: Any, tmp
     )  # fmt: skip
     run = tmp_path / "run"
     run.mkdir()
-    run_ranks(2, train, Job(config, run, tiny.shards, features, ("pretrain",)))
+    job = Job(config, run, tiny.shards, features, ("pretrain",))
+    run_ranks(2, train, job)
     lines = [json.loads(text) for text in (run / "skipped.jsonl").read_text().splitlines()]
     logged = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
     assert lines and [line["step"] for line in lines] == [line["step"] for line in logged if line.get("skipped")]
     stage, tokenizer = config.stage("pretrain"), tokenizers.load(tiny.shards / "tokenizer.model")
-    from cluster.batches.schedule import stage_seed
-
     seed = stage_seed(config.seed, "pretrain")
     batches = Batches(tiny.shards, features, tokenizer, config.model, 12, stage, seed, 0, 1)
     bad = f"{tiny.shards.name}/{key}"
@@ -129,3 +131,10 @@ def test_the_samples_of_a_step_that_was_left_out_are_written_down(tiny: Any, tmp
     for line in lines:
         assert line["norm"] is None and line["task"] == "mlm" and line["stage"] == "pretrain"
         assert line["ids"] == sorted(set(batches.step(line["step"] - 1).names)) and bad in line["ids"]
+
+    # The norms of applied steps are part of a checkpoint, and a run that goes on from it has them.
+    norms = checkpoint.latest(run / "checkpoints" / "pretrain").commit.norms["mlm"]
+    assert norms == [line["grad_norm"] for line in logged if not line.get("skipped")]
+    run_ranks(1, train, dataclasses.replace(job, config=override(config, [("pretrain.steps", "18")])))
+    later = checkpoint.latest(run / "checkpoints" / "pretrain").commit
+    assert later.step == 18 and later.norms["mlm"][: len(norms)] == norms and len(later.norms["mlm"]) > len(norms)
