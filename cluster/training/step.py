@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -90,19 +91,26 @@ def train_step(
     if compared_loss is not None:
         sums[objective.compared].append(compared_loss)
     losses = torch.stack([torch.stack(sums[name]).sum() for name in names]) / counts
-    return Measured(names, losses, engine.step(lr))
+    return Measured(names, losses, engine.step(lr, batch.task))
 
 
-def read(engine: Engine, measured: list[Measured]) -> list[tuple[dict[str, float], float]]:
-    """(losses over the whole global batch, gradient norm) of each step; waits for the device. All ranks call it."""
+class Numbers(NamedTuple):
+    """What a step measured, on the host, the same on all ranks."""
+
+    losses: dict[str, float]  # over the whole global batch
+    norm: float  # of the gradient
+    usual: float  # the median of such steps before; NaN after too few of them
+    applied: bool  # False: the step was left out
+
+
+def read(engine: Engine, measured: list[Measured]) -> list[Numbers]:
+    """The numbers of each step; waits for the device. All ranks call it."""
     losses = engine.total(torch.cat([one.losses for one in measured]))
-    norms = torch.stack([one.result.grad_norm for one in measured])
-    values = torch.cat([losses, norms]).tolist()
-    found, place = [], 0
-    for one, norm in zip(measured, values[len(losses) :], strict=True):
-        found.append((dict(zip(one.names, values[place : place + len(one.names)], strict=True)), norm))
-        place += len(one.names)
-    return found
+    results = [one.result for one in measured]
+    told = torch.stack([part for one in results for part in (one.grad_norm, one.usual, one.applied.to(losses.dtype))])
+    values = iter(torch.cat([losses, told]).tolist())
+    named = [{name: next(values) for name in one.names} for one in measured]
+    return [Numbers(found, next(values), next(values), bool(next(values))) for found in named]
 
 
 def _wanted_of_each(
