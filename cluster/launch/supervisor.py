@@ -128,8 +128,7 @@ class Supervisor(FailurePolicy, WorkerGroupCallback):
         if self._last == last:
             why = f"not started again: it is the same as at the failure before, at {at} too"
         elif self._restarts >= self._cluster.restarts:
-            again = "restart is" if self._restarts == 1 else "restarts are"
-            why = f"--cluster.restarts: {self._restarts or 'no'} {again} used up"
+            why = f"not started again: --cluster.restarts {self._cluster.restarts} allows no more"
         if why:
             return self._end(as_told(failure, self.run, self._cluster, self._placement, f"at {at}, {why}"))
         self._restarts += 1

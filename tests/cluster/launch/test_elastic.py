@@ -107,8 +107,8 @@ def test_a_run_goes_on_with_the_nodes_that_are_left(nodes: Any, tiny: Any, tmp_p
     assert "at pretrain step " in killed and "restart 1 of 3" in killed
     assert ranks(run) == [3, 2, 1]
 
-    # Nodes that are dead or about to leave take no workers: there is room for one. When its node is drained too, nothing
-    # is left to train on: the run ends with its checkpoint, and the same command would go on.
+    # Nodes that are dead or about to leave take no workers: there is room for one. When its node is drained too,
+    # nothing is left to train on: the run ends with its checkpoint, and the same command would go on.
     alone = job(tiny, tmp_path / "alone", "1", 100_000)
 
     def drain_the_last() -> None:
