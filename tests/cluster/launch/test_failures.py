@@ -113,6 +113,10 @@ def test_workers_are_started_again_so_often_and_no_more(tmp_path: Path) -> None:
         f"the start of pretrain in {pause} s, restart {n} of 3" for n, pause in ((1, 1), (2, 2), (3, 4))
     ]
     assert decide(tmp_path, 0, DIED)[0] == ["RAISE"]
+    decisions, verdict, _ = decide(tmp_path, 3, DIED, DIED)
+    assert decisions == ["RETRY", "RAISE"] and "it is the same as at the failure before, at the start too" in str(
+        verdict
+    )
 
 
 def test_what_a_restart_cannot_mend_ends_the_run_at_once(tmp_path: Path) -> None:
