@@ -210,19 +210,35 @@ class Engine:
         finally:
             self.model.train()
 
-    def snapshot(self, weights: bool) -> Snapshot:
-        """Copies on the CPU of the state; of the whole model only if `weights` says so, on one rank. No rank waits."""
+    def snapshot(self, weights: bool, room: dict[str, Tensor] | None = None) -> Snapshot:
+        """Copies on the CPU of the state; of the whole model only if `weights` says so, on one rank. No rank waits.
+
+        `room`: what holds the copies, from one call to the next: new memory takes longer to get than to fill. The
+        copies of the call before are overwritten.
+        """
+        room = {} if room is None else room
+
+        def copy(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: _copied(tensor.detach(), f"{kind}/{name}", room) for name, tensor in tensors.items()}
+
         held = optimizer_state.to_write(self._pieces, self.zero_stage, dist.get_rank(), self.world)
-        moments = optimizer_state.copies(held, self._adam.state)
+        moments = copy("moments", optimizer_state.runs(held, self._adam.state))
         applied = optimizer_state.applied_steps(self._pieces, self._adam.state)
-        if self.zero_stage < 3:
-            return Snapshot(self.weights() if weights else {}, moments, applied)
-        parts = {piece.name: (piece.start, optimizer_state.run_of(piece, piece.owner)) for piece in self._pieces}
-        parameters = dict(self.model.named_parameters(remove_duplicate=False))
-        first = {id(parameter): name for name, parameter in reversed(parameters.items())}
-        shapes = {name: (first[id(p)], tuple(p.ds_shape)) for name, p in parameters.items() if p.requires_grad}
-        rest = self._gathered({name: p for name, p in parameters.items() if not p.requires_grad})
-        return Snapshot(rest | self._buffers() if weights else {}, moments, applied, parts, shapes)
+        parameters, buffers = dict(self.model.named_parameters(remove_duplicate=False)), self._buffers()
+        parts, shapes, whole = {}, None, {}
+        if self.zero_stage == 3:
+            runs = {piece.name: optimizer_state.run_of(piece, piece.owner) for piece in self._pieces}
+            copied = copy("parts", runs)
+            parts = {piece.name: (piece.start, copied[piece.name]) for piece in self._pieces}
+            first = {id(parameter): name for name, parameter in reversed(parameters.items())}
+            shapes = {name: (first[id(p)], tuple(p.ds_shape)) for name, p in parameters.items() if p.requires_grad}
+            whole = self._gathered({name: p for name, p in parameters.items() if not p.requires_grad})
+            whole = whole | buffers if weights else {}
+        elif weights:
+            whole = copy("weights", parameters) | buffers
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # the copies are under way
+        return Snapshot(whole, moments, applied, parts, shapes)
 
     def restore(self, moments: Sequence[Path], applied: int) -> None:
         """Takes the optimiser's state from files of any number of ranks and ZeRO stage; `applied`: its steps."""
@@ -231,6 +247,14 @@ class Engine:
     def close(self) -> None:
         """Frees what DeepSpeed holds, so that the next stage can make an engine in the same process."""
         self._engine.destroy()
+
+
+def _copied(tensor: Tensor, name: str, room: dict[str, Tensor]) -> Tensor:
+    """A float32 copy on the CPU, in the room of that name; on GPUs it may still be under way."""
+    there = room.get(name)
+    if there is None or there.shape != tensor.shape:
+        there = room[name] = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=tensor.is_cuda)
+    return there.copy_(tensor, non_blocking=True)
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:

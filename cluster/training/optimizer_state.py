@@ -75,19 +75,19 @@ def to_write(held: Sequence[Piece], zero_stage: int, rank: int, world: int) -> S
     return held[rank::world] if zero_stage == 0 else held
 
 
-def copies(written: Sequence[Piece], state: Any) -> dict[str, Tensor]:
-    """Copies on the CPU of the moments of these pieces, by their names in a file; `state`: the optimiser's."""
+def runs(written: Sequence[Piece], state: Any) -> dict[str, Tensor]:
+    """The moments of these pieces by their names in a file, on the optimiser's device; `state`: the optimiser's."""
     found = {}
     for piece in written:
         for moment in MOMENTS:
-            values = run_of(piece, state[piece.owner][moment])
-            found[piece.key(moment)] = values.view(piece.shape) if piece.whole else values
+            run = run_of(piece, state[piece.owner][moment])
+            found[piece.key(moment)] = run.view(piece.shape) if piece.whole else run
     return found
 
 
 def run_of(piece: Piece, tensor: Tensor) -> Tensor:
-    """A copy on the CPU, (length,), of the piece's run of a tensor that is laid out like its owner."""
-    return tensor.detach().flatten().narrow(0, piece.offset, piece.length).to("cpu", copy=True)
+    """(length,): the piece's run of a tensor that is laid out like its owner."""
+    return tensor.detach().view(-1).narrow(0, piece.offset, piece.length)
 
 
 def applied_steps(written: Sequence[Piece], state: Any) -> int:

@@ -50,6 +50,7 @@ class Saver:
         self._folder, self._ranks, self._timeout_s = stage_folder, ranks, timeout_s
         self._keep, self._metric = keep, metric
         self._writing: _Write | None = None
+        self._room: dict[str, Tensor] = {}  # for the copies: one write at a time
         if ranks.first:
             for left in stage_folder.glob(f"step_*{PARTIAL}"):  # by a run that was killed
                 shutil.rmtree(left)
@@ -59,7 +60,7 @@ class Saver:
         """Copies the state and begins to write it; what `finish` returns of the write before."""
         started = time.perf_counter()
         before = self.finish()
-        snapshot = engine.snapshot(self._ranks.first)
+        snapshot = engine.snapshot(self._ranks.first, self._room)
         commit = replace(commit, world=self._ranks.world, zero_stage=engine.zero_stage, applied=snapshot.applied)
         self._writing = _Write(self._folder, self._ranks, snapshot, commit, self._keep, self._metric, started)
         return before
