@@ -22,6 +22,16 @@ class NoSpaceError(TrainingError):
     """A disk or a quota is full; one line with the place, how much to free, and what happens then."""
 
 
+class Stopped(TrainingError):
+    """A run was asked to stop, and did; one line that says at which step. The same command goes on."""
+
+    exit_code = 85  # of its own, so that a scheduler can tell it from a failure and queue the command again
+
+
+class HungError(TrainingError):
+    """A worker was not heard of, or did nothing, for longer than the limit."""
+
+
 class NotFiniteError(TrainingError):
     """Losses or gradients stopped being finite; one line that names stage, step and task."""
 

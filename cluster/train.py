@@ -20,15 +20,20 @@ from shards.errors import run_main  # noqa: E402
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the job; exit code 0, 1 where training failed, 3 where it diverged, 2 (by run_main) for mistakes."""
+    """Runs the job; exit code 0, 1 where training failed, 3 where it diverged, 85 where it stopped as it was asked.
+
+    2 (by run_main) for mistakes.
+    """
     command = parse(arguments)
     if command.help:
         print(help_text(command.config))
         return 0
+    from cluster.launch import asked
     from cluster.pipeline import run
     from cluster.seeds import run_seeds
 
-    return exit_code(lambda: run_seeds(command) if command.seeds else run(command))
+    with asked.listening():
+        return exit_code(lambda: run_seeds(command) if command.seeds else run(command))
 
 
 if __name__ == "__main__":

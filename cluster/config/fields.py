@@ -16,7 +16,7 @@ RESERVED = ("all", "train", "evaluate", "stage", "help")  # words of the command
 HARMLESS = (
     "root", "data.pack_workers", "data.read_threads", "data.prefetch", "data.features_on", "data.bad_samples",
     "evaluate.", "log.", "cluster.workers", "cluster.zero_stage", "cluster.gpus_per_worker", "cluster.cpus_per_worker",
-    "cluster.threads", "cluster.timeout_s",
+    "cluster.threads", "cluster.timeout_s", "cluster.restarts",
 )  # fmt: skip
 HARMLESS_OF_STAGE = ("log_every", "checkpoint_every", "keep", "skip_limit")
 # Fields of a stage that has begun which may be lowered when it is resumed: the run folder keeps from which step on.
@@ -133,7 +133,9 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    workers: int = 0  # training processes; 0: as many as the GPUs have room for, two where CPUs train
+    # Training processes; 0: as many as the GPUs have room for, two where CPUs train; 2..8: as many of 2 to 8 as there
+    # is room for, fewer when a machine is lost, more when one comes.
+    workers: int | str = 0
     # auto: 1 where Ray's cluster has GPUs, else 0. 0: CPUs, gloo; 1: a GPU each, NCCL; 0.5: two share a GPU, gloo.
     gpus_per_worker: Literal["auto", 0, 0.5, 1] = "auto"
     cpus_per_worker: float = 1.0  # CPUs that Ray sets aside for a worker
@@ -145,6 +147,13 @@ class ClusterConfig:
     # torch.compile of the model; reduce-overhead also records CUDA graphs.
     compile: Literal["off", "default", "reduce-overhead"] = "off"
     timeout_s: int = 600  # longest wait for another worker, seconds
+    restarts: int = 3  # times that workers are started again after a fault, from the newest checkpoint; 0: never
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """Fewest and most workers; zeros where that is left open. ValueError where the option is neither N nor A..B."""
+        least, dots, most = str(self.workers).partition("..")
+        return int(least), int(most if dots else least)
 
 
 @dataclass(frozen=True)

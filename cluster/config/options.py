@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import inspect
@@ -132,9 +133,13 @@ def convert(kind: Any, value: Any, name: str) -> Any:
                 return choice
         raise ConfigError(f"--{name} {value!r} is not a choice{nearest(str(value), map(str, arguments))}")
     if origin in (Union, types.UnionType):
-        if value is None or value == "none":
+        if type(None) in arguments and (value is None or value == "none"):
             return None
-        return convert(next(argument for argument in arguments if argument is not type(None)), value, name)
+        *others, last = (argument for argument in arguments if argument is not type(None))
+        for other in others:
+            with contextlib.suppress(ConfigError):
+                return convert(other, value, name)
+        return convert(last, value, name)
     if origin is tuple:
         items = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)):

@@ -10,6 +10,7 @@ from typing import get_args
 from cluster.config.fields import (
     HOLDOUT,
     RESERVED,
+    ClusterConfig,
     Config,
     DataConfig,
     FinetuneConfig,
@@ -35,12 +36,13 @@ def validate(config: Config, stages: Sequence[str] | None = None) -> None:
     _at_least(
         config, 0, "seed", "data.pack_workers", "data.bad_samples", "data.words", "data.blocks.seed",
         "data.blocks.class_photos", "data.blocks.relational", "data.blocks.camera", "evaluate.limit",
-        "cluster.workers", "log.profile_steps",
+        "cluster.restarts", "log.profile_steps",
     )  # fmt: skip
     _at_least(
         config, 1, "data.blocks.supersample", "data.read_threads", "data.prefetch", "evaluate.beam",
         "evaluate.batch_size", "cluster.threads", "cluster.timeout_s",
     )  # fmt: skip
+    _validate_workers(config.cluster)
     if config.cluster.cpus_per_worker <= 0:
         raise ConfigError("--cluster.cpus_per_worker must be more than 0")
     if config.data.shards == "":
@@ -70,6 +72,18 @@ def validate(config: Config, stages: Sequence[str] | None = None) -> None:
         _at_least(config, 1, "finetune.references")
         if config.model.caption_loss == "masked" and config.finetune.references > 1:
             raise ConfigError("--finetune.references above 1 needs --model.caption_loss causal")
+
+
+def _validate_workers(cluster: ClusterConfig) -> None:
+    try:
+        least, most = cluster.worker_range
+    except ValueError:
+        raise ConfigError(
+            f"--cluster.workers {cluster.workers!r} is no number of workers: give one, such as 4, or a range, such as "
+            f"2..8"
+        ) from None
+    if least < 0 or most < least or (least == 0 and most > 0):
+        raise ConfigError(f"--cluster.workers {cluster.workers} must be 0 or more, a range from 1 or more upward")
 
 
 def _validate_mix(data: DataConfig) -> None:

@@ -22,10 +22,16 @@ NAMED_NODES = 4  # of a cluster, in a message
 class Placement:
     """The workers of a run in numbers; plain values, so that it pickles."""
 
-    workers: int
+    workers: int  # most of them, where their number is a range
     cpus_per_worker: float
     gpus_per_worker: float  # 0: they train on CPUs
     precision: Literal["fp32", "bf16"]
+    least: int = 0  # fewest workers, where their number is a range; 0: it is `workers`
+
+    @property
+    def fewest(self) -> int:
+        """Workers without which nothing starts."""
+        return self.least or self.workers
 
     @property
     def backend(self) -> Literal["nccl", "gloo"]:
@@ -48,6 +54,9 @@ class Placement:
         return {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
     def __str__(self) -> str:
+        if self.least:
+            what = f"workers with {self.gpus_per_worker:g} GPUs each" if self.gpus_per_worker else "CPU workers"
+            return f"{self.least} to {self.workers} {what}, {self.precision}"
         gpus = -(-self.workers * self.gpus_per_worker // 1)
         if not gpus:
             return f"{_count(self.workers, 'CPU worker')}, {self.precision}"
@@ -69,11 +78,12 @@ def place(cluster: ClusterConfig, nodes: Sequence[dict]) -> Placement:
         raise ConfigError(
             f"--cluster.gpus_per_worker {gpus:g} and the Ray cluster has no GPU: leave it out to train on CPUs"
         )
-    workers = cluster.workers or (sum(int(count / gpus + TOLERANCE) for count in there) if gpus else CPU_WORKERS)
+    least, most = cluster.worker_range
+    workers = most or (sum(int(count / gpus + TOLERANCE) for count in there) if gpus else CPU_WORKERS)
     precision = cluster.precision
     if precision == "auto":
         precision = "bf16" if gpus else "fp32"
-    return Placement(workers, cluster.cpus_per_worker, gpus, precision)
+    return Placement(workers, cluster.cpus_per_worker, gpus, precision, least if least < most else 0)
 
 
 def room(resources: dict[str, float], placement: Placement) -> int:
@@ -88,7 +98,7 @@ def require_room(placement: Placement, nodes: Sequence[dict]) -> None:
     """
     alive = [node for node in nodes if node["Alive"]]
     rooms = [room(node["Resources"], placement) for node in alive]
-    if sum(rooms) >= placement.workers:
+    if sum(rooms) >= placement.fewest:
         return
     named = [_node(node, count) for node, count in zip(alive, rooms, strict=True)]
     more = [f"{len(named) - NAMED_NODES} more"] if len(named) > NAMED_NODES else []
@@ -99,7 +109,7 @@ def require_room(placement: Placement, nodes: Sequence[dict]) -> None:
     else:
         fixes.append("a lower --cluster.cpus_per_worker")
     raise ConfigError(
-        f"--cluster.workers {placement.workers}, each with {asked}, find no room on the Ray cluster, which has room "
+        f"--cluster.workers {placement.fewest}, each with {asked}, find no room on the Ray cluster, which has room "
         f"for {sum(rooms)} ({', '.join(named[:NAMED_NODES] + more)}): give {' or '.join(fixes)}"
     )
 
@@ -112,8 +122,9 @@ def _node(node: dict, count: int) -> str:
 
 def resolved(config: Config, placement: Placement) -> Config:
     """The configuration that workers are told: numbers where the options leave them open."""
-    changes = {"workers": placement.workers, "gpus_per_worker": placement.gpus_per_worker}
-    changes["precision"] = placement.precision
+    changes = {"gpus_per_worker": placement.gpus_per_worker, "precision": placement.precision}
+    if not placement.least:  # of a range, each group of workers takes its number from its process group
+        changes["workers"] = placement.workers
     return dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, **changes))
 
 

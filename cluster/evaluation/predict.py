@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cluster.batches.samples import Samples
+from cluster.distributed import beat
 from cluster.evaluation.pointing import pack_map
 from idc.captioning.decoding import generate
 from idc.captioning.heat_map import change_map
@@ -85,6 +86,7 @@ def predict(
                 if shares is not None:
                     prediction["map"] = pack_map(shares)
                 predictions.append(prediction | {name: record[name] for name in _COPIED if name in record})
+            beat.went_on()
     return predictions
 
 

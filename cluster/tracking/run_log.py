@@ -18,6 +18,7 @@ from cluster.tracking.worker_logs import WARNINGS, own_warning
 
 METRICS = "metrics.jsonl"
 SKIPPED = "skipped.jsonl"  # a line a step that was left out, with the samples of its batch
+RESTARTS = "restarts.jsonl"  # a line each time that workers are started again
 CHECKPOINTS = "checkpoints.jsonl"  # what each took; apart, for when one has been written is not the same twice
 
 
@@ -138,6 +139,7 @@ class Progress:
     def __init__(self, run: Path, config: Config, out: TextIO = sys.stderr, every: float = 15.0) -> None:
         self._config, self._out, self._every = config, out, every
         self._log = Follower(run, _size(run / METRICS))
+        self._restarts = Tail(run / RESTARTS, _size(run / RESTARTS))
         self._warnings, self._warned = Tail(run / WARNINGS, _size(run / WARNINGS)), set[str]()
         self._shown = 0.0
         self._stage, self._first = "", (0, 0.0)  # the stage shown, and when its first step was seen
@@ -166,6 +168,8 @@ class Progress:
             if said and said not in self._warned:  # several workers may say the same
                 self._warned.add(said)
                 self._line(said, end="\n")
+        for record in _lines(self._restarts.read()):
+            self._line(record["line"], end="\n")
         for record in self._log.read():
             self._show(record)
 

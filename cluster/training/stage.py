@@ -17,8 +17,10 @@ from cluster.batches.resident import Resident
 from cluster.batches.samples import Samples
 from cluster.batches.schedule import learning_rate, stage_seed, step_seed
 from cluster.config.fields import FinetuneConfig
+from cluster.distributed import beat
 from cluster.distributed.ranks import Ranks
-from cluster.errors import NotFiniteError
+from cluster.distributed.stopping import Agreement
+from cluster.errors import NotFiniteError, Stopped
 from cluster.evaluation.predict import merge, predict, with_denials
 from cluster.evaluation.quick_scores import validation_scores
 from cluster.tracking.run_log import CHECKPOINTS, SKIPPED, RunLog
@@ -98,6 +100,7 @@ class StageRun:
             saver = Saver(self._folder, ranks.apart(), config.cluster.timeout_s, stage.keep, self._metric)
             try:
                 self._train(engine, batches, step, saver)
+                beat.left_stage()
             except BaseException:
                 saver.abandon()
                 raise
@@ -114,6 +117,7 @@ class StageRun:
         bad = BadSamples(run, self._name, batches.sizes, data.bad_samples, ranks, self._log)
         speed = Speed(self._device, engine.model, first, schedule.samples(first))
         trace = Trace(run, self._name, ranks.rank, self._job.config.log.profile_steps)
+        agreement = Agreement(ranks)
         unread: list[Taken] = []  # steps whose numbers are still on the device
         steps = range(first, stage.steps)
         with Feed(batches, steps, data, self._device, self._resident) as feed:
@@ -129,14 +133,16 @@ class StageRun:
                 done = step + 1
                 unread.append(Taken(done, batch.task, schedule.samples(done), lr, measured, batch.names))
                 bad.note(done, batch.bad)
-                if done % stage.log_every == 0 or self._keeps(done) or self._validates(done):
+                beat.stepped(self._name, done)
+                stop = agreement.why(done)
+                if done % stage.log_every == 0 or self._keeps(done) or self._validates(done) or stop:
                     bad.meet()
                     self._read(engine, unread, speed)
                     unread = []
                 started = time.perf_counter()
                 scores = self._validate(engine, done) if self._validates(done) else None
                 better = self._is_better(scores)
-                if self._keeps(done) or better:
+                if self._keeps(done) or better or stop:
                     commit = checkpoint.Commit(
                         self._name, done, ranks.world, engine.zero_stage, scores, samples=schedule.samples(done),
                         config=self._job.config_sha256,
@@ -145,6 +151,11 @@ class StageRun:
                 else:
                     self._note(saver.check())
                 speed.left_out(time.perf_counter() - started)
+                if stop:
+                    self._note(saver.finish())
+                    raise Stopped(
+                        f"stopped at {self._name} step {done} {stop}, checkpoint committed; the same command goes on"
+                    )
         self._note(saver.finish())
         trace.close()
 

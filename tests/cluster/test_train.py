@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -46,6 +47,15 @@ def train(tiny: Any, name: str, *more: str) -> subprocess.CompletedProcess:
 
 def without_times(run: Path) -> list[dict]:
     return [{name: value for name, value in record.items() if name not in TIMES} for record in read_metrics(run)]
+
+
+def log_of(run: Path, rank: int) -> str:
+    return (run / "logs" / f"rank_{rank}.log").read_text()
+
+
+def process_of(run: Path, rank: int) -> int:
+    """The process that is this rank now, as the newest head line of its log says."""
+    return int(re.findall(rf"^--- .* rank {rank} on .*, process (\d+),", log_of(run, rank), re.MULTILINE)[-1])
 
 
 def family_of(pid: int) -> list[tuple[psutil.Process, str]]:
@@ -126,6 +136,65 @@ def test_killed_and_started_again_the_losses_are_equal(finished: tuple, tiny: An
     ends = [find(folder / "checkpoints" / "finetune")[-1].weights.read_bytes() for folder in (run, undisturbed)]
     assert ends[0] == ends[1], "and so are the weights, bit by bit"
     assert (run / "predictions.jsonl").read_bytes() == (undisturbed / "predictions.jsonl").read_bytes()
+
+
+def test_kill_9_of_a_worker_a_hang_and_an_ask_to_stop_leave_the_losses_equal(finished: tuple, tiny: Any) -> None:
+    """One run: kill -9 of a worker, SIGSTOP of the other, then SIGTERM at the driver; the same command finishes it."""
+    undisturbed, run, said = finished[0], tiny.root / "runs" / "disturbed", tiny.root / "disturbed.txt"
+
+    def restarts() -> list[dict]:
+        path = run / "restarts.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def reached() -> int:
+        return max((record["step"] for record in read_metrics(run) if record["stage"] == "finetune"), default=0)
+
+    with said.open("wb") as output:
+        driver = subprocess.Popen(
+            command(tiny, "disturbed", "--cluster.timeout_s", "15"), cwd=ROOT, stdout=output, stderr=output
+        )
+
+        def wait(restarted: int, step: int) -> None:
+            deadline = time.monotonic() + LIMIT_S
+            while len(restarts()) < restarted or reached() < step:
+                assert driver.poll() is None and time.monotonic() < deadline, said.read_text()
+                time.sleep(0.005)
+
+        wait(0, 8)
+        os.kill(process_of(run, 1), signal.SIGKILL)
+        wait(1, 30)
+        frozen, since = process_of(run, 0), time.monotonic()
+        os.kill(frozen, signal.SIGSTOP)
+        wait(2, 30)
+        assert time.monotonic() - since < 35, "found within the limit of 15 s"
+        wait(2, 50)
+        driver.send_signal(signal.SIGTERM)
+        sent, at = time.monotonic(), reached()
+        assert driver.wait(60) == 85, said.read_text()
+        assert time.monotonic() - sent < 30
+    killed, hung = restarts()
+    assert re.match(r"worker 1 on \S+, process \d+, died at finetune step \d+: goes on from finetune step \d+ in 1 s, "
+                    r"restart 1 of 3$", killed["line"])  # fmt: skip
+    assert re.match(r"worker 0 on \S+, process \d+, does not answer for \d+ s at finetune step \d+: goes on from "
+                    r"finetune step \d+ in 2 s, restart 2 of 3$", hung["line"])  # fmt: skip
+    assert hung["reached"][0] == "finetune" and 30 <= hung["reached"][1] < 120
+    assert not psutil.pid_exists(frozen), "the worker that hung was killed"
+    text = said.read_text()
+    assert killed["line"] in text and hung["line"] in text and "Traceback" not in text
+    step = int(re.search(r"^stopped at finetune step (\d+) as asked, checkpoint committed; the same command goes on$",
+                         text, re.MULTILINE)[1])  # fmt: skip
+    assert step == reached() == find(run / "checkpoints" / "finetune")[-1].commit.step < 120
+    assert step - at <= 60, "a second or so after the ask"
+    # What every rank said in every attempt is there, and where the living one stood while the other hung.
+    assert [log_of(run, rank).count(f" rank {rank} on ") for rank in (0, 1)] == [3, 3]
+    stacks = log_of(run, 1).partition("--- where all threads of this process stand, because worker 0 on ")[2]
+    assert "train_step" in stacks and "stage.py" in stacks
+
+    again = train(tiny, "disturbed")
+    assert again.returncode == 0, again.stderr
+    assert without_times(run) == without_times(undisturbed), "the log is that of a run that was never disturbed"
+    ends = [find(folder / "checkpoints" / "finetune")[-1].weights.read_bytes() for folder in (run, undisturbed)]
+    assert ends[0] == ends[1], "and so are the weights, bit by bit"
 
 
 def test_its_checkpoints_are_listed_checked_and_exported(finished: tuple, tmp_path: Path, capsys: Any) -> None:

@@ -1,0 +1,72 @@
+"""A run that is asked to stop, by SIGTERM or SIGUSR1 at the driver: a file in the run folder until it has.
+
+Ray Train's controller, which runs on the driver's machine, sees the file and asks the workers. They stop after the same
+step with a checkpoint, and the driver ends with exit code 85.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import Stopped
+
+FILE = ".stop"
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class _Driver:
+    listens = False
+    run: Path | None = None  # while workers are at work
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Meanwhile the two signals are an ask to stop. For the main thread of a driver."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    _Driver.listens = True
+    _listen()
+    try:
+        yield
+    finally:
+        _Driver.listens = False
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _listen() -> None:
+    for number in SIGNALS:
+        signal.signal(number, _heard)
+
+
+@contextlib.contextmanager
+def heeded(run: Path) -> Iterator[None]:
+    """While workers are at work an ask waits until they have stopped; at other times it ends the driver at once."""
+    (run / FILE).unlink(missing_ok=True)  # of a driver that was killed
+    _Driver.run = run
+    if _Driver.listens:
+        _listen()  # starting Ray took SIGTERM for itself
+    try:
+        yield
+    finally:
+        _Driver.run = None
+        (run / FILE).unlink(missing_ok=True)
+
+
+def is_asked(run: Path) -> bool:
+    """True if the driver of a run has been asked to stop."""
+    return (run / FILE).exists()
+
+
+def _heard(number: int, frame: Any) -> None:
+    if _Driver.run is not None:
+        (_Driver.run / FILE).touch()
+        return
+    # Not by print: the main thread may be in the middle of one.
+    os.write(sys.stderr.fileno(), b"stopped as asked, no step was under way; the same command goes on\n")
+    raise SystemExit(Stopped.exit_code)

@@ -1,0 +1,88 @@
+"""Ray Train's controller and trainer with what is ours: a supervisor, a range of workers, nothing that is of no use.
+
+Ray Train's placement-group cleaner is left out: it takes up to 12 s to stop, and where the driver is killed and no
+dashboard answers, it stays for ever (a detached actor, once a run). A driver of ours is one run, and Ray removes the
+placement groups of a driver that has gone. The actor that hands out Ray's datasets, of which there are none, is left
+out too: a process that takes a second or two to start.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray._raylet import RAY_NODE_ID_KEY
+from ray.train import TrainingFailedError
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.execution.controller import TrainController
+
+from cluster.distributed.devices import Placement
+from cluster.errors import TrainingError
+from cluster.launch.elastic import Elastic
+from cluster.launch.failures import as_told, failure_of
+from cluster.launch.supervisor import Supervisor
+from cluster.training.job import Job
+
+_LEFT_OUT = (PlacementGroupCleanerCallback, DatasetsCallback)
+_VARIABLES = {
+    # Seconds that a group which has failed is given to take its process group apart; Ray's 30 would be waited for.
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",
+    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",  # as Ray's own trainer has it
+}
+
+
+class Controller(TrainController):
+    """Ray Train's, with a supervisor that decides about failures and is told of the workers."""
+
+    def __init__(self, failure_policy: Supervisor, callbacks: list, **rest: Any) -> None:
+        self._supervisor = failure_policy
+        super().__init__(failure_policy=failure_policy, callbacks=[*callbacks, failure_policy], **rest)
+
+    def _make_and_handle_scaling_decision_for_non_running_worker_group(self, controller_state: Any) -> Any:
+        # First, so that what the group held is free when it is asked how many workers there is room for.
+        if self._worker_group:
+            self._shutdown_worker_group()
+        self._supervisor.before_start()
+        return super()._make_and_handle_scaling_decision_for_non_running_worker_group(controller_state)
+
+    def verdict(self) -> Exception | None:
+        """What the driver raises; None after a run that ended well."""
+        return self._supervisor.verdict
+
+
+class Trainer(TorchTrainer):
+    """Ray Train's for torch, under a controller of ours."""
+
+    def supervised(self, job: Job, placement: Placement) -> None:
+        """Runs the job to its end; raises as `cluster.launch.ray_train.fit` does."""
+        self._job, self._placement, self._verdict = job, placement, None
+        try:
+            self.fit()
+        except TrainingFailedError as error:  # without a verdict: the controller itself could not go on
+            cluster = job.config.cluster
+            raise (self._verdict or as_told(failure_of(error), job.run, cluster, placement)) from None
+        except ray.exceptions.RayActorError as error:
+            raise TrainingError(
+                f"Ray Train's controller, a process on this machine, has gone ({str(error).splitlines()[0]}); the same "
+                f"command goes on"
+            ) from None
+
+    def _initialize_and_run_controller(self, scaling_policy: Any, failure_policy: Any, **rest: Any) -> Any:
+        if self._placement.least:
+            scaling_policy = Elastic(self.scaling_config, self._placement, self._job.config.cluster)
+        # On this machine: it sees at once what the driver writes into the run folder. Ctrl-C is our caller's.
+        here = {RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
+        environment = _VARIABLES | get_env_vars_to_propagate()
+        actor = ray.remote(num_cpus=0, label_selector=here, runtime_env={"env_vars": environment})(Controller)
+        controller = actor.remote(
+            scaling_policy=scaling_policy, failure_policy=Supervisor(self._job, self._placement), **rest
+        )
+        ray.get(controller.run.remote())
+        self._verdict = ray.get(controller.verdict.remote())
+        return ray.get(controller.get_result.remote())
+
+    def _create_default_callbacks(self) -> list:
+        return [one for one in super()._create_default_callbacks() if not isinstance(one, _LEFT_OUT)]
