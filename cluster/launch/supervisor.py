@@ -90,13 +90,14 @@ class Supervisor(FailurePolicy, WorkerGroupCallback):
         failure, ask = failure_of(training_failed_error), self._ask
         reached = max(self._watch.places(), default=None, key=self._order) if self._watch else None
         if self._watch is not None and is_echo(failure.cause):
-            self._watch.keep_stacks(str(failure.cause))
-            # Whoever it has lost may not have been polled yet.
+            # Whoever it has lost may not have been polled yet. If nobody has gone, somebody kept it waiting.
             failure = next((Failure(cause, rank) for rank, cause in self._watch.gone.items()), failure)
+            if not failure.died:
+                self._watch.keep_stacks(str(failure.cause))
         if isinstance(failure.cause, Stopped):
             goes_on = ask is not None and ask.goes_on and not is_asked(self.run)
             if goes_on and room_at_all(self._placement) >= self._placement.fewest:
-                self._say(f"{str(failure.cause).partition(';')[0]}; workers are started again", failure, None)
+                self._say(f"{str(failure.cause).partition(';')[0]}; workers are started again", failure, reached)
                 return FailureDecision.RETRY
             return self._end(failure.cause)
         passes = failure.passes(self.run)
@@ -127,8 +128,7 @@ class Supervisor(FailurePolicy, WorkerGroupCallback):
         if self._last == last:
             why = f"not started again: it is the same as at the failure before, at {at} too"
         elif self._restarts >= self._cluster.restarts:
-            again = "restart is" if self._restarts == 1 else "restarts are"
-            why = f"--cluster.restarts: {self._restarts or 'no'} {again} used up"
+            why = f"not started again: --cluster.restarts {self._cluster.restarts} allows no more"
         if why:
             return self._end(as_told(failure, self.run, self._cluster, self._placement, f"at {at}, {why}"))
         self._restarts += 1

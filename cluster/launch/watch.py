@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -62,10 +62,11 @@ class Watch:
         self._collect(ANSWER_S)
         return [one.place for one in self.beats.values() if one.place is not None]
 
-    def keep_stacks(self, why: str) -> None:
-        """Every worker that answers writes where it stands into its log."""
-        ray.wait([one.execute_async(beat.keep_stacks, why) for one in self.workers],
-                 num_returns=len(self.workers), timeout=STACKS_S)  # fmt: skip
+    def keep_stacks(self, why: str, mute: Collection[int] = ()) -> None:
+        """Every worker but those that do not answer writes where it stands into its log."""
+        asked = [one.execute_async(beat.keep_stacks, why) for n, one in enumerate(self.workers) if n not in mute]
+        if asked:
+            ray.wait(asked, num_returns=len(asked), timeout=STACKS_S)
 
     def _ask(self) -> None:
         busy = set(self._asked.values())
@@ -89,7 +90,8 @@ class Watch:
 
     def _stands_still(self, silent: Mapping[int, float], idle: Mapping[int, float]) -> str:
         """Names who stands still, keeps the stacks of all and ends those that do not answer."""
-        mute = [rank for rank, seconds in silent.items() if seconds > 2 * self._every + ANSWER_S]
+        unheard = min(self._limit, 2 * self._every + ANSWER_S)
+        mute = [rank for rank, seconds in silent.items() if seconds >= unheard]
         names = self.names
         if mute:
             which = f"{', '.join(names[rank] for rank in mute)} does not answer for {max(silent.values()):.0f} s"
@@ -101,7 +103,7 @@ class Watch:
             who = "nobody" if len(behind) == len(places) else ", ".join(names[rank] for rank in behind)
             where = "{} step {}".format(*least) if least[0] else "the start of a stage"
             which = f"no step was done for {max(idle.values()):.0f} s after {where}, and {who} is behind the others"
-        self.keep_stacks(which)
+        self.keep_stacks(which, mute)
         for rank in mute:
             ray.kill(self.workers[rank].actor)
         return which

@@ -1,0 +1,124 @@
+"""A range of workers on a Ray of several nodes: it goes on with what is left when one is drained, and when one dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testing.machines.ray_head import RAY
+
+from cluster.config.options import override
+from cluster.errors import Stopped
+from cluster.launch import ray_train
+from cluster.tracking.run_log import read_metrics
+from cluster.training.checkpoint import latest
+from cluster.training.job import Job
+
+pytestmark = pytest.mark.ray
+
+LIMIT_S = 120
+STORE = {"object_store_memory": 128 * 2**20}
+STEPS = 150
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Ray of three nodes with a CPU each, all on this machine; the driver is on the first."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **STORE})
+    try:
+        for _ in range(2):
+            made.add_node(num_cpus=1, **STORE)
+        monkeypatch.setenv("RAY_ADDRESS", made.address)
+        yield made
+    finally:
+        made.shutdown()
+
+
+def job(tiny: Any, run: Path, workers: str, steps: int) -> Job:
+    """Pre-training without dropout, whose losses depend neither on the number of workers nor on that of steps."""
+    run.mkdir(parents=True)
+    config = override(tiny.config, [
+        ("cluster.gpus_per_worker", "0"), ("cluster.workers", workers), ("pretrain.steps", str(steps)),
+        ("pretrain.checkpoint_every", "20"), ("pretrain.schedule", "constant"), ("pretrain.lr", "1e-4"),
+        ("model.dropout", "0"), ("name", run.name),
+    ])  # fmt: skip
+    return Job(config, run, tiny.shards, tiny.features, ("pretrain",))
+
+
+def drain(nodes: Any, which: int) -> None:
+    subprocess.run(
+        [str(RAY), "drain-node", "--address", nodes.address, "--node-id", nodes.list_all_nodes()[which].node_id,
+         "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test", "--deadline-remaining-seconds", "100"],
+        check=True, timeout=60, env=os.environ, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def lines(run: Path) -> list[str]:
+    path = run / "restarts.jsonl"
+    return [json.loads(line)["line"] for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def ranks(run: Path) -> list[int]:
+    """How often each rank began."""
+    return [(run / "logs" / f"rank_{rank}.log").read_text().count(f" rank {rank} on ") for rank in range(3)]
+
+
+def losses(run: Path) -> list[tuple[int, dict[str, float]]]:
+    return [(record["step"], record["loss"]) for record in read_metrics(run)]
+
+
+def while_it_trains(fitting: Job, disturb: Callable[[], None]) -> None:
+    thread = threading.Thread(target=disturb, daemon=True)
+    thread.start()
+    ray_train.fit(fitting)
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def wait(run: Path, restarted: int, step: int) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while len(lines(run)) < restarted or max((one for one, _ in losses(run)), default=0) < step:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_run_goes_on_with_the_nodes_that_are_left(nodes: Any, tiny: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    def disturb() -> None:
+        wait(run, 0, 10)
+        drain(nodes, 1)
+        wait(run, 1, 60)
+        nodes.remove_node(nodes.list_all_nodes()[2], allow_graceful=False)  # kill -9
+
+    while_it_trains(job(tiny, run, "1..3", STEPS), disturb)
+    drained, killed = lines(run)
+    assert "is being drained, checkpoint committed; workers are started again" in drained
+    assert "at pretrain step " in killed and "restart 1 of 3" in killed
+    assert ranks(run) == [3, 2, 1]
+
+    # Nodes that are dead or about to leave take no workers: there is room for one. When its node is drained too,
+    # nothing is left to train on: the run ends with its checkpoint, and the same command would go on.
+    alone = job(tiny, tmp_path / "alone", "1", 100_000)
+
+    def drain_the_last() -> None:
+        wait(alone.run, 0, STEPS)
+        drain(nodes, 0)
+
+    with pytest.raises(Stopped, match=r"stopped at pretrain step \d+ because \S+ is being drained, checkpoint comm"):
+        while_it_trains(alone, drain_the_last)
+    calm = losses(alone.run)
+    assert latest(alone.run / "checkpoints" / "pretrain").commit.step == calm[-1][0]
+    assert [step for step, _ in losses(run)] == list(range(1, STEPS + 1))
+    for (_, one), (_, other) in zip(losses(run), calm[:STEPS], strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
