@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.ablation_tables import COMMON, MINUTES, RATE_STEPS, SCALES, TABLES, Arm, Options, Seconds, Setting  # noqa: E402
+from bench.ablations.tables import COMMON, MINUTES, RATE_STEPS, SCALES, TABLES, Arm, Options, Seconds, Setting  # noqa: E402
 from cluster.config.options import nearest  # noqa: E402
 from cluster.errors import ConfigError, TrainingError  # noqa: E402
 from cluster.launch.run_folder import find_root  # noqa: E402
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str]) -> int:
     if "write" in words.flags:
         if words.recipe or set(options) - {"root"}:
             raise ConfigError(f"--write takes no table and no option but --root; {USAGE}")
-        from bench.ablation_page import write
+        from bench.ablations.page import write
 
         write(find_root(options.get("root", ""), ROOT) / "runs" / FOLDER, ROOT)
         return 0

@@ -17,6 +17,8 @@ DOORS = {
     "idc-features": "cluster.features",
     "idc-checkpoints": "cluster.checkpoints",
     "idc-train": "cluster.train",
+    "idc-doctor": "cluster.doctor",
+    "idc-plan": "cluster.plan",
     "idc-sweep": "tune.sweep",
 }
 

@@ -107,6 +107,11 @@ def _extraction(config: Config) -> Extraction:
     return extraction.on("cpu") if config.cluster.gpus_per_worker == 0 else extraction
 
 
+def backbone_sizes(config: Config) -> dict:
+    """The fields of a model that its backbone decides, which is built for it. DataError where it cannot be had."""
+    return _feature_sizes(_extraction(config).on("cpu").build().describe())
+
+
 def _feature_sizes(made: dict) -> dict:
     """The fields of a model that its features decide."""
     return {

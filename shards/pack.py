@@ -20,11 +20,12 @@ from pathlib import Path
 from shards.errors import USER_ERROR, DataError, Parser, run_main
 from shards.format import index, manifest
 from shards.format.record import Record, Source
+from shards.format.whole_files import write_whole
 from shards.images.resizing import Resize
 from shards.negatives import text_only
 from shards.negatives.mining import COUNT, find_negatives, read_counts
-from shards.packing import contradictions, twins
-from shards.packing.jobs import Packer, Shard, Unit, make_units
+from shards.packing import contradictions, dropped, twins
+from shards.packing.jobs import NOTES, Packer, Unit, make_units
 from shards.packing.processes import pack_units
 from shards.packing.ray_tasks import connected, pack_units_on_ray
 from shards.packing.state import Place
@@ -34,9 +35,7 @@ from shards.sources import SOURCES, Option, make_source
 from shards.wording.denials import learn_denials
 from shards.wording.segmentation import is_unspaced
 
-NAMED_LOSSES = 5  # of the samples whose images turn out missing or damaged, so many are named on stderr
 LARGEST = 8192  # pixels a side that --resize takes
-LOST_IMAGE = "an image is missing or damaged"
 
 
 def pack(
@@ -51,20 +50,24 @@ def pack(
     negatives: int | dict[str, int] = COUNT,
     limit: int | None = None,
     seed: int = 0,
+    max_dropped: float = dropped.MOST,
 ) -> dict:
     """Packs a source into `out`, a folder or the URL of one, and returns its manifest.
 
     `workers` processes write the tars (None: one a core), on this machine or on the Ray cluster at `address`; `resize`
     is the shorter side or (width, height) of the images in pixels, None keeps their bytes; `tokenizer`,
     `vocabulary_size` and `minimum_count` as in train_tokenizer; `negatives` sentences a list (of each kind, or by
-    kind); at most `limit` samples of each kind and split; `seed` is that of the negatives. What is complete and whole
-    is left as it is. Raises DataError where options do not fit, `out` holds something else, or another process packs
-    into it.
+    kind); at most `limit` samples of each kind and split; `seed` is that of the negatives; at most the share
+    `max_dropped` of the samples may be left out. What is complete and whole is left as it is. Raises DataError where
+    options do not fit, `out` holds something else, another process packs into it, or more is left out; Unreachable
+    where a disk or a store fails.
     """
     fewest = negatives if isinstance(negatives, int) else min(negatives.values())
     for name, value, least in (("--workers", workers, 1), ("--limit", limit, 1), ("--negatives", fewest, 0)):
         if value is not None and value < least:
             raise DataError(f"{name} is {value}: it must be at least {least}")
+    if not 0 <= max_dropped <= 1:
+        raise DataError(f"--max-dropped is {max_dropped:g}: it is a share, 0 to 1")
     options = source.describe() | {
         "tokenizer": tokenizer,
         "vocabulary_size": vocabulary_size,
@@ -82,7 +85,7 @@ def pack(
             _say(f"{out} is packed already")
             return contents
         with connected(address, workers) if address else nullcontext(), place.claimed(identity):
-            return _Packing(source, place, workers, address, identity).run()
+            return _Packing(source, place, workers, address, identity, max_dropped).run()
     except OSError as error:  # a full disk, a file system that went away
         raise DataError(
             f"{error.filename or out}: {error.strerror or error}; mend this and run the same again"
@@ -92,13 +95,22 @@ def pack(
 class _Packing:
     """One run of the packer over a place it has claimed."""
 
-    def __init__(self, source: Source, place: Place, workers: int | None, address: str | None, identity: dict) -> None:
+    def __init__(
+        self,
+        source: Source,
+        place: Place,
+        workers: int | None,
+        address: str | None,
+        identity: dict,
+        max_dropped: float,
+    ) -> None:
         self.source = source
         self.place = place
         self.workers = workers
         self.address = address
         self.identity = identity
         self.options = identity["options"]
+        self.max_dropped = max_dropped
 
     def run(self) -> dict:
         """All of it, in order; returns the manifest."""
@@ -111,14 +123,8 @@ class _Packing:
         units = make_units(records, negatives, self.source.name)
         self.place.clear({shard.name for unit in units for shard in unit.shards})
         entry = self._tokenizer(captions)
-        shards = self._shards(units)
-        if not any(shard["samples"] for shard in shards):
-            name, image, fault = next(lost for shard in shards for lost in shard["lost"])
-            raise DataError(
-                f"{self.source.name}: none of {len(records)} samples can be packed; the first, {name} ({image}: "
-                f"{fault})"
-            )
-        dropped, dropped_file = self._dropped(shards)
+        shards, lost = self._shards(units)
+        left_out, rows = dropped.summary(self.source, lost)
         learnt = learn_denials(records)
         contradicting = contradictions.find_contradictions(records, learnt)
         contents = self.identity | {
@@ -127,27 +133,25 @@ class _Packing:
             "classes": self.source.classes(),
             "tokenizer": entry,
             "text": text_statistics(captions),
-            "dropped": dropped,
+            "dropped": left_out,
             "contradictions": contradictions.describe(contradicting),
             "negatives": text_only.describe(records, negatives, learnt, counts, seed),
             "denials": sorted(learnt),
             "shared_images": twins.describe(twins.find_twins(shards, self._rows, self.place.files.read_at)),
         }
-        if dropped_file:
-            contents["dropped_file"] = dropped_file
+        if rows:
+            contents["dropped_file"] = self._list(manifest.DROPPED, rows)
         if contradicting:
-            rows = contradictions.rows(contradicting)
-            contents["contradictions_file"] = self._list(manifest.CONTRADICTIONS, rows)
-        self.place.check_claim()
-        with self.place.scratch() as folder:
-            manifest.write(folder, contents)
-            self.place.take(folder / manifest.FILE)
+            contradicting_rows = contradictions.rows(contradicting)
+            contents["contradictions_file"] = self._list(manifest.CONTRADICTIONS, contradicting_rows)
+        self.place.publish(contents)
         return contents
 
     def _records(self) -> list[Record]:
         """The source's records, the first `limit` of each kind and split."""
         cores = len(os.sched_getaffinity(0))
         records = self.source.records(min(self.workers or cores, cores) if self.address else self.workers or cores)
+        found = len(records)
         if self.options["limit"] is not None:
             taken: Counter[tuple[str, str]] = Counter()
             kept = []
@@ -160,6 +164,7 @@ class _Packing:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.source.dropped.items())
             reasons += f"; the first, {self.source.lost[0]}" if self.source.lost else ""
             raise DataError(f"{self.source.name} has no samples to pack ({reasons or 'it is empty'})")
+        dropped.check_records(self.source, found, self.max_dropped)
         repeated = [key for key, count in Counter(record.key for record in records).items() if count > 1]
         if repeated:
             raise DataError(f"{self.source.name}: {len(repeated)} keys come twice, the first is {repeated[0]!r}")
@@ -184,14 +189,17 @@ class _Packing:
             self.place.take(folder / entry["file"])
         return entry
 
-    def _shards(self, units: list[Unit]) -> list[dict]:
-        """Writes the tars that are not there yet and returns all manifest entries, in the order of the plan."""
-        entries = self._whole([shard for unit in units for shard in unit.shards])
+    def _shards(self, units: list[Unit]) -> tuple[list[dict], list[dropped.Lost]]:
+        """Writes the tars that are not there yet.
+
+        All manifest entries in the order of the plan, and what was lost.
+        """
+        resize = self.options["resize"]
+        packer = Packer(self.source, self.place, tuple(resize) if isinstance(resize, list) else resize)
+        entries = packer.whole([shard for unit in units for shard in unit.shards])
         wanted = [Unit([shard for shard in unit.shards if shard.name not in entries]) for unit in units]
         wanted = [unit for unit in wanted if unit.shards]
         total = sum(unit.size for unit in units)
-        resize = self.options["resize"]
-        packer = Packer(self.source, self.place, tuple(resize) if isinstance(resize, list) else resize)
         if self.address:
             packed = pack_units_on_ray(packer, wanted, self.workers)
         else:
@@ -202,44 +210,20 @@ class _Packing:
                 for entry in written:
                     entries[entry["name"]] = entry
                     self.place.note_finished(entry)
+                dropped.take_lost(self.source, entries.values(), total, self.max_dropped)
                 progress.update(unit.size)
-        return [entries[shard.name] for unit in units for shard in unit.shards]
-
-    def _whole(self, planned: list[Shard]) -> dict[str, dict]:
-        """Entries of the planned shards that an earlier run finished, from the same inputs, and that are undamaged."""
-        begun, there = self.place.entries(), self.place.files.names()
-        entries = {}
-        for shard in planned:
-            entry = begun.get(shard.name)
-            if entry is None or entry.get("inputs_sha256") != shard.inputs_sha256():
-                continue
-            # An entry from a manifest does not say which samples it lost: such a shard is packed again.
-            told = "lost" in entry or entry["samples"] == len(shard.samples)
-            if told and self.place.is_whole(entry, there):
-                entries[shard.name] = entry
-        return entries
-
-    def _dropped(self, shards: list[dict]) -> tuple[dict[str, int], dict | None]:
-        """Counts of what was left out, by reason, and the manifest's entry of the list that names it, if any.
-
-        Takes "lost" out of the shards' entries. The faults themselves go to stderr alone: they name folders.
-        """
-        lost = [sample for shard in shards for sample in shard.pop("lost", ())]
-        for name, image, fault in lost[:NAMED_LOSSES]:
-            _say(f"left out: {name} ({image}: {fault})")
-        counts = Counter(self.source.dropped)
-        if lost:
-            counts[LOST_IMAGE] += len(lost)
-        lines = [line.partition(": ")[::2] for line in self.source.lost]
-        lines += [(name, f"{LOST_IMAGE} ({image})") for name, image, _ in lost]
-        return dict(counts), self._list(manifest.DROPPED, lines) if lines else None
+        shards = [entries[shard.name] for unit in units for shard in unit.shards]
+        lost = dropped.take_lost(self.source, shards, total, self.max_dropped)
+        for line in dropped.named(lost):
+            _say(line)
+        return [{field: entry[field] for field in entry if field not in NOTES} for entry in shards], lost
 
     def _list(self, name: str, rows: Iterable[Sequence[str]]) -> dict:
         """Writes a list of tab-separated lines beside the shards and returns the manifest's entry of it."""
         lines = ["\t".join(" ".join(cell.split()) for cell in row) + "\n" for row in rows]
         data = "".join(lines).encode()
         with self.place.scratch() as folder:
-            (folder / name).write_bytes(data)
+            write_whole(folder / name, data)
             self.place.take(folder / name)
         return {"file": name, "sha256": hashlib.sha256(data).hexdigest(), "lines": len(lines)}
 
@@ -266,6 +250,13 @@ def make_parser() -> argparse.ArgumentParser:
         type=_resize,
         metavar="N|WxH",
         help="shorter side at most N, or this size (default: bytes are kept)",
+    )
+    parser.add_argument(
+        "--max-dropped",
+        type=float,
+        default=dropped.MOST,
+        metavar="SHARE",
+        help="of the samples that may be left out (default: %(default)s)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="at most N samples of each kind and split")
     parser.add_argument("--tokenizer", choices=KINDS, default="sentencepiece", help="default: %(default)s")
@@ -330,6 +321,7 @@ def main(arguments: Sequence[str]) -> int:
         negatives=read_counts(given.negatives),
         limit=given.limit,
         seed=given.seed,
+        max_dropped=given.max_dropped,
     )
     for split, counts in contents["splits"].items():
         print(f"{split}: " + (", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from shards.checks.contact_sheet import COUNT, show
 from shards.errors import DataError, Parser, run_main
 from shards.format.manifest import KINDS, SPLITS
-from shards.format.tars import PARTIAL
+from shards.format.whole_files import PARTIAL
 from shards.reading.object_store import is_url
 
 

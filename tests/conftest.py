@@ -132,10 +132,11 @@ def shared_data() -> Path:
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running S3 server of this machine: its address and the file it logs each request to."""
+    """A running S3 server of this machine: its address, the file it logs each request to, its process."""
 
     address: str
     log: Path
+    pid: int
 
     def requests(self, method: str, key: str) -> int:
         """How often an object of the bucket was asked for so far."""
@@ -154,7 +155,7 @@ def s3_server(tmp_path_factory) -> Iterator[S3Server]:
         )
     try:
         wait_until_it_listens(port, process, lambda: f"moto's server: {log.read_text()}")
-        yield S3Server(f"http://127.0.0.1:{port}", log)
+        yield S3Server(f"http://127.0.0.1:{port}", log, process.pid)
     finally:
         process.kill()
         process.wait(60)

@@ -19,11 +19,10 @@ from torch import Tensor
 from cluster.batches.bad_samples import Bad
 from cluster.batches.fda_samples import Unchanged, draw_negatives
 from cluster.batches.resident import Resident
-from cluster.batches.samples import ClassIndex, Mixed, Samples, stack
+from cluster.batches.samples import ClassIndex, Mixed, Samples, check_text, stack
 from cluster.batches.schedule import TaskSchedule
 from cluster.config.fields import (
     FinetuneConfig,
-    NegativesConfig,
     StageConfig,
     task_batch_size,
     task_group,
@@ -34,7 +33,6 @@ from idc.captioning.tokenizer import Tokenizer
 from idc.losses.masking import mask_cells, mask_words
 from idc.losses.objectives import OBJECTIVES, loss_names, prepare
 from idc.model.config import NOT_SCORED, ModelConfig
-from shards.errors import DataError, Unreachable
 from shards.order.mixture import Mixture
 from shards.order.permutation import generator, rank_positions
 from shards.order.replacement import TRIES, replacements
@@ -42,7 +40,6 @@ from shards.reading.reader import Folder
 from shards.wording.frequent_words import NameFinder
 
 UNKNOWN_CHANGE = -1
-PROBED_SAMPLES = 64  # samples looked at when a stage starts, to find data that cannot serve its tasks
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,7 @@ class StepBatch:
     micro_batches: list[dict[str, Tensor]]
     samples: int  # of the whole step, all ranks
     bad: list[Bad] = field(default_factory=list)  # samples of this rank that others stand in for
+    names: list[str] = field(default_factory=list)  # of this rank's samples, folder/key
 
     @property
     def model_task(self) -> str:
@@ -124,7 +122,7 @@ class Batches:
             needs_negatives = task.endswith("fda") or (task == "finetune" and self._aligns_captions)
             if TASKS[task].stream != "class":
                 for samples in self._samples[TASKS[task].stream]:
-                    _check_text(samples, stage.negatives if needs_negatives else None)
+                    check_text(samples, stage.negatives if needs_negatives else None)
 
     def step(self, step: int) -> StepBatch:
         """The micro-batches of this rank in step 0, 1, ..."""
@@ -135,15 +133,16 @@ class Batches:
         hidden = self._hidden_room(task, start) if "mvcl" in task else 0
         group = self._stage.contrastive_group if compares_samples(task) else 0
         bad: list[Bad] = []
+        names: list[str] = []
         micro_batches = []
         for rows in (slice(part * size, (part + 1) * size) for part in range(number)):
-            batch = self._assemble(task, positions[rows], bad)
+            batch = self._assemble(task, positions[rows], bad, names)
             if not real[rows].all():
                 batch["real"] = torch.from_numpy(real[rows])
             step_batch = StepBatch(task, [batch], batch_size)
             batch = prepare(step_batch.model_task, batch, self._model.pad, group, hidden, self._room)
             micro_batches.append(batch)
-        return StepBatch(task, micro_batches, batch_size, bad)
+        return StepBatch(task, micro_batches, batch_size, bad, names)
 
     def _share(self, task: str, start: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
         """The positions of a rank in the step that begins at `start`, and which of them are its own, (n,) both.
@@ -183,7 +182,7 @@ class Batches:
         """The number of samples of each stream, by its name."""
         return {samples.name: len(samples) for found in self._samples.values() for samples in found}
 
-    def _assemble(self, task: str, positions: np.ndarray, bad: list[Bad]) -> dict[str, Tensor]:
+    def _assemble(self, task: str, positions: np.ndarray, bad: list[Bad], names: list[str]) -> dict[str, Tensor]:
         kind = TASKS[task].stream
         located = np.stack([positions, *self._mixtures[kind].locate(positions, self._seed)], axis=1)
         draws, indices, records, arrays = [], [], [], []
@@ -196,10 +195,11 @@ class Batches:
                 found = self._kept[kind][source].choose(found, others if task == "fda" else None, rng, bad)
             for column, value in zip((indices, records, arrays), found, strict=True):
                 column.append(value)
+            names.append(samples.name_of(found[0]))
             draws.append(generator(self._seed, epoch, position, task))
         batch = stack(arrays)
         if task == "classify":
-            return self._classify(self._samples[kind][0], indices, batch, draws, bad)
+            return self._classify(self._samples[kind][0], indices, batch, draws, bad, names)
         if task == "finetune":
             return batch | self._finetune(records, draws)
         return batch | self._keys(OBJECTIVES[TASKS[task].objective].keys, kind, records, draws)
@@ -267,12 +267,14 @@ class Batches:
         photos: dict[str, Tensor],
         draws: list[np.random.Generator],
         bad: list[Bad],
+        names: list[str],
     ) -> dict[str, Tensor]:
         share = self._stage.same_class_share
         partners, arrays = [], []
         for i, rng in zip(indices, draws, strict=True):
             drawn = (self._classes.partner(i, rng, share) for _ in range(1 + TRIES))
             partner, _, partner_arrays = samples.first_good(drawn, bad)
+            names.append(samples.name_of(partner))
             partners.append(partner)
             arrays.append(partner_arrays)
         before, after = self._classes.ids[indices], self._classes.ids[partners]
@@ -322,25 +324,3 @@ def name_words(names: Sequence[str], tokenizer: Tokenizer) -> Tensor:
     """Ids (names, W) of the words of each name, padded."""
     rows = [torch.tensor(tokenizer.encode(name), dtype=torch.int64) for name in names]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) if rows else torch.zeros(0, 0, dtype=torch.int64)
-
-
-def _check_text(samples: Samples, negatives: NegativesConfig | None) -> None:
-    """Raises DataError where captions are missing, or where none of the first samples has a negative of these kinds."""
-    any_negative = negatives is None
-    for i in range(min(len(samples), PROBED_SAMPLES)):
-        try:
-            record = samples.record(i)
-        except Unreachable:
-            raise
-        except DataError:
-            any_negative = True  # what it had is not known; when its turn comes, another one stands in for it
-            continue
-        if not record.get("captions"):
-            raise DataError(f"{samples.records.folder.path}: sample {samples.records.keys[i]} has no caption")
-        if negatives is not None:
-            any_negative |= any(record.get("negatives", {}).get(kind) for kind in negatives.kinds)
-    if not any_negative:
-        raise DataError(
-            f"{samples.records.folder.path}: {samples.kind} samples have no negatives of the kinds "
-            f"{', '.join(negatives.kinds)}: choose other negatives.kinds, or set the ratio and weight of fda to 0"
-        )

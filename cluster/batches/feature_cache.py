@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import multiprocessing
 import os
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -26,18 +26,19 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from cluster.batches.feature_lock import SCRATCH, held, require_same
 from idc.backbone.backbone import Backbone
 from idc.backbone.weights import DEFAULT_BACKBONE, BackboneError
 from shards.errors import DataError
 from shards.format import index, manifest
 from shards.format.arrays import encode_array
-from shards.format.tars import PARTIAL, file_sha256, write_shard
+from shards.format.tars import file_sha256, write_shard
+from shards.format.whole_files import sync_folder
 from shards.images.decode import decode_image
 from shards.reading.reader import Folder, Stream
 
 BATCH = 64  # images decoded before the backbone runs on them, or as many as a GPU takes at once
 STALL_S = 3600.0  # a group of tars takes seconds to minutes
-MARK = "features.json" + PARTIAL  # says what an unfinished folder is being made of
 
 _extractor: Extractor | None = None  # of a worker process, built once in it
 
@@ -98,8 +99,9 @@ class Extractor:
 def cache_features(shards: str | Path, out: str | Path, extraction: Extraction, workers: int = 1) -> Folder:
     """Makes the feature folder `out` of the image folder `shards`, or finishes it; returns it opened.
 
-    Nothing is done where it is finished already. Each worker is a process of one thread; tars are the same for any
-    number of workers. Raises DataError where `out` holds something else.
+    Nothing is done where it is finished already; where another process makes it, it is waited for. Each worker is a
+    process of one thread; tars are the same for any number of workers. Raises DataError where `out` holds something
+    else.
     """
     source, out = Folder.open(shards), Path(out)
     if "features" in source.manifest:
@@ -108,12 +110,24 @@ def cache_features(shards: str | Path, out: str | Path, extraction: Extraction, 
         raise DataError(f"--workers is {workers}; it must be at least 1")
     backbone = extraction.on("cpu").build()  # also where a GPU computes: it is described here, not run
     description = backbone.describe() | {"of": source.sha256()}
-    if (out / manifest.FILE).exists():
-        finished = Folder.open(out)
-        _require_same(finished.manifest.get("features"), description, out)
-        return finished
-    _claim(out, description)
+    if not _is_finished(out, description):
+        with held(out, description):
+            if not _is_finished(out, description):
+                _make(source, out, extraction, backbone, workers, description)
+    return Folder.open(out)
 
+
+def _is_finished(out: Path, description: dict) -> bool:
+    if not (out / manifest.FILE).exists():
+        return False
+    require_same(Folder.open(out).manifest.get("features"), description, out)
+    return True
+
+
+def _make(
+    source: Folder, out: Path, extraction: Extraction, backbone: Backbone, workers: int, description: dict
+) -> None:
+    """Makes what is not there yet of a folder that is held."""
     groups: dict[tuple[str, str], list[dict]] = defaultdict(list)
     for shard in source.manifest["shards"]:
         # pairs-train-000003.tar and photos-train-000003.tar come from the same scenes and share images.
@@ -133,9 +147,8 @@ def cache_features(shards: str | Path, out: str | Path, extraction: Extraction, 
                 bar.update(_images(entry))
     copied = {name: source.manifest[name] for name in ("source", "options", "splits", "classes", "dropped")}
     listed = [entries[shard["name"]] for shard in source.manifest["shards"]]
+    sync_folder(out)  # the tars, before the manifest that names them
     manifest.write(out, {"schema": manifest.SCHEMA, **copied, "shards": listed, "features": description})
-    (out / MARK).unlink(missing_ok=True)
-    return Folder.open(out)
 
 
 def open_features(path: str | Path, shards: Folder) -> Folder:
@@ -221,7 +234,10 @@ def _write_group(source: Folder, out: Path, group: list[dict]) -> tuple[str, lis
     entries = []
     shared: dict[bytes, bytes] = {}  # .npy bytes of images that are needed again; dropped after their last use
     for shard, stream in zip(group, streams, strict=True):
-        entry = write_shard(out, shard["name"], _samples(_extractor, stream, uses, shared))
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=out, ignore_cleanup_errors=True) as own:
+            entry = write_shard(Path(own), shard["name"], _samples(_extractor, stream, uses, shared))
+            for name in (index.path_of(Path(shard["name"])).name, shard["name"]):  # the tar last: it counts
+                os.replace(Path(own, name), out / name)
         entries.append({**entry, "kind": shard["kind"], "split": shard["split"]})
     return _extractor.precision, entries
 
@@ -281,31 +297,6 @@ def _finished_entry(out: Path, shard: dict) -> dict | None:
         "sha256": file_sha256(path),
         "index_sha256": file_sha256(index.path_of(path)),
     }
-
-
-def _claim(out: Path, description: dict) -> None:
-    """Marks a folder as being made of `description`; DataError where it holds anything else."""
-    out.mkdir(parents=True, exist_ok=True)
-    mark = out / MARK
-    if mark.exists():
-        try:
-            earlier = json.loads(mark.read_bytes())
-        except ValueError:
-            earlier = None
-        _require_same(earlier, description, out)
-    elif any(out.iterdir()):
-        raise DataError(f"{out} is not empty and holds no features; name another folder with --out")
-    else:
-        mark.write_text(json.dumps(description))
-
-
-def _require_same(earlier: dict | None, wanted: dict, out: Path) -> None:
-    # bf16 where the machine computes with it: a folder begun on one machine is finished and read on any other.
-    differing = sorted(key for key in wanted if key != "precision" and (earlier or {}).get(key) != wanted[key])
-    if differing:
-        raise DataError(
-            f"{out} holds features that differ in {', '.join(differing)}; delete it, or name another folder with --out"
-        )
 
 
 def _command(shards: object, out: object) -> str:

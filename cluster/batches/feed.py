@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -22,7 +22,12 @@ class Feed:
     """
 
     def __init__(
-        self, batches: Batches, steps: range, data: DataConfig, device: torch.device, resident: Resident | None = None
+        self,
+        batches: Batches,
+        steps: Iterable[int],
+        data: DataConfig,
+        device: torch.device,
+        resident: Resident | None = None,
     ) -> None:
         self._batches, self._device, self._resident = batches, device, resident
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None

@@ -14,9 +14,12 @@ from torch import Tensor
 
 from cluster.batches.bad_samples import Bad
 from cluster.batches.resident import Resident
+from cluster.config.fields import NegativesConfig
 from shards.errors import DataError, Unreachable
 from shards.format.schema import faults
 from shards.reading.reader import Folder, Stream
+
+PROBED_SAMPLES = 64  # samples looked at when a stage starts, to find data that cannot serve its tasks
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,10 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def name_of(self, i: int) -> str:
+        """Sample i in words that lead to it: its folder and its key."""
+        return f"{self.records.folder.path.name}/{self.records.keys[i]}"
 
     def record(self, i: int) -> dict:
         """The json of sample i; DataError naming it where it cannot be read or is not of the right form."""
@@ -139,3 +146,25 @@ def _class_of(samples: Samples, i: int) -> int:
     except DataError as error:
         samples.condemn(i, error)
         return -1
+
+
+def check_text(samples: Samples, negatives: NegativesConfig | None) -> None:
+    """Raises DataError where captions are missing, or where none of the first samples has a negative of these kinds."""
+    any_negative = negatives is None
+    for i in range(min(len(samples), PROBED_SAMPLES)):
+        try:
+            record = samples.record(i)
+        except Unreachable:
+            raise
+        except DataError:
+            any_negative = True  # what it had is not known; when its turn comes, another one stands in for it
+            continue
+        if not record.get("captions"):
+            raise DataError(f"{samples.records.folder.path}: sample {samples.records.keys[i]} has no caption")
+        if negatives is not None:
+            any_negative |= any(record.get("negatives", {}).get(kind) for kind in negatives.kinds)
+    if not any_negative:
+        raise DataError(
+            f"{samples.records.folder.path}: {samples.kind} samples have no negatives of the kinds "
+            f"{', '.join(negatives.kinds)}: choose other negatives.kinds, or set the ratio and weight of fda to 0"
+        )

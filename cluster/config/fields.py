@@ -18,7 +18,9 @@ HARMLESS = (
     "evaluate.", "log.", "cluster.workers", "cluster.zero_stage", "cluster.gpus_per_worker", "cluster.cpus_per_worker",
     "cluster.threads", "cluster.timeout_s", "cluster.restarts",
 )  # fmt: skip
-HARMLESS_OF_STAGE = ("log_every", "checkpoint_every", "keep")
+HARMLESS_OF_STAGE = ("log_every", "checkpoint_every", "keep", "skip_limit")
+# Fields of a stage that has begun which may be lowered when it is resumed: the run folder keeps from which step on.
+LOWERED = ("lr", "clip", "spike_factor")
 # Values that leave something to the machine: a run begun with one may be resumed with what it came to.
 LEFT_OPEN = {"cluster.precision": "auto"}
 # Model fields that the data decide; they are filled in when the data are opened.
@@ -100,7 +102,9 @@ class StageConfig:
     checkpoint_every: int = 500  # steps between checkpoints; one is always written at the end
     keep: int = 2  # newest checkpoints kept, besides the best
     log_every: int = 10  # steps between lines of metrics.jsonl
-    skip_limit: int = 5  # steps in a row with a loss or gradient that is not finite before the run stops
+    # A gradient whose norm is above so many times the median of the last 64 steps of its task is left out; 0: none is.
+    spike_factor: float = 1000.0
+    skip_limit: int = 5  # steps in a row that are left out (a spike, or a loss that is not finite) before the run stops
     start_from: str = ""  # run folder or .safetensors file with the first weights; empty: the earlier stage's
     start_parts: tuple[str, ...] = ()  # parts of the model that take the first weights (finder, ...); empty: all
 
@@ -190,6 +194,12 @@ def is_harmless(option: str) -> bool:
     if option.rpartition(".")[2] in HARMLESS_OF_STAGE:
         return True
     return any(option == name or (name.endswith(".") and option.startswith(name)) for name in HARMLESS)
+
+
+def is_lowered(option: str, new: object, old: object) -> bool:
+    """True where an option that may be lowered under way is: to a smaller number, or from none (0) to one."""
+    numbers = isinstance(new, (int, float)) and isinstance(old, (int, float))
+    return numbers and option.rpartition(".")[2] in LOWERED and 0 < new and (new < old or not old)
 
 
 def task_batch_size(stage: StageConfig, task: str) -> int:

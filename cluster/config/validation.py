@@ -117,7 +117,7 @@ def _validate_stage(config: Config, name: str) -> None:
     stage, prefix = config.stage(name), f"--{name}."
     _at_least(
         stage, 0, "steps", "warmup_steps", "weight_decay", "clip", "label_smoothing", "lr_floor",
-        "same_class_share", "contrastive_group", prefix=f"{name}.",
+        "same_class_share", "contrastive_group", "spike_factor", prefix=f"{name}.",
     )  # fmt: skip
     _at_least(
         stage, 1, "global_batch_size", "micro_batch_size", "checkpoint_every", "keep", "log_every", "skip_limit",
@@ -133,6 +133,8 @@ def _validate_stage(config: Config, name: str) -> None:
             raise ConfigError(f"{prefix}{field_name} is a share and cannot be more than 1")
     if stage.label_smoothing == 1:
         raise ConfigError(f"{prefix}label_smoothing must be less than 1")
+    if 0 < stage.spike_factor <= 1:
+        raise ConfigError(f"{prefix}spike_factor must be more than 1, or 0 for no step to be left out")
     if not all(0 <= beta < 1 for beta in stage.betas):
         raise ConfigError(f"{prefix}betas must be two numbers in [0, 1)")
     for table in ("ratios", "weights"):

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cluster.config.fields import DERIVED, LEFT_OPEN, Config, is_harmless
+from cluster.config.fields import DERIVED, LEFT_OPEN, Config, is_harmless, is_lowered
 from cluster.config.options import differences, show, to_yaml
 from cluster.errors import ConfigError
 from cluster.launch import run_lock
@@ -25,6 +25,7 @@ from shards.format.whole_files import write_whole
 
 HOME_VARIABLE = "IDC_HOME"
 CONFIG, DATA, PROVENANCE = "config.yaml", "data.json", "provenance.json"
+CHANGES = "changes.jsonl"  # a line an option that was lowered while its stage was under way
 SCHEDULER_VARIABLES = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "RAY_ADDRESS")
 GIT_LIMIT_S = 20
 DISTRIBUTION, PACKAGES = "image-difference-captioning", ("idc", "shards", "cluster")
@@ -52,7 +53,8 @@ def check_run(root: Path, config: Config) -> Path:
     """The run folder root/runs/NAME, which need not exist yet. What the data decide is not looked at.
 
     Raises ConfigError where the folder was made with another configuration, naming the first field that differs. Fields
-    that cannot change what is learned may differ, and so may those of a stage that has not begun.
+    that cannot change what is learned may differ, and so may those of a stage that has not begun. In one under
+    way fields.LOWERED may be lower: what a run that diverged needs.
     """
     run = root / "runs" / config.name
     path = run / CONFIG
@@ -66,7 +68,8 @@ def check_run(root: Path, config: Config) -> Path:
 def open_run(run: Path, config: Config, fingerprint: dict[str, str]) -> None:
     """Makes or reopens a run folder that `check_run` let pass, and leaves `config` there.
 
-    `fingerprint`: part of the data -> checksum of its manifest; ConfigError where training began with other data.
+    `fingerprint`: part of the data -> checksum of its manifest; ConfigError where training began with other data. What
+    was lowered in a stage under way is noted in changes.jsonl, with the step from which it holds.
     """
     path = run / DATA
     if path.is_file() and _unbegun(run, config) != set(config.stages):
@@ -79,6 +82,7 @@ def open_run(run: Path, config: Config, fingerprint: dict[str, str]) -> None:
             )
     run.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(fingerprint, indent=1) + "\n")
+    _note_changes(run, config)
     write_whole(run / CONFIG, to_yaml(config))
 
 
@@ -95,10 +99,33 @@ def _check_same(run: Path, config: Config, saved: Config) -> None:
             continue
         if name in LEFT_OPEN and old == LEFT_OPEN[name]:
             continue
+        if is_lowered(name, new, old) and _step_under_way(run, saved, name):
+            continue
         raise ConfigError(
             f"{run} was made with --{name} {show(old)} and this command has {show(new)}: "
             f"give the old value to go on, or another --name to begin anew"
         )
+
+
+def _step_under_way(run: Path, config: Config, option: str) -> int:
+    """The step that the stage of an option is resumed at; 0 where it has not begun, or is over."""
+    stage = option.partition(".")[0]
+    newest = checkpoint.latest(run / "checkpoints" / stage) if stage in config.stages else None
+    return newest.commit.step if newest and newest.commit.step < config.stage(stage).steps else 0
+
+
+def _note_changes(run: Path, config: Config) -> None:
+    """A line of changes.jsonl for each option that was lowered in a stage under way, and the same on stderr."""
+    if not (run / CONFIG).is_file():
+        return
+    for option, new, old in differences(config, read_config(run / CONFIG)):
+        step = _step_under_way(run, config, option) if is_lowered(option, new, old) else 0
+        if step:
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            record = {"time": now, "option": option, "old": old, "new": new, "step": step}
+            with open(run / CHANGES, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+            print(f"--{option} was {show(old)} and is {show(new)} from step {step} on ({CHANGES})", file=sys.stderr)
 
 
 def with_root(config: Config, root: Path) -> Config:

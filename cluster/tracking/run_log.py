@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import logging
 import math
 import os
-import secrets
-import ssl
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from cluster.config.fields import Config, LogConfig
+from cluster.config.fields import Config
+from cluster.tracking.wandb_mirror import open_mirror
 from cluster.tracking.worker_logs import WARNINGS, own_warning
-from shards.format.whole_files import write_whole
 
 METRICS = "metrics.jsonl"
+SKIPPED = "skipped.jsonl"  # a line a step that was left out, with the samples of its batch
 RESTARTS = "restarts.jsonl"  # a line each time that workers are started again
 CHECKPOINTS = "checkpoints.jsonl"  # what each took; apart, for when one has been written is not the same twice
-WANDB_ID = "wandb_id.txt"
-WANDB_LIMIT_S = 6.0  # for W&B to answer at the start of a run
 
 
 def read_metrics(run: Path) -> list[dict]:
@@ -45,39 +38,54 @@ def _lines(data: bytes) -> Iterator[dict]:
 
 
 class RunLog:
-    """Appends to metrics.jsonl and mirrors it to W&B. Rank 0 alone makes one."""
+    """Appends to metrics.jsonl, which it mirrors to W&B, and to files beside it. Rank 0 alone makes one."""
 
     def __init__(self, run: Path, config: Config) -> None:
         self._path = run / METRICS
         self._stages = config.stages
-        self._wandb = _start_wandb(run, config)
+        self._length = _count(self._path)
+        self._mirror = open_mirror(run, config, self._length)
 
     def rewind(self, stage: str, step: int) -> None:
         """Drops what a killed run logged of this stage after its last checkpoint, and of later stages."""
-        if not self._path.is_file():
+        place = (self._stages.index(stage), step)
+        self._cut(self._path, place)
+        self._cut(self._path.with_name(SKIPPED), place)
+        self._length = _count(self._path)
+
+    def _cut(self, path: Path, place: tuple[int, int]) -> None:
+        if not path.is_file():
             return
-        order = self._stages
-        place, length = (order.index(stage), step), 0
-        for line in self._path.read_bytes().splitlines(keepends=True):
+        length = 0
+        for line in path.read_bytes().splitlines(keepends=True):
             record = next(_lines(line), None)
-            if record is None or (order.index(record["stage"]), record["step"]) > place:
+            if record is None or (self._stages.index(record["stage"]), record["step"]) > place:
                 break
             length += len(line)
-        os.truncate(self._path, length)  # in place: whoever follows the file sees where the old lines end
+        os.truncate(path, length)  # in place: whoever follows the file sees where the old lines end
 
     def write(self, record: dict[str, Any], file: str = METRICS) -> None:
-        """One line; numbers that are not finite become null."""
+        """One line, of metrics.jsonl and so of W&B, or of another file; numbers that are not finite become null."""
         record = _finite(record)
         with self._path.with_name(file).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record) + "\n")
-        if self._wandb is not None:
+        if file != METRICS:
+            return
+        if self._mirror is not None:
             stage = record["stage"]
-            self._wandb.log({f"{stage}/{name}": value for name, value in _flat(record) if name != "stage"})
+            values = {f"{stage}/{name}": value for name, value in _flat(record) if name != "stage"}
+            self._mirror.log(self._length, values)
+        self._length += 1
 
     def close(self) -> None:
         """Ends the W&B run."""
-        if self._wandb is not None:
-            self._wandb.finish()
+        if self._mirror is not None:
+            self._mirror.close()
+
+
+def _count(path: Path) -> int:
+    """The whole lines of a file, 0 where there is none."""
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
 def _finite(value: Any) -> Any:
@@ -92,73 +100,6 @@ def _flat(record: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}{key}/")
         else:
             yield prefix + key, value
-
-
-def wandb_mode(log: LogConfig) -> str:
-    """'online', 'offline' or 'disabled': 'auto' is online where a key is set."""
-    if log.wandb != "auto":
-        return log.wandb
-    return "online" if os.environ.get("WANDB_API_KEY") else "offline"
-
-
-def _start_wandb(run: Path, config: Config) -> Any:
-    """A W&B run whose id is kept in the run folder, so that a resumed run goes on in the same one; None if disabled."""
-    mode = wandb_mode(config.log)
-    if mode == "disabled":
-        return None
-    from cluster.config.options import to_dict
-
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    os.environ.setdefault("WANDB_SILENT", "true")
-    import wandb
-
-    id_file = run / WANDB_ID
-    if not id_file.is_file():
-        write_whole(id_file, secrets.token_hex(4) + "\n")
-
-    warn = logging.getLogger(__name__).warning
-    if mode == "online" and (why := _unreachable(wandb.setup().settings.base_url)):
-        warn(
-            "W&B cannot be reached, the run is logged offline (wandb sync %s/wandb/offline-run-* sends it later): %s",
-            run,
-            why,
-        )
-        mode = "offline"
-    settings = wandb.Settings(console="off", x_disable_stats=True, init_timeout=WANDB_LIMIT_S)
-    try:
-        return wandb.init(
-            project=config.log.project, name=config.name, id=id_file.read_text().strip(), resume="allow", mode=mode,
-            dir=str(run), config=to_dict(config), settings=settings,
-        )  # fmt: skip
-    except (wandb.errors.Error, OSError) as error:
-        warn("W&B could not start and is left out: %s", " ".join(str(error).split())[:300])
-        return None
-
-
-def _unreachable(url: str) -> str:
-    """Why nothing answers at a URL within WANDB_LIMIT_S; empty where something does, whatever it says.
-
-    A start of W&B that fails cannot be followed by another one in the same process, so this is asked first.
-    """
-    found = [f"no answer from {url} within {WANDB_LIMIT_S:.0f} s"]
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(url, timeout=WANDB_LIMIT_S).close()
-        except urllib.error.HTTPError:
-            found[0] = ""
-        except urllib.error.URLError as error:
-            # W&B has certificates of its own to go by.
-            found[0] = "" if isinstance(error.reason, ssl.SSLError) else f"{url}: {error.reason}"
-        except (OSError, http.client.HTTPException) as error:
-            found[0] = f"{url}: {error}"
-        else:
-            found[0] = ""
-
-    asking = threading.Thread(target=ask, name="W&B", daemon=True)  # looking up a name can take longer than any limit
-    asking.start()
-    asking.join(WANDB_LIMIT_S)
-    return found[0]
 
 
 class Tail:

@@ -49,5 +49,5 @@ def keep_warnings(run: Path, rank: int) -> None:
 
 def own_warning(line: str) -> str | None:
     """What a line of warnings.txt says, if it is of our own code and not of a library."""
-    found = re.fullmatch(r"\S+ \S+ worker \d+ cluster\.\S+: (.+)", line)
+    found = re.fullmatch(r"\S+ \S+ worker \d+ (?:cluster|shards)\.\S+: (.+)", line)
     return found and found[1]

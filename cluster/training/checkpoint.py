@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -55,6 +55,7 @@ class Commit:
     samples: int = 0  # of the stage's order that were trained on: the next one is at this position
     applied: int = 0  # steps that were not skipped: AdamW's own count
     config: str = ""  # SHA-256 of the options that decide what is learnt
+    norms: dict[str, list[float]] = field(default_factory=dict)  # of the gradients of the last applied steps, by task
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,14 @@ from torch import Tensor, nn
 
 from cluster.config.fields import ClusterConfig, StageConfig
 from cluster.training import optimizer_state
+from cluster.training.gradient_norms import GradientNorms
 from idc.losses.training_model import TrainingModel
 from idc.model.build import build
 from idc.model.trunk import Trunk
 
 ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 COMPILED_SHAPES = 64  # most versions of compiled code: each task has a few lengths of captions and numbers of words
+BUCKET = 50_000_000  # numbers that are reduced, or gathered, at once
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class StepResult:
     """What one optimiser step did; scalars on the device."""
 
     grad_norm: Tensor  # before clipping, over all workers
-    applied: Tensor  # bool; False: the gradient was not finite and the weights stayed as they were
+    applied: Tensor  # bool; False: it was not finite, or far above the usual, and the weights stayed as they were
+    usual: Tensor  # the median of such steps before it; NaN after too few of them
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Snapshot:
     weights: dict[str, Tensor]  # the whole model on the rank that writes it; under ZeRO 3 what no rank has a part of
     moments: dict[str, Tensor]  # what this rank writes of the optimiser's state; see `optimizer_state`
     applied: int  # optimiser steps that were not skipped
+    norms: dict[str, list[float]]  # of gradients, as `GradientNorms.state` gives them
     parts: dict[str, tuple[int, Tensor]] = field(default_factory=dict)  # ZeRO 3: this rank's run of each parameter
     # ZeRO 3: under which name each parameter is in parts, and its shape; tied ones are there once.
     shapes: dict[str, tuple[str, tuple[int, ...]]] | None = None
@@ -106,7 +110,7 @@ class Engine:
         self.device, self.world = device, dist.get_world_size()
         # One worker has nothing to share out, and ZeRO's bookkeeping is a seventh of a small step's time on the host.
         self.zero_stage = int(self.world > 1) if cluster.zero_stage == "auto" else cluster.zero_stage
-        self._clip = stage.clip
+        self._clip, self._norms = stage.clip, GradientNorms(stage.spike_factor, device)
         trained = TrainingModel(model.to(device))
         self._adam = torch.optim.AdamW(
             _parameter_groups(trained, stage.weight_decay), lr=stage.lr, betas=stage.betas, eps=1e-8, fused=True
@@ -132,6 +136,13 @@ class Engine:
         """The losses of `TrainingModel.forward`, in the precision of the cluster settings."""
         return self._engine(*arguments)
 
+    def aside(self, *arguments):
+        """What `forward` gives, of the module alone: DeepSpeed takes no note of the pass."""
+        from deepspeed.runtime.torch_autocast import autocast_if_enabled
+
+        with autocast_if_enabled(self._engine):
+            return self._engine.module(*arguments)
+
     def backward(self, loss: Tensor, last: bool) -> None:
         """Adds the gradient of this rank's part of the global loss; `last`: no micro-batch follows in this step."""
         self._engine.set_gradient_accumulation_boundary(last)
@@ -145,8 +156,11 @@ class Engine:
         dist.all_reduce(values)
         return values
 
-    def step(self, lr: float) -> StepResult:
-        """One optimiser step at this learning rate; skipped, on all ranks alike, where the gradient is not finite."""
+    def step(self, lr: float, task: str) -> StepResult:
+        """One optimiser step of a task at this learning rate.
+
+        Skipped, on all ranks alike, where the gradient is not finite or far above the usual for the task.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         if self._alone:
@@ -155,20 +169,21 @@ class Engine:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
         norm = self._gradient_norm()
-        finite = norm.isfinite()
-        self._adam.found_inf = (~finite).float()
+        applied, usual = self._norms.judge(task, norm)
+        self._adam.found_inf = (~applied).float()
         self._adam.grad_scale = (norm / self._clip).clamp_min(1.0).nan_to_num(1.0, 1.0) if self._clip else None
         self._engine.step()
         if self.zero_stage == 3:
             # DeepSpeed 0.19.8 overwrites a parameter's gradient when the next one arrives, and not before: parameters
             # that the next task does not use would be updated again with the gradient of this one.
             self._optimizer.grad_partitions_flat_buffer.zero_()
-        return StepResult(norm, finite)
+        return StepResult(norm, applied, usual)
 
     def _gradient_norm(self) -> Tensor:
         """Of the whole gradient, over all ranks; a scalar on the device. Gradients have been reduced by `backward`."""
-        if self.zero_stage == 0:  # every rank has all of it
-            return nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        if self.zero_stage == 0:  # every rank has all of it; the mean of them is the same in the last bit, too
+            norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+            return self.total(norm) / self.world
         if self.zero_stage == 3:
             mine = [self._optimizer.grad_partitions_flat_buffer]
         else:
@@ -223,7 +238,7 @@ class Engine:
 
         held = optimizer_state.to_write(self._pieces, self.zero_stage, dist.get_rank(), self.world)
         moments = copy("moments", optimizer_state.runs(held, self._adam.state))
-        applied = optimizer_state.applied_steps(self._pieces, self._adam.state)
+        applied, norms = optimizer_state.applied_steps(self._pieces, self._adam.state), self._norms.state()
         parameters, buffers = dict(self.model.named_parameters(remove_duplicate=False)), self._buffers()
         parts, shapes, whole = {}, None, {}
         if self.zero_stage == 3:
@@ -238,11 +253,15 @@ class Engine:
             whole = copy("weights", parameters) | buffers
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # the copies are under way
-        return Snapshot(whole, moments, applied, parts, shapes)
+        return Snapshot(whole, moments, applied, norms, parts, shapes)
 
-    def restore(self, moments: Sequence[Path], applied: int) -> None:
-        """Takes the optimiser's state from files of any number of ranks and ZeRO stage; `applied`: its steps."""
+    def restore(self, moments: Sequence[Path], applied: int, norms: Mapping[str, Sequence[float]]) -> None:
+        """Takes the optimiser's state from files of any number of ranks and ZeRO stage; `applied`: its steps.
+
+        `norms`: of the gradients of the last steps, as a `Snapshot` has them.
+        """
         optimizer_state.load(self._pieces, self._adam.state, moments, applied)
+        self._norms.load_state(norms)
 
     def close(self) -> None:
         """Frees what DeepSpeed holds, so that the next stage can make an engine in the same process."""
@@ -298,8 +317,8 @@ def _settings(cluster: ClusterConfig, zero_stage: int) -> dict:
             "stage": zero_stage,
             "overlap_comm": False,
             "contiguous_gradients": True,
-            "reduce_bucket_size": 50_000_000,
-            "allgather_bucket_size": 50_000_000,
+            "reduce_bucket_size": BUCKET,
+            "allgather_bucket_size": BUCKET,
         },
     }
     if zero_stage in (1, 2):

@@ -61,7 +61,8 @@ class Saver:
         started = time.perf_counter()
         before = self.finish()
         snapshot = engine.snapshot(self._ranks.first, self._room)
-        commit = replace(commit, world=self._ranks.world, zero_stage=engine.zero_stage, applied=snapshot.applied)
+        world, stage = self._ranks.world, engine.zero_stage
+        commit = replace(commit, world=world, zero_stage=stage, applied=snapshot.applied, norms=snapshot.norms)
         self._writing = _Write(self._folder, self._ranks, snapshot, commit, self._keep, self._metric, started)
         return before
 
@@ -184,7 +185,7 @@ def restore(found: Checkpoint, engine: Engine) -> None:
             f"{found.folder} was written by an earlier version, whose optimiser state cannot be read: go on with that "
             f"version, or begin a new run, --name NEW --{found.commit.stage}.start_from {found.weights}"
         )
-    engine.restore(found.moments, found.commit.applied)
+    engine.restore(found.moments, found.commit.applied, found.commit.norms)
 
 
 def _write_tensors(tensors: Mapping[str, Tensor], path: Path) -> File:

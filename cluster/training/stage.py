@@ -23,13 +23,14 @@ from cluster.distributed.stopping import Agreement
 from cluster.errors import NotFiniteError, Stopped
 from cluster.evaluation.predict import merge, predict, with_denials
 from cluster.evaluation.quick_scores import validation_scores
-from cluster.tracking.run_log import CHECKPOINTS, RunLog
+from cluster.tracking.run_log import CHECKPOINTS, SKIPPED, RunLog
 from cluster.tracking.speed import Speed, Trace
 from cluster.training import checkpoint
 from cluster.training.engine import Engine
 from cluster.training.job import Job
+from cluster.training.rehearsal import rehearse
 from cluster.training.saving import Saver, Written, restore
-from cluster.training.step import Measured, read, rounding, train_step
+from cluster.training.step import Measured, Numbers, read, rounding, train_step
 from cluster.training.weights import load_first_weights, source_of_stage
 from idc.model.build import build
 from shards.reading.reader import Folder
@@ -44,6 +45,7 @@ class Taken:
     samples: int  # of the stage so far
     lr: float
     measured: Measured
+    names: list[str]  # of this rank's samples
 
 
 class StageRun:
@@ -60,7 +62,7 @@ class StageRun:
     ) -> None:
         """`log`: of the first rank alone; `resident`: where features are held in memory."""
         self._job, self._name, self._ranks, self._device, self._log = job, name, ranks, device, log
-        self._resident, self._skipped = resident, 0  # steps in a row whose gradient was not finite
+        self._resident, self._skipped = resident, 0  # steps in a row that were left out
         self._stage, self._folder = job.config.stage(name), job.run / "checkpoints" / name
         self._tokenizer = job.tokenizer
         self._metric = self._stage.select if isinstance(self._stage, FinetuneConfig) else None
@@ -93,6 +95,8 @@ class StageRun:
             self._best = ranks.share(self._best_so_far())
             if self._log is not None:
                 self._log.rewind(self._name, step)
+            if not step:
+                rehearse(engine, batches, stage, self._name, config.data, self._resident)
             saver = Saver(self._folder, ranks.apart(), config.cluster.timeout_s, stage.keep, self._metric)
             try:
                 self._train(engine, batches, step, saver)
@@ -127,7 +131,7 @@ class StageRun:
                 measured = train_step(engine, batch, stage, lr, self._seed_of(step))
 
                 done = step + 1
-                unread.append(Taken(done, batch.task, schedule.samples(done), lr, measured))
+                unread.append(Taken(done, batch.task, schedule.samples(done), lr, measured, batch.names))
                 bad.note(done, batch.bad)
                 beat.stepped(self._name, done)
                 stop = agreement.why(done)
@@ -159,18 +163,31 @@ class StageRun:
         return step_seed(self._job.config.seed, self._name, step, self._ranks.rank)
 
     def _read(self, engine: Engine, unread: list[Taken], speed: Speed) -> None:
-        """Waits for the device, once: the line of the log, and the end of a run whose losses are not finite."""
-        stage, numbers = self._stage, read(engine, [taken.measured for taken in unread])
-        for taken, (losses, norm) in zip(unread, numbers, strict=True):
-            applied, last = math.isfinite(norm), taken is unread[-1]
-            self._skipped = 0 if applied else self._skipped + 1
-            if self._skipped > stage.skip_limit:
-                raise NotFiniteError(self._not_finite(taken, losses, norm))
-            if self._log is not None and (last or not applied):
-                record = {"stage": self._name, "step": taken.done, "samples": taken.samples, "task": taken.task,
-                          "loss": losses, "lr": taken.lr, "grad_norm": norm}  # fmt: skip
+        """Waits for the device, once: the line of the log, and the end of a run whose steps are left out in a row."""
+        for taken, found in zip(unread, read(engine, [taken.measured for taken in unread]), strict=True):
+            self._skipped = 0 if found.applied else self._skipped + 1
+            last, record = taken is unread[-1], {}
+            if not found.applied:
+                record = {"skipped": True}
+                self._note_skipped(taken, found)
+            if self._log is not None and (last or not found.applied):
                 measures = speed.measures(taken.done, taken.samples) if last else {}
-                self._log.write(record | measures | ({} if applied else {"skipped": True}))
+                self._log.write(
+                    {"stage": self._name, "step": taken.done, "samples": taken.samples, "task": taken.task,
+                     "loss": found.losses, "lr": taken.lr, "grad_norm": found.norm} | measures | record
+                )  # fmt: skip
+            if self._skipped > self._stage.skip_limit:
+                raise NotFiniteError(self._too_many_skipped(taken, found))
+
+    def _note_skipped(self, taken: Taken, found: Numbers) -> None:
+        """A line of skipped.jsonl on a step that was left out: which samples were in its batch. All ranks call it."""
+        names = sorted(set(self._ranks.gather(taken.names)))
+        if self._log is not None:
+            self._log.write(
+                {"stage": self._name, "step": taken.done, "task": taken.task, "norm": found.norm, "usual": found.usual,
+                 "ids": names},
+                SKIPPED,
+            )  # fmt: skip
 
     def _validates(self, done: int) -> bool:
         stage, last = self._stage, done == self._stage.steps
@@ -215,12 +232,20 @@ class StageRun:
             self._log.write({"stage": self._name, "step": done, "validation": scores, "seconds": seconds})
         return scores
 
-    def _not_finite(self, taken: Taken, losses: dict[str, float], norm: float) -> str:
-        bad = [name for name, loss in losses.items() if not math.isfinite(loss)]
-        what = f"the loss {bad[0]}" if bad else "the gradient"
-        newest = checkpoint.latest(self._folder)
+    def _too_many_skipped(self, taken: Taken, found: Numbers) -> str:
+        name, newest = self._name, checkpoint.latest(self._folder)
+        bad = [loss for loss, value in found.losses.items() if not math.isfinite(value)]
+        if math.isfinite(found.norm):
+            what = (
+                f"the gradient is {found.norm / found.usual:.0f} times what it usually is (--{name}.spike_factor "
+                f"{self._stage.spike_factor:g})"
+            )
+        else:
+            what = (f"the loss {bad[0]}" if bad else "the gradient") + " is not finite"
+        start = f"from step {newest.commit.step}" if newest else "from the start of the stage"
+        clip = f"below {self._stage.clip:g}" if self._stage.clip else "(now none)"
         return (
-            f"{self._name} step {taken.done}, task {taken.task}: {what} is not finite, in {self._skipped} steps one "
-            f"after another (gradient norm {norm}); lower --{self._name}.lr or set --{self._name}.clip; the last "
-            f"checkpoint is {newest.folder if newest else 'none'}"
+            f"{name} step {taken.done}, task {taken.task}: {what}, in {self._skipped} steps one after another "
+            f"(gradient norm {found.norm:g}; {SKIPPED} names the samples); the same command with --{name}.lr below "
+            f"{self._stage.lr:g}, or --{name}.clip {clip}, goes on {start}"
         )

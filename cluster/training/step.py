@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -46,13 +47,21 @@ def rounding(device: torch.device, cluster: ClusterConfig) -> tuple[int, int]:
     return 8 if compiled or device.type == "cuda" else 1, 256 if compiled else 1
 
 
-def train_step(engine: Engine, batch: StepBatch, stage: StageConfig, lr: float, seed: int = 0) -> Measured:
-    """One optimiser step on a batch that is on the engine's device; `seed`: of dropout, this rank's own.
+def train_step(
+    engine: Engine,
+    batch: StepBatch,
+    stage: StageConfig,
+    lr: float,
+    seed: int = 0,
+    options: ObjectiveOptions | None = None,
+) -> Measured:
+    """One optimiser step on a batch that is on the engine's device; `seed`: of dropout, this rank's own;
+    `options`: of the losses, those of the stage and of the process group where they are not given.
 
     Each loss is a sum divided by its count over all ranks and micro-batches, so loss and gradient are those of the
     global batch however it is cut. Counts came with the batch, so this is known before the first backward pass.
     """
-    options, names = objective_options(stage), batch.losses
+    options, names = options or objective_options(stage), batch.losses
     counts = engine.total(torch.stack([part["counts"] for part in batch.micro_batches]).sum(dim=0)).clamp_min(1.0)
     per_word = names[0] == "caption" and isinstance(stage, FinetuneConfig) and stage.per_word
     divisors = counts[:1].expand_as(counts) if per_word else counts
@@ -82,19 +91,26 @@ def train_step(engine: Engine, batch: StepBatch, stage: StageConfig, lr: float, 
     if compared_loss is not None:
         sums[objective.compared].append(compared_loss)
     losses = torch.stack([torch.stack(sums[name]).sum() for name in names]) / counts
-    return Measured(names, losses, engine.step(lr))
+    return Measured(names, losses, engine.step(lr, batch.task))
 
 
-def read(engine: Engine, measured: list[Measured]) -> list[tuple[dict[str, float], float]]:
-    """(losses over the whole global batch, gradient norm) of each step; waits for the device. All ranks call it."""
+class Numbers(NamedTuple):
+    """What a step measured, on the host, the same on all ranks."""
+
+    losses: dict[str, float]  # over the whole global batch
+    norm: float  # of the gradient
+    usual: float  # the median of such steps before; NaN after too few of them
+    applied: bool  # False: the step was left out
+
+
+def read(engine: Engine, measured: list[Measured]) -> list[Numbers]:
+    """The numbers of each step; waits for the device. All ranks call it."""
     losses = engine.total(torch.cat([one.losses for one in measured]))
-    norms = torch.stack([one.result.grad_norm for one in measured])
-    values = torch.cat([losses, norms]).tolist()
-    found, place = [], 0
-    for one, norm in zip(measured, values[len(losses) :], strict=True):
-        found.append((dict(zip(one.names, values[place : place + len(one.names)], strict=True)), norm))
-        place += len(one.names)
-    return found
+    results = [one.result for one in measured]
+    told = torch.stack([part for one in results for part in (one.grad_norm, one.usual, one.applied.to(losses.dtype))])
+    values = iter(torch.cat([losses, told]).tolist())
+    named = [{name: next(values) for name in one.names} for one in measured]
+    return [Numbers(found, next(values), next(values), bool(next(values))) for found in named]
 
 
 def _wanted_of_each(

@@ -9,13 +9,13 @@ points anywhere else is refused, and no read can be larger than a few members.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from shards.errors import DataError
+from shards.format.whole_files import write_whole
 
 ENDING = ".index.tsv"
 BLOCK = 512  # bytes of a tar header; data are filled up to a multiple of it
@@ -45,9 +45,7 @@ def path_of(tar: Path) -> Path:
 def write(path: Path, rows: Sequence[Row]) -> str:
     """Writes an index, whole or not at all, and returns its SHA-256."""
     text = "".join(f"{row.name}\t{row.offset}\t{row.length}\t{row.crc32c:08x}\n" for row in rows).encode()
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(text)
-    os.replace(partial, path)
+    write_whole(path, text)
     return hashlib.sha256(text).hexdigest()
 
 

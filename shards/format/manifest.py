@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from shards.errors import DataError
+from shards.format.retries import retried
 from shards.format.strict_json import parse_json
-from shards.format.tars import KIND_PREFIX, PARTIAL
+from shards.format.tars import KIND_PREFIX
+from shards.format.whole_files import write_whole
 
 FILE = "manifest.json"
 DROPPED = "dropped.tsv"  # a line a sample that was left out: its id, a tab, the reason
@@ -62,9 +63,7 @@ def render(manifest: dict) -> bytes:
 def write(folder: Path, manifest: dict) -> None:
     """Checks and writes manifest.json, whole or not at all."""
     validate(manifest, folder / FILE)
-    partial = folder / (FILE + PARTIAL)
-    partial.write_bytes(render(manifest))
-    os.replace(partial, folder / FILE)
+    write_whole(folder / FILE, render(manifest))
 
 
 def read(folder: Path) -> dict:
@@ -73,8 +72,7 @@ def read(folder: Path) -> dict:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; make it with python -m shards.pack SOURCE --out {folder}")
     try:
-        with open(path, "rb") as file:
-            data = file.read(LIMIT + 1)
+        data = retried(lambda: _start(path), path)
     except FileNotFoundError:
         raise DataError(
             f"{path} is missing: {folder} is not a finished shard folder; run python -m shards.pack again"
@@ -85,6 +83,11 @@ def read(folder: Path) -> dict:
     if altered:
         raise DataError(altered)
     return manifest
+
+
+def _start(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(LIMIT + 1)
 
 
 def parse(data: bytes, path: Path | str) -> tuple[dict, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 Kind = Literal["pair", "photo", "class"]
 Split = Literal["train", "val", "test"]
@@ -57,4 +57,13 @@ class Source(Protocol):
 
     def classes(self) -> list[str]:
         """Names of the classes, by class id; empty where there are none."""
+        ...
+
+
+@runtime_checkable
+class FromFiles(Protocol):
+    """A source whose images are files, which others may replace while a packing is interrupted."""
+
+    def stamp(self, image_id: str) -> str:
+        """What is another text if the file of an image was replaced, found without reading it."""
         ...

@@ -18,8 +18,8 @@ import google_crc32c
 from shards.errors import DataError
 from shards.format import index
 from shards.format.index import BLOCK, KEY, MEMBER, MEMBER_LIMIT
+from shards.format.whole_files import PARTIAL, sync
 
-PARTIAL = ".partial"  # ending of files being written; a finished name is never half-written
 KIND_PREFIX = {"pair": "pairs", "photo": "photos", "class": "classes"}
 _PLAIN = b"0"
 _REFUSED = {
@@ -43,7 +43,7 @@ def shard_name(kind: str, split: str, number: int) -> str:
 
 
 def write_shard(folder: Path, name: str, samples: Iterable[tuple[str, dict[str, bytes]]]) -> dict:
-    """Writes folder/name and its index, each whole or not at all.
+    """Writes folder/name and its index, each whole or not at all and on the disk (whoever commits syncs the folder).
 
     `samples` yields (key, {suffix: bytes}), e.g. ("000012", {"before.jpg": ..., "json": ...}); keys have no dots and no
     slashes. Owner, mode and time are fixed, so that the bytes depend on the samples alone.
@@ -63,6 +63,8 @@ def write_shard(folder: Path, name: str, samples: Iterable[tuple[str, dict[str, 
                 raise DataError(f"{path}: the sample key {key!r} comes twice; keys must be unique in the folder")
             keys.add(key)
             tar.write({"__key__": key, **members})
+        tar.close()
+        sync(file)
     rows = [index.Row(name, offset, len(data), crc32c(data)) for name, offset, data in read_members(partial)]
     entry = {
         "name": name,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from shards.errors import DataError
+from shards.errors import DataError, Unreachable
 from shards.format import index, manifest
-from shards.format.record import Record, Source
+from shards.format.record import FromFiles, Record, Source
 from shards.format.tars import shard_name, write_shard
 from shards.images.decode import decode_image, jpeg_or_png, sniff
 from shards.images.resizing import Resize, resized
 from shards.packing.state import Place
+
+NOTES = ("lost", "stamp")  # of an entry, for going on alone: no part of the manifest
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,11 @@ class Packer:
         """Writes the tars of a unit and returns their manifest entries.
 
         A sample whose image is missing, damaged or of an unknown format is left out; the entry then has "lost", a list
-        of [sample id, image, fault].
+        of [sample id, image, fault]. An entry of images that are files has their "stamp". Raises Unreachable where a
+        disk fails, which says nothing about the image.
         """
         self.place.check_claim()
+        stamps = [self.stamp(shard) for shard in unit.shards]  # before the images are read
         uses = Counter(image for shard in unit.shards for sample in shard.samples for image in sample.images.values())
         kept: dict[str, tuple[str, bytes] | DataError] = {}
 
@@ -116,6 +121,8 @@ class Packer:
             if image not in kept:
                 try:
                     kept[image] = self.image(image)
+                except Unreachable:
+                    raise
                 except DataError as error:
                     kept[image] = error
             result = kept[image]
@@ -128,15 +135,40 @@ class Packer:
 
         entries = []
         with self.place.scratch() as folder:
-            for shard in unit.shards:
+            for shard, stamp in zip(unit.shards, stamps, strict=True):
                 lost: list[tuple[str, str, str]] = []
                 entry = write_shard(folder, shard.name, _members(shard, fetch, lost))
                 entry |= {"kind": shard.kind, "split": shard.split, "inputs_sha256": shard.inputs_sha256()}
-                entries.append(entry | ({"lost": lost} if lost else {}))
+                entries.append(entry | ({"lost": lost} if lost else {}) | ({"stamp": stamp} if stamp else {}))
             self.place.check_claim()
             for shard in unit.shards:
                 self.place.take(folder / shard.name, index.path_of(folder / shard.name))
         return entries
+
+    def whole(self, planned: Sequence[Shard]) -> dict[str, dict]:
+        """Entries of the planned shards that an earlier run finished, from the same inputs, and that are undamaged."""
+        begun, there = self.place.entries(), self.place.files.names()
+        entries = {}
+        for shard in planned:
+            entry = begun.get(shard.name)
+            if entry is None or entry.get("inputs_sha256") != shard.inputs_sha256():
+                continue
+            if "stamp" in entry and entry["stamp"] != self.stamp(shard):
+                print(f"{shard.name} is packed again: images of it were replaced since", file=sys.stderr, flush=True)
+                continue
+            # An entry from a manifest does not say which samples it lost: such a shard is packed again.
+            told = "lost" in entry or entry["samples"] == len(shard.samples)
+            if told and self.place.is_whole(entry, there):
+                entries[shard.name] = entry
+        return entries
+
+    def stamp(self, shard: Shard) -> str | None:
+        """A hash that is another one if an image of the shard was replaced; None where images are no files."""
+        if not isinstance(self.source, FromFiles):
+            return None
+        images = {image for sample in shard.samples for image in sample.images.values()}
+        stamps = [[image, self.source.stamp(image)] for image in sorted(images)]
+        return hashlib.sha256(manifest.encode(stamps)).hexdigest()
 
     def image(self, image: str) -> tuple[str, bytes]:
         """(ending, bytes) of an image as it is packed; DataError where it is missing or damaged."""
@@ -155,6 +187,8 @@ def _members(shard: Shard, fetch, lost: list[tuple[str, str, str]]) -> Iterator[
             try:
                 ending, data = fetch(image)
                 members[f"{role}.{ending}"] = data
+            except Unreachable:
+                raise
             except DataError as error:  # the other images are still asked for, so that their uses are counted
                 fault = fault or (sample.id, image, str(error))
         if fault is None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from shards.errors import DataError
+from shards.errors import DataError, Unreachable
 from shards.packing.jobs import Packer, Unit
 from shards.packing.processes import UNIT_TIME_LIMIT
 
@@ -154,6 +154,8 @@ def _checksum(packer: Packer, image: str) -> str:
     """SHA-256 of an image as it is packed here; empty where it cannot be."""
     try:
         return hashlib.sha256(packer.image(image)[1]).hexdigest()
+    except Unreachable:
+        raise
     except DataError:
         return ""
 

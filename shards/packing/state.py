@@ -13,70 +13,29 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from shards.errors import DataError
 from shards.format import index, manifest
-from shards.format.tars import PARTIAL, file_sha256
+from shards.format.tars import file_sha256
+from shards.packing.disk import Disk
 from shards.reading.object_store import Bucket, is_url
 
 STATE = ".packing"
 _IDENTITY, _RUN, _LOCK, _ENTRY = "identity.json", "run", "lock", ".tar.json"
 
 
-class Disk:
-    """A local folder with the operations of storage.Bucket."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def names(self) -> set[str]:
-        """What is in the folder; empty where there is none."""
-        return {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
-
-    def size(self, name: str) -> int:
-        """Bytes of a file; FileNotFoundError where there is none."""
-        return (self.path / name).stat().st_size
-
-    def read(self, name: str) -> bytes:
-        """A file's bytes; FileNotFoundError where there is none."""
-        return (self.path / name).read_bytes()
-
-    def read_at(self, name: str, offset: int, length: int) -> bytes:
-        """Bytes of a file from `offset`; fewer than `length` only where it ends."""
-        with open(self.path / name, "rb") as file:
-            file.seek(offset)
-            return file.read(length)
-
-    def write(self, name: str, data: bytes) -> None:
-        """Makes or replaces a file, whole or not at all."""
-        partial = self.path / (name + PARTIAL)
-        partial.write_bytes(data)
-        os.replace(partial, self.path / name)
-
-    def upload(self, local: Path, name: str) -> None:
-        """Moves a file of the same disk into the folder."""
-        os.replace(local, self.path / name)
-
-    def delete(self, name: str) -> None:
-        """Removes a file or a folder; one that is not there is no error."""
-        path = self.path / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
 class Place:
     """A shard folder to be, at a path or a URL. It goes to the workers, which write into it while it is claimed."""
 
-    def __init__(self, where: str | Path, run: str = "") -> None:
+    def __init__(self, where: str | Path, run: str = "", kept: Mapping[str, str] | None = None) -> None:
         self.where = where
         self.remote = is_url(where)
         self.run = run  # the token of the packing that has claimed the place
+        self.kept = dict(kept or {})  # SHA-256 of the files that a manifest which is there vouches for
         self.files: Bucket | Disk
         self.state: Bucket | Disk
         if self.remote:
@@ -87,7 +46,7 @@ class Place:
 
     def __reduce__(self) -> tuple:
         # A worker may run in another folder.
-        return Place, (self.where if self.remote else Path(self.where).absolute(), self.run)
+        return Place, (self.where if self.remote else Path(self.where).absolute(), self.run, self.kept)
 
     def __str__(self) -> str:
         return str(self.where)
@@ -166,9 +125,15 @@ class Place:
             yield Path(folder)
 
     def take(self, *paths: Path) -> None:
-        """Moves finished files into their place; an upload counts once the bucket says the right size."""
+        """Moves finished files into their place; an upload counts once the bucket says the right size.
+
+        A file that is made again with the bytes it had leaves the folder as it is, readable at every moment. Before
+        others come, the manifest goes: it says nothing true any more.
+        """
         for path in paths:
             size = path.stat().st_size
+            if path.name in self.kept and file_sha256(path) != self.kept[path.name]:
+                self._unfinish()
             self.files.upload(path, path.name)
             if self.remote:
                 self._confirm(path.name, size)
@@ -187,9 +152,30 @@ class Place:
     def clear(self, planned: set[str]) -> None:
         """Removes what a run with another plan, or one that was killed, left in the place."""
         there = self.files.names()
-        for name in there:
-            if _is_ours(name, there) and name.replace(index.ENDING, ".tar") not in planned:
+        tars = {name: name.replace(index.ENDING, ".tar") for name in there if _is_ours(name, there)}
+        if any(tar not in planned and name in self.kept and _is_shard(tar) for name, tar in tars.items()):
+            self._unfinish()
+        for name, tar in tars.items():
+            if tar not in planned and name not in self.kept:
                 self.files.delete(name)
+
+    def publish(self, contents: dict) -> None:
+        """Writes the manifest, which makes the folder a finished one, and removes what it does not name."""
+        self.check_claim()
+        if isinstance(self.files, Disk):
+            self.files.settle()  # the files that it names, before it
+        with self.scratch() as folder:
+            manifest.write(folder, contents)
+            self.take(folder / manifest.FILE)
+        if isinstance(self.files, Disk):
+            self.files.settle()
+        self.kept = {}
+        extras = {extra["file"] for extra in manifest.extras(contents).values()}
+        self.clear({entry["name"] for entry in contents["shards"]} | extras)
+
+    def _unfinish(self) -> None:
+        self.files.delete(manifest.FILE)
+        self.kept = {}
 
     def _confirm(self, name: str, size: int) -> None:
         try:
@@ -225,7 +211,10 @@ class Place:
             yield
 
     def _open_state(self, identity: dict) -> None:
-        """Checks that what was begun has the same options, and turns what was complete and damaged into one begun."""
+        """Checks that what was begun has the same options. What was complete and is damaged counts as begun, too.
+
+        Its manifest stays until a file with other bytes comes.
+        """
         begun = self.state.names()
         if _IDENTITY in begun and any(name.endswith(_ENTRY) for name in begun):
             _refuse_other(self.where, self._read_state(_IDENTITY), identity)
@@ -233,9 +222,14 @@ class Place:
         self.state.write(_RUN, self.run.encode())
         self._write_state(_IDENTITY, identity)
         if manifest.FILE in self.files.names():
-            for entry in self._manifest()[0]["shards"]:
-                self._write_state(entry["name"] + ".json", entry)
-            self.files.delete(manifest.FILE)
+            contents, altered = self._manifest()
+            for entry in contents["shards"]:
+                if entry["name"] + ".json" not in begun:  # of a repair that was killed, which knows more
+                    self._write_state(entry["name"] + ".json", entry)
+            if altered:
+                self._unfinish()
+            else:
+                self.kept = _checksums(contents)
         for name in begun:
             if name.startswith("unit-"):
                 self.state.delete(name)
@@ -291,9 +285,22 @@ class Place:
 def _is_ours(name: str, there: set[str]) -> bool:
     """Whether a file has a name that packing gives, a tar its index beside it among the names `there`."""
     tar = name.replace(index.ENDING, ".tar")
-    if manifest.SHARD_NAME.fullmatch(tar):
+    if _is_shard(tar):
         return index.path_of(Path(tar)).name in there
     return name in (manifest.DROPPED, manifest.CONTRADICTIONS, "tokenizer.model", "tokenizer.json")
+
+
+def _is_shard(name: str) -> bool:
+    return manifest.SHARD_NAME.fullmatch(name) is not None
+
+
+def _checksums(contents: dict) -> dict[str, str]:
+    """The SHA-256 of every file that a manifest names."""
+    found = {extra["file"]: extra["sha256"] for extra in manifest.extras(contents).values()}
+    for entry in contents["shards"]:
+        found[entry["name"]] = entry["sha256"]
+        found[index.path_of(Path(entry["name"])).name] = entry["index_sha256"]
+    return found
 
 
 def _sha256(data: bytes) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ from pathlib import Path
 import sentencepiece
 
 from shards.errors import DataError
-from shards.format.tars import PARTIAL, file_sha256
+from shards.format.tars import file_sha256
+from shards.format.whole_files import write_whole
 
 KINDS = ("sentencepiece", "words")
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<cls>", "<mask>")
@@ -55,9 +55,7 @@ def train_tokenizer(
     else:
         data, pieces = _train_sentencepiece(captions, counts, size)
         path = folder / "tokenizer.model"
-    partial = path.with_name(path.name + PARTIAL)
-    partial.write_bytes(data)
-    os.replace(partial, path)
+    write_whole(path, data)
     return {"kind": kind, "file": path.name, "size": pieces, "sha256": file_sha256(path)}
 
 

@@ -8,7 +8,6 @@ Locks are the kernel's (flock): a process that is killed holds none.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import math
 import os
@@ -17,22 +16,18 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from shards.errors import DataError, Unreachable
 from shards.format import index, manifest
-from shards.format.tars import PARTIAL
+from shards.format.whole_files import PARTIAL, sync, write_whole
 from shards.reading.object_store import Bucket, Missing
+from shards.reading.room import LOCK, Room, locked
 
 DEFAULT_GB = 50.0
-STALL_LIMIT = 300.0  # seconds; a wait in which nothing moves for so long is given up
-POLL = 0.05  # seconds
 CONNECTIONS = 8  # indexes fetched at a time
-LOCK = ".lock"
 
 
 def cache_root() -> Path:
@@ -72,6 +67,7 @@ class ShardCache:
         self.url = self._bucket.url
         self._limit = cache_limit()
         self._root = cache_root() / "shards"
+        self._room = Room(self._root, self._limit)
         try:
             data = self._bucket.read(manifest.FILE)
         except Missing:
@@ -123,7 +119,7 @@ class ShardCache:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 partial = tar.with_name(tar.name + PARTIAL)
-                with _locked(tar.with_name(tar.name + LOCK), f"fetch {self.url}/{tar.name}", watched=partial):
+                with locked(tar.with_name(tar.name + LOCK), f"fetch {self.url}/{tar.name}", watched=partial):
                     descriptor = _open_whole(tar, entry["bytes"])  # by whoever had the lock
                     if descriptor is None:
                         descriptor = self._fetch(tar, partial, entry)
@@ -139,69 +135,31 @@ class ShardCache:
 
     def _fetch(self, tar: Path, partial: Path, entry: dict) -> int:
         """Fetches a tar, whose lock is held, into the cache; a descriptor of it."""
+        need = entry["bytes"]
+        if need > self._limit:
+            raise Unreachable(
+                f"IDC_CACHE_GB is {self._limit / 1e9:g} and {self.url}/{tar.name} alone takes {_gb(need)}: set it "
+                f"higher, to the size of the split at best"
+            )
         for _ in range(2):  # a transfer can go wrong; what is wrong twice is wrong in the store
-            try:
-                with self._reserve(partial, entry) as file:
-                    digest, size = hashlib.sha256(), 0
-                    for chunk in self._bucket.chunks(tar.name):
-                        size += len(chunk)
-                        if size > entry["bytes"]:
-                            break
-                        digest.update(chunk)
-                        file.write(chunk)
-                    file.flush()
-                    if size == entry["bytes"] and digest.hexdigest() == entry["sha256"]:
-                        _note_use(file.fileno())
-                        os.replace(partial, tar)
-                        return os.dup(file.fileno())
-            finally:
-                partial.unlink(missing_ok=True)
+            with self._room.reserved(partial, need) as file:
+                digest, size = hashlib.sha256(), 0
+                for chunk in self._bucket.chunks(tar.name):
+                    size += len(chunk)
+                    if size > need:
+                        break
+                    digest.update(chunk)
+                    file.write(chunk)
+                    file.flush()  # those who wait see that it grows
+                if size == need and digest.hexdigest() == entry["sha256"]:
+                    sync(file)
+                    _note_use(file.fileno())
+                    os.replace(partial, tar)
+                    return os.dup(file.fileno())
         raise DataError(
             f"{self.url}/{tar.name}: its bytes are not those that {manifest.FILE} knows (size or sha256 differs, "
             f"fetched twice); pack it again with python -m shards.pack SOURCE --out {self.url}"
         )
-
-    def _reserve(self, partial: Path, entry: dict) -> BinaryIO:
-        """Makes room for a tar, the least recently used going first, and a file of its size to fetch it into."""
-        need = entry["bytes"]
-        if need > self._limit:
-            raise Unreachable(
-                f"IDC_CACHE_GB is {self._limit / 1e9:g} and {self.url}/{entry['name']} alone takes {_gb(need)}: set it "
-                f"higher, to the size of the split at best"
-            )
-        patience = _Patience(f"other processes to fetch their shards into {self._root}, which leaves no room for mine")
-        while True:
-            with _locked(self._root / f"room{LOCK}", f"make room in {self._root}"):
-                used, coming = self._evict(need)
-                if used + need <= self._limit:
-                    file = open(partial, "w+b")
-                    try:
-                        if need:
-                            os.posix_fallocate(file.fileno(), 0, need)  # a full disk shows now, and others count it
-                    except OSError:
-                        file.close()
-                        raise
-                    return file
-            patience.wait(coming)
-
-    def _evict(self, need: int) -> tuple[int, int]:
-        """Removes tars until `need` bytes fit. (bytes in the cache, time in ns of the newest one being fetched)."""
-        tars, used, coming = [], 0, 0
-        for path in self._root.glob(f"*/*.tar{PARTIAL}"):
-            if _is_free(path.with_name(path.name.removesuffix(PARTIAL) + LOCK)):
-                path.unlink(missing_ok=True)  # of a process that was killed
-            elif found := _stat(path):
-                used, coming = used + found.st_size, max(coming, found.st_mtime_ns)
-        for path in self._root.glob("*/*.tar"):
-            if found := _stat(path):
-                used += found.st_size
-                tars.append((found.st_mtime_ns, found.st_size, path))
-        for _, size, path in sorted(tars):
-            if used + need <= self._limit:
-                break
-            path.unlink(missing_ok=True)
-            used -= size
-        return used, coming
 
     def _fetch_small(self, wanted: dict[str, str]) -> None:
         """Fetches files, given with their SHA-256, that are not there yet."""
@@ -213,15 +171,13 @@ class ShardCache:
                     f"{self.url}/{name}: its bytes are not those that {manifest.FILE} knows (sha256 differs); pack it "
                     f"again with python -m shards.pack SOURCE --out {self.url}"
                 )
-            partial = self.folder / (name + PARTIAL)
-            partial.write_bytes(data)
-            os.replace(partial, self.folder / name)
+            write_whole(self.folder / name, data)
 
         if all((self.folder / name).is_file() for name in wanted):
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(self.folder / f"small{LOCK}", f"fetch the indexes of {self.url}", watched=self.folder):
+            with locked(self.folder / f"small{LOCK}", f"fetch the indexes of {self.url}", watched=self.folder):
                 missing = [name for name in wanted if not (self.folder / name).is_file()]
                 with ThreadPoolExecutor(CONNECTIONS) as pool:
                     list(pool.map(fetch, missing))
@@ -254,57 +210,6 @@ class ShardCache:
             )
 
 
-class _Patience:
-    """Ends a wait in which nothing moved for STALL_LIMIT seconds."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._seen: object = None
-        self._since = time.monotonic()
-
-    def wait(self, progress: object) -> None:
-        """Sleeps for a moment; DataError where `progress` has been the same for too long."""
-        if progress != self._seen:
-            self._seen, self._since = progress, time.monotonic()
-        if time.monotonic() - self._since > STALL_LIMIT:
-            raise Unreachable(
-                f"waited for {self._what}: nothing has moved for {STALL_LIMIT:g} s; end them and run again"
-            )
-        time.sleep(POLL)
-
-
-@contextmanager
-def _locked(path: Path, what: str, watched: Path | None = None) -> Iterator[None]:
-    """Holds a lock file against other threads and processes, while they `what`; `watched` changes as they go on."""
-    # Lock files stay: were they removed, two processes could hold a lock of the same name.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    patience = _Patience(f"another process to {what} (fuser {path} tells which)")
-    try:
-        while not _try_lock(descriptor):
-            found = _stat(watched) if watched else None
-            patience.wait(found.st_mtime_ns if found else None)
-        yield
-    finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile has the descriptor too
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_free(lock: Path) -> bool:
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        return _try_lock(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _open_whole(tar: Path, size: int) -> int | None:
     """A descriptor of a cached tar, noted as used now; None where it is not there, or was cut."""
     try:
@@ -321,13 +226,6 @@ def _open_whole(tar: Path, size: int) -> int | None:
 def _note_use(descriptor: int) -> None:
     now = time.time_ns()  # the kernel's own stamp is 4 ms coarse, in which several tars are used
     os.utime(descriptor, ns=(now, now))
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None
 
 
 def _gb(size: int) -> str:

@@ -1,23 +1,29 @@
 """Object stores: the files of a shard folder by URL (s3://bucket/prefix, gs://..., any of fsspec's), in plain calls.
 
-Every request has a time limit, every object is written whole or not at all, and every failure is one line.
+Every request has a time limit, every object is written whole or not at all, and every failure is one line. A store
+that has answered and then does not is asked again for PATIENCE seconds: so a training outlasts what networks do.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from shards.errors import DataError, Unreachable
-from shards.format.tars import PARTIAL
+from shards.format.whole_files import PARTIAL
 
 CHUNK = 16 * 2**20  # bytes of one request when a file is fetched
 READ_LIMIT = 256 * 2**20  # bytes of a file that is read into memory whole
 REQUEST_LIMIT = 120.0  # seconds; CHUNK in that time is 140 KB a second
 SLOWEST = 140_000  # bytes a second; what goes in one request gets REQUEST_LIMIT and the time it needs at this rate
+PATIENCE = 150.0  # seconds; with a last request it stays below what others wait for this process (cache, prefetch)
+PAUSES = 0.25, 5.0  # seconds between requests to a store that does not answer: at first, at most
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 # Limits below REQUEST_LIMIT, so that botocore can try again within it.
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 50}}}
@@ -25,6 +31,10 @@ _CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or run gcloud auth application-default login",
 }
+# What a store says that cannot serve now: S3's SlowDown, ServiceUnavailable, InternalError, codes without a name.
+_PASSES = (errno.EBUSY, errno.EREMOTEIO, errno.EIO, errno.ETIMEDOUT)
+_answered: set[str] = set()  # stores that this process has had an answer from
+_silent: set[str] = set()  # those of them that do not answer now
 
 
 def is_url(text: object) -> bool:
@@ -127,22 +137,45 @@ class Bucket:
         return "/".join(part for part in (parts.netloc + parts.path.rstrip("/"), name) if part)
 
     def _call(self, name: str, method: str, *arguments: Any, limit: float | None = None, **options: Any) -> Any:
-        """One request of the protocol's package, at most `limit` seconds; its failures as DataError."""
+        """A request of the protocol's package, at most `limit` seconds; its failures as DataError.
+
+        Asked again while a store that has answered before does not; the first time that it does not is told.
+        """
         limit = limit or REQUEST_LIMIT
         where = f"{self.url}/{name}" if name else self.url
-        try:
-            files = self._files()
-            if not files.async_impl:
-                return getattr(files, method)(*arguments, **options)
-            from fsspec.asyn import sync
+        store = f"{os.environ.get('AWS_ENDPOINT_URL', '')} {self.protocol}://{urlsplit(self.url).netloc}"
+        began, pause = time.monotonic(), PAUSES[0]
+        while True:
+            try:
+                found = self._request(method, arguments, options, limit)
+            except FileNotFoundError:
+                _answered.add(store)
+                raise Missing(f"{where}: no such object or bucket; check the URL with the store's own tool") from None
+            except (DataError, MemoryError):
+                raise
+            except Exception as error:  # each protocol's package has exceptions of its own
+                why, waited = self._explain(error, limit), time.monotonic() - began
+                if store not in _answered or not _may_pass(error):
+                    raise Unreachable(f"{where}: {why}") from None
+                if waited > PATIENCE:
+                    raise Unreachable(f"{where}: {why} (asked again for {waited:.0f} s)") from None
+                if store not in _silent:
+                    _silent.add(store)
+                    logging.getLogger(__name__).warning(f"{where}: {why}; it is asked again for {PATIENCE:g} s")
+                time.sleep(pause)
+                pause = min(2 * pause, PAUSES[1])
+            else:
+                _answered.add(store)
+                _silent.discard(store)
+                return found
 
-            return sync(files.loop, getattr(files, f"_{method}"), *arguments, timeout=limit, **options)
-        except FileNotFoundError:
-            raise Missing(f"{where}: no such object or bucket; check the URL with the store's own tool") from None
-        except (DataError, MemoryError):
-            raise
-        except Exception as error:  # each protocol's package has exceptions of its own
-            raise Unreachable(f"{where}: {self._explain(error, limit)}") from None
+    def _request(self, method: str, arguments: tuple, options: dict[str, Any], limit: float) -> Any:
+        files = self._files()
+        if not files.async_impl:
+            return getattr(files, method)(*arguments, **options)
+        from fsspec.asyn import sync
+
+        return sync(files.loop, getattr(files, f"_{method}"), *arguments, timeout=limit, **options)
 
     def _files(self) -> Any:
         if self._connected is not None and self._connected[0] == os.getpid():
@@ -168,15 +201,31 @@ class Bucket:
             return f"no credentials ({text[:200]}); {_CREDENTIALS.get(self.protocol, 'set those of the store')}"
         if isinstance(error, PermissionError):
             return f"not allowed ({text[:200]}): check the credentials and the rights on the bucket"
-        if isinstance(error, TimeoutError) or "Timeout" in kind:
+        if _is_timeout(error):
             return f"no answer within {limit:.0f} s: is the store reachable from here? The same command goes on"
-        if isinstance(error, ConnectionError) or "Connection" in kind or "Endpoint" in kind:
+        if _is_connection(error):
             return f"cannot be reached ({text[:200]}): check the network and AWS_ENDPOINT_URL, if it is set"
         return f"failed ({kind}: {text[:300]})"
 
 
 class Missing(DataError):
     """No such object: told apart where that is no error."""
+
+
+def _is_timeout(error: Exception) -> bool:
+    return isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
+
+
+def _is_connection(error: Exception) -> bool:
+    kind = type(error).__name__
+    return isinstance(error, ConnectionError) or "Connection" in kind or "Endpoint" in kind
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same request may be answered in a while."""
+    if isinstance(error, PermissionError):
+        return False
+    return _is_timeout(error) or _is_connection(error) or getattr(error, "errno", None) in _PASSES
 
 
 def _time_limit(size: int) -> float:

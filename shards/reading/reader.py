@@ -14,6 +14,7 @@ import numpy as np
 from shards.errors import DataError
 from shards.format import index, manifest
 from shards.format.arrays import decode_array
+from shards.format.retries import retried
 from shards.format.strict_json import parse_json
 from shards.format.tars import crc32c
 from shards.images.decode import decode_image
@@ -66,7 +67,8 @@ class Folder:
 
     def sha256(self) -> str:
         """The SHA-256 of manifest.json: what a feature folder records of the image folder it was made from."""
-        return hashlib.sha256((self.path / manifest.FILE).read_bytes()).hexdigest()
+        path = self.path / manifest.FILE
+        return hashlib.sha256(retried(path.read_bytes, path)).hexdigest()
 
     def damaged(self, what: str) -> DataError:
         """An error about this folder's files, ending in what to do."""
@@ -214,8 +216,9 @@ def _shard_rows(folder: Folder, shard: dict) -> list[index.Row]:
     tar = folder.path / shard["name"]
     path = index.path_of(tar)
     try:
-        size = shard["bytes"] if folder.cache else tar.stat().st_size  # a cache keeps no tar of another size
-        data = index.read(path)
+        # A cache keeps no tar of another size.
+        size = shard["bytes"] if folder.cache else retried(tar.stat, tar).st_size
+        data = retried(lambda: index.read(path), path)
     except OSError as error:
         raise folder.damaged(f"{error.filename} cannot be read ({error.strerror})") from None
     if size != shard["bytes"]:
@@ -269,18 +272,21 @@ class _Files:
         self._start()
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
-        """Up to `length` bytes from `offset`: fewer only where the file ends."""
+        """Up to `length` bytes from `offset`: fewer only where the file ends. Unreachable where its disk fails."""
         if self._process != os.getpid():
             self._start()  # after a fork: a thread of the parent may have held the lock
+        try:
+            return retried(lambda: self._read(path, offset, length), path)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read at byte {offset} ({error.strerror})") from None
+
+    def _read(self, path: Path, offset: int, length: int) -> bytes:
         with self._lock:
             file = self._open.get(path)
             if file is not None:
                 self._open.move_to_end(path)
         if file is None:  # without the lock: fetching one tar must not hold up those who read others
-            try:
-                file = _OpenTar(self._open_tar(path))
-            except OSError as error:
-                raise DataError(f"{path} cannot be opened ({error.strerror})") from None
+            file = _OpenTar(self._open_tar(path))
             with self._lock:
                 self._open[path] = file
                 if len(self._open) > (OPEN_FILES if self._keep is None else self._keep):
@@ -289,6 +295,8 @@ class _Files:
             data = os.pread(file.descriptor, length, offset)
             while len(data) < length and (more := os.pread(file.descriptor, length - len(data), offset + len(data))):
                 data += more
-        except OSError as error:
-            raise DataError(f"{path} cannot be read at byte {offset} ({error.strerror})") from None
+        except OSError:
+            with self._lock:  # a stale handle stays stale: the next attempt opens the file anew
+                self._open.pop(path, None)
+            raise
         return data

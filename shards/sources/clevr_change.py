@@ -13,7 +13,7 @@ from typing import Any
 
 from shards.errors import DataError
 from shards.format.record import Record, Split
-from shards.sources.layouts.layout import SPLITS, Losses, digest, image_fault, read_bytes, read_json, require
+from shards.sources.layouts.layout import SPLITS, ImageFiles, Losses, digest, image_fault, read_json, require
 from shards.wording.claims import truth_of_references
 
 SCENES_PER_UNIT = 250
@@ -23,7 +23,7 @@ _SCENE_NAME = re.compile(r"(?:CLEVR_[a-z]+_)?([0-9]{1,9})(?:\.png)?")
 TYPE_NAMES = {"texture": "material"}  # the paper's tables call it so
 
 
-class ClevrChangeSource:
+class ClevrChangeSource(ImageFiles):
     """Records and images of a CLEVR-Change folder."""
 
     name = "clevr_change"
@@ -67,10 +67,6 @@ class ClevrChangeSource:
                     found.append(self._record(split, unit, number, view, captions[name], type_of.get(number)))
         self.dropped, self.lost = dict(losses.dropped), losses.lost
         return found
-
-    def image(self, image_id: str) -> bytes:
-        """The bytes of a file by its path inside the folder."""
-        return read_bytes(self.root, image_id)
 
     def _record(self, split: Split, unit: int, number: int, view: str, captions: list, change: str | None) -> Record:
         references = tuple(" ".join(caption.split()) for caption in captions if caption.strip())

@@ -17,11 +17,11 @@ from shards.errors import DataError
 from shards.format.record import Record, Split
 from shards.sources.layouts.layout import (
     SAMPLES_PER_UNIT,
+    ImageFiles,
     Losses,
     digest,
     image_fault,
     inside,
-    read_bytes,
     read_text,
     require,
 )
@@ -33,7 +33,7 @@ PHOTOS, LABELS, SPLIT, CLASSES = "images.txt", "image_class_labels.txt", "train_
 SPLIT_OF_FLAG: dict[str, Split] = {"1": "train", "0": "test"}
 
 
-class CubSource:
+class CubSource(ImageFiles):
     """Records and images of a CUB-200-2011 folder, or of one of the same layout."""
 
     name = "cub"
@@ -112,10 +112,6 @@ class CubSource:
         self.dropped, self.lost = dict(losses.dropped), losses.lost
         files.tell()
         return found
-
-    def image(self, image_id: str) -> bytes:
-        """The bytes of a file by its path inside the folder."""
-        return read_bytes(self.root, image_id)
 
     def _has_captions(self) -> bool:
         return inside(self.root, CAPTIONS).is_dir()

@@ -15,14 +15,15 @@ from pathlib import Path
 
 from shards.errors import DataError
 from shards.format.record import Record, Split
+from shards.format.retries import retried
 from shards.sources.layouts.layout import (
     SAMPLES_PER_UNIT,
     SPLITS,
+    ImageFiles,
     Losses,
     image_fault,
     inside,
     key_of,
-    read_bytes,
     require,
 )
 from shards.sources.layouts.splits import SPLIT_NAMES, split_groups
@@ -38,7 +39,7 @@ class _Photo:
     split: Split
 
 
-class FolderSource:
+class FolderSource(ImageFiles):
     """Records and images of class folders. The classes are the names of the folders in alphabetical order."""
 
     name = "folder"
@@ -84,10 +85,6 @@ class FolderSource:
             )
             places[photo.split] += 1
         return found
-
-    def image(self, image_id: str) -> bytes:
-        """The bytes of a photo by its path inside the folder."""
-        return read_bytes(self.root, image_id)
 
     @cached_property
     def _photos(self) -> tuple[list[_Photo], Losses]:
@@ -150,7 +147,8 @@ class FolderSource:
     def _names(self, folder: str, losses: Losses | None = None) -> list[str]:
         """What lies in a folder, sorted, without hidden files; nothing where it is no folder."""
         try:
-            names = sorted(name for name in os.listdir(self.root / folder) if not name.startswith("."))
+            there = retried(lambda: os.listdir(self.root / folder), self.root / folder)
+            names = sorted(name for name in there if not name.startswith("."))
         except NotADirectoryError:
             return []
         except OSError as error:

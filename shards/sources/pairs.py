@@ -23,12 +23,12 @@ from shards.format.record import Record, Split
 from shards.format.strict_json import parse_json
 from shards.sources.layouts.layout import (
     SAMPLES_PER_UNIT,
+    ImageFiles,
     Losses,
     digest,
     image_fault,
     inside,
     key_of,
-    read_bytes,
     require,
     sentences_of,
 )
@@ -68,7 +68,7 @@ class _Wrong(Exception):
         self.detail = _printable(detail)
 
 
-class PairsSource:
+class PairsSource(ImageFiles):
     """Records and images of a folder with a table of pairs; `table` is its name inside the folder."""
 
     name = "pairs"
@@ -113,10 +113,6 @@ class PairsSource:
         found = _records(list(pairs.values()), losses, self.table)
         self.dropped, self.lost = dict(losses.dropped), losses.lost
         return found
-
-    def image(self, image_id: str) -> bytes:
-        """The bytes of a photo by its path inside the folder."""
-        return read_bytes(self.root, image_id)
 
     def _find_table(self) -> str:
         found = [name for name in sorted(os.listdir(self.root)) if name.lower().endswith(ENDINGS) and name[0] != "."]

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from bench.ablation import main  # noqa: E402
-from bench.ablation_page import arms, write  # noqa: E402
-from bench.ablation_tables import SCALES, TABLES  # noqa: E402
+from bench.ablations.page import arms, write  # noqa: E402
+from bench.ablations.tables import SCALES, TABLES  # noqa: E402
 from cluster.config.options import differences  # noqa: E402
 from cluster.config.validation import validate  # noqa: E402
 from cluster.errors import ConfigError  # noqa: E402

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bench.ablation_tables import SCALES, TABLES  # noqa: E402
+from bench.ablations.tables import SCALES, TABLES  # noqa: E402
 from cluster.recipes.commandline import help_text, load_recipe, parse  # noqa: E402
 
 PAGE = (ROOT / "docs" / "experiments.md").read_text()

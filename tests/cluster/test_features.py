@@ -1,6 +1,9 @@
 import io
 import json
 import multiprocessing
+import shutil
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cluster.batches import feature_cache, feature_lock
 from cluster.batches.feature_cache import Extraction, _run_processes, cache_features, open_features
 from cluster.errors import ConfigError
 from cluster.prepare import prepare
@@ -209,3 +213,44 @@ def test_a_run_that_trains_on_cpus_caches_on_cpus(tiny, monkeypatch):
     assert made.path == tiny.root / "on-cpus" and made.sha256() == Folder.open(tiny.features).sha256()
     with pytest.raises(DataError, match="a worker process died"):
         prepare(tiny.with_options(data__features="on-gpus"), tiny.root)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ends", ["finished", "killed"])
+def test_a_second_command_into_a_folder_waits_for_the_first(shards, tmp_path, monkeypatch, capfd, ends):
+    """The first comes to its end, or is killed and leaves half a tar; the second then has nothing to do, or all."""
+    monkeypatch.setattr(feature_lock, "POLL_S", 0.02)
+    made = cache_features(shards, tmp_path / "one", EXTRACTION)
+    out, begun = tmp_path / "out", threading.Event()
+
+    def first():
+        with feature_lock.held(out, made.manifest["features"]):
+            (out / f"{feature_lock.SCRATCH}1").mkdir()
+            (out / f"{feature_lock.SCRATCH}1" / "pairs-train-000000.tar.partial").write_bytes(b"half")
+            begun.set()
+            time.sleep(1)
+            if ends == "finished":
+                shutil.rmtree(out / f"{feature_lock.SCRATCH}1")
+                for name in sorted(tars(made.path), key=lambda name: name == "manifest.json"):
+                    shutil.copyfile(made.path / name, out / name)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert begun.wait(10)
+    written = []
+    write = feature_cache.write_shard
+    monkeypatch.setattr(feature_cache, "write_shard", lambda *given: written.append(given[1]) or write(*given))
+    cache_features(shards, out, EXTRACTION)
+    thread.join(10)
+    assert tars(out) == tars(tmp_path / "one")
+    assert len(written) == (0 if ends == "finished" else len(made.manifest["shards"]))
+    assert capfd.readouterr().err.count("is being made by another process: it is waited for") == 1
+
+
+def test_a_command_that_waits_for_one_that_does_nothing_gives_up(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_lock, "POLL_S", 0.02)
+    monkeypatch.setattr(feature_lock, "STALL_S", 0.3)
+    description = EXTRACTION.build().describe() | {"of": Folder.open(shards).sha256()}
+    with feature_lock.held(tmp_path / "out", description):
+        with pytest.raises(DataError, match="nothing in it has changed for 0 s: end that process"):
+            cache_features(shards, tmp_path / "out", EXTRACTION)

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from pages.doc_pages import CURRENT, ROOT, commands
 
-from bench import ablation, ablation_page
+from bench import ablation
+from bench.ablations import page as ablation_page
+from cluster import plan
 from cluster.config.options import to_yaml
 from cluster.recipes import commandline as training
 from cluster.recipes.registry import RECIPES
@@ -99,7 +101,10 @@ def understand(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) 
         while words[script].startswith("--"):
             script += 1
         assert (ROOT / words[script]).is_file()
-        _driver("tune" if words[script].endswith("sweep.sh") else "cluster", words[script + 1 :], folder)
+        if words[script].endswith("doctor.sh"):
+            _module("cluster.doctor", words[script + 1 :], monkeypatch)
+        else:
+            _driver("tune" if words[script].endswith("sweep.sh") else "cluster", words[script + 1 :], folder)
     elif program == "ray" and rest[:2] == ["job", "submit"]:
         own = rest[: rest.index("--")]
         if "--runtime-env-json" in own:
@@ -124,6 +129,9 @@ def _module(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) ->
     if name == "pytest":
         files = [word.partition("::")[0] for word in arguments if word.startswith("tests")]
         assert all((ROOT / file).exists() for file in files)
+        return
+    if name == "cluster.plan":
+        training.parse(plan.split(arguments)[1])
         return
     if name in ("cluster.train", "tune.sweep"):
         _driver(name.partition(".")[0], arguments, Path.cwd())

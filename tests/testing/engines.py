@@ -99,4 +99,5 @@ def take_step(engine: Any, stage: Any, task: str, parts: list[dict[str, Any]]) -
 
     group = GROUP if task in ("mvcl", "classify") else 0
     batch = StepBatch(task, [prepare(task, part, group=group) for part in parts], BATCH)
-    return read(engine, [train_step(engine, batch, stage, 1e-3)])[0]
+    found = read(engine, [train_step(engine, batch, stage, 1e-3)])[0]
+    return found.losses, found.norm

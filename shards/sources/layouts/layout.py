@@ -12,6 +12,7 @@ import errno
 import hashlib
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 from shards.errors import DataError
 from shards.format.record import Split
+from shards.format.retries import retried
 from shards.format.strict_json import parse_json
 from shards.images.decode import format_of
 from shards.sources.layouts.names import NO_PHOTO, Names, unicode_form
@@ -70,12 +72,38 @@ def inside(root: Path, name: str) -> Path:
 
 
 def read_bytes(root: Path, name: str) -> bytes:
-    """A file's bytes; DataError where it is outside the root or cannot be read."""
+    """A file's bytes; DataError where it is outside the root or cannot be read, Unreachable where its disk fails."""
     path = inside(root, name)
     try:
-        return path.read_bytes()
+        return retried(path.read_bytes, path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
+
+
+class ImageFiles:
+    """A source whose image ids are the paths of its images inside the folder `root`."""
+
+    root: Path
+
+    def image(self, image_id: str) -> bytes:
+        """The bytes of an image; the words of a DataError do not say where the folder lies."""
+        try:
+            path = inside(self.root, image_id)
+        except DataError:
+            raise DataError("its name leads outside the folder") from None
+        try:
+            return retried(path.read_bytes, path)
+        except OSError as error:
+            raise DataError(f"cannot be read ({error.strerror})") from None
+
+    def stamp(self, image_id: str) -> str:
+        """Size and time of change of an image: other ones if it was replaced; empty where it is not there."""
+        path = self.root / image_id
+        try:
+            found = retried(path.stat, path)
+        except OSError:
+            return ""
+        return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def read_text(root: Path, name: str) -> str:
@@ -149,7 +177,7 @@ class Photos:
         if folder not in self._listed:
             path = inside(self.root, folder)
             try:
-                names = sorted(entry.name for entry in os.scandir(path) if entry.is_file()) if path.is_dir() else []
+                names = retried(lambda: _files_of(path), path)
             except OSError as error:
                 raise DataError(f"{path} cannot be listed ({error.strerror}): make it readable") from None
             by_stem: dict[str, list[str]] = {}
@@ -164,6 +192,14 @@ class Photos:
         return self._listed[folder]
 
 
+def _files_of(folder: Path) -> list[str]:
+    """The names of the files in a folder, sorted; none where there is no such folder."""
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def _joined(folder: str, name: str) -> str:
     return name if folder == "." else f"{folder}/{name}"
 
@@ -171,27 +207,39 @@ def _joined(folder: str, name: str) -> str:
 def image_fault(root: Path, name: str | None, names: Names | None = None) -> str | None:
     """Why a photo (None: not found) cannot be packed by its first bytes, None where it can.
 
-    `names` has folders that are listed already.
+    `names` has folders that are listed already. Unreachable where the disk fails, which says nothing about the photo.
     """
     if name is None:
         return NO_PHOTO
     path = inside(root, name)
     try:
-        if not path.is_file():  # a named pipe would be waited for
-            return (names or Names(root)).why_missing(name)
-        with open(path, "rb") as file:
-            start = file.read(16)
+        start = retried(lambda: _start(path), path)
     except PermissionError:
         return "a photo that may not be read"
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return NO_PHOTO
         return f"a photo that cannot be read ({error.strerror})"
+    if start is None:
+        return (names or Names(root)).why_missing(name)
     if format_of(start) is not None:
         return None
     if start[4:8] == b"ftyp":  # as phones take them
         return "HEIC, AVIF or a film: convert it to JPEG"
     return "no photo in a known format" if start else "an empty file"
+
+
+def _start(path: Path) -> bytes | None:
+    """The first bytes of a file; None where there is no plain file."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would be waited for
+            return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    with open(path, "rb") as file:
+        return file.read(16)
 
 
 def text_of(value: Any, where: str) -> str:

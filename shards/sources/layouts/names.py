@@ -12,6 +12,8 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+from shards.format.retries import retried
+
 NO_PHOTO = "no photo"
 OTHER_CASE = "no photo of this name, but one in other upper or lower case"
 DEAD_LINK = "a link to a file that is not there"
@@ -70,7 +72,7 @@ class Names:
     def _list(self, folder: str, key: Callable[[str], str]) -> tuple[set[str], dict[str, list[str]]]:
         if (folder, key) not in self._listed:
             try:
-                names = sorted(os.listdir(self.root / folder))
+                names = sorted(retried(lambda: os.listdir(self.root / folder), self.root / folder))
             except OSError:
                 names = []
             by_key: dict[str, list[str]] = {}

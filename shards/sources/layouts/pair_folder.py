@@ -16,12 +16,12 @@ from shards.format.record import Record, Split
 from shards.sources.layouts.layout import (
     SAMPLES_PER_UNIT,
     SPLITS,
+    ImageFiles,
     Losses,
     Photos,
     digest,
     image_fault,
     key_of,
-    read_bytes,
     require,
 )
 
@@ -43,7 +43,7 @@ class Pair:
     changed: bool | None = None
 
 
-class PairFolder(ABC):
+class PairFolder(ImageFiles, ABC):
     """A source of pairs: a subclass has `name` and `layout`, and says which files annotate and what they say."""
 
     name: str
@@ -88,10 +88,6 @@ class PairFolder(ABC):
     def classes(self) -> list[str]:
         """None: these data sets have no class labels."""
         return []
-
-    def image(self, image_id: str) -> bytes:
-        """The bytes of a photo by its path inside the folder."""
-        return read_bytes(self.root, image_id)
 
     def records(self, workers: int = 1) -> list[Record]:
         """A record for each pair that has captions and both photos, by split, in the order of the annotations.

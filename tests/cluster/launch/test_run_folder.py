@@ -98,3 +98,27 @@ def test_provenance_grows_with_each_command(tmp_path: Path) -> None:
     first, second = json.loads((tmp_path / "provenance.json").read_text())
     assert first["git"] is None and first["packages"]["torch"] and first["command"] and first["host"]
     assert second["git"] is None or len(second["git"]["sha"]) == 40
+
+
+def test_what_diverged_goes_on_with_less_and_the_folder_says_from_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The options that the end of a run that diverged proposes are accepted: lower, or a bound where there was none."""
+    run, config = begun_pretrain(tmp_path), RECIPES["tiny"]()
+    lowered = override(config, [("pretrain.lr", "0.0005"), ("pretrain.clip", "0.25"), ("pretrain.skip_limit", "9")])
+    begin(tmp_path, lowered)
+    assert read_config(run / "config.yaml") == lowered
+    lines = [json.loads(line) for line in (run / "changes.jsonl").read_text().splitlines()]
+    assert [{name: line[name] for name in ("option", "old", "new", "step")} for line in lines] == [
+        {"option": "pretrain.lr", "old": 0.001, "new": 0.0005, "step": 5},
+        {"option": "pretrain.clip", "old": 1.0, "new": 0.25, "step": 5},
+    ]
+    assert "--pretrain.lr was 0.001 and is 0.0005 from step 5 on (changes.jsonl)" in capsys.readouterr().err
+    begin(tmp_path, lowered)
+    assert len((run / "changes.jsonl").read_text().splitlines()) == 2, "the same command again changes nothing"
+    for option, value in (("lr", "0.001"), ("clip", "0"), ("weight_decay", "0")):
+        with pytest.raises(ConfigError, match=f"made with --pretrain.{option}"):
+            begin(tmp_path, override(lowered, [(f"pretrain.{option}", value)]))
+    commit(run / "checkpoints" / "pretrain", 10)  # the stage is over: nothing of it can change any more
+    with pytest.raises(ConfigError, match="made with --pretrain.lr 0.0005"):
+        begin(tmp_path, override(lowered, [("pretrain.lr", "0.0001")]))

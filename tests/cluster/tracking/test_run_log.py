@@ -6,9 +6,12 @@ import io
 import json
 import math
 import os
+import signal
 import socket
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,8 @@ import pytest
 from cluster.config.fields import Config, LogConfig
 from cluster.config.options import override
 from cluster.recipes.registry import RECIPES
-from cluster.tracking.run_log import METRICS, Progress, RunLog, read_metrics, wandb_mode
+from cluster.tracking.run_log import METRICS, Progress, RunLog, read_metrics
+from cluster.tracking.wandb_mirror import wandb_mode
 from cluster.tracking.worker_logs import WARNINGS
 
 
@@ -158,3 +162,89 @@ def test_warnings_of_workers_are_told_once_and_those_of_libraries_are_not(tmp_pa
         for worker, name in ((0, "cluster.training.stage"), (1, "cluster.training.stage"), (0, "torch._inductor")):
             file.write(f"2026-01-01 00:00:01,000 worker {worker} {name}: it is so\nand more\n")
     assert out.getvalue() == "it is so\n"
+
+
+def history(run: Path) -> list[dict]:
+    """What W&B has of a run, from its offline files in the order in which they would be sent."""
+    from wandb.proto import wandb_internal_pb2
+
+    found = []
+    for path in sorted((run / "wandb").glob("offline-run-*/*.wandb")):
+        data, place = path.read_bytes(), 7  # behind the header; LevelDB's log format: blocks of 32 KiB
+        whole = b""
+        while place + 7 <= len(data):
+            left = 32768 - place % 32768
+            if left < 7:
+                place += left
+                continue
+            length, kind = struct.unpack("<HB", data[place + 4 : place + 7])
+            whole += data[place + 7 : place + 7 + length]
+            place += 7 + length
+            if kind in (1, 4):  # a whole record, or the last part of one
+                record = wandb_internal_pb2.Record()
+                record.ParseFromString(whole)
+                whole = b""
+                if record.WhichOneof("record_type") == "history":
+                    found.append(
+                        {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
+                    )
+    return found
+
+
+def test_a_resumed_run_sends_no_step_to_wandb_twice(tmp_path: Path) -> None:
+    config = override(RECIPES["tiny"](), [("log.wandb", "offline")])
+
+    def go(first: int, last: int) -> None:
+        log = RunLog(tmp_path, config)
+        log.rewind("pretrain", first)
+        for step in range(first + 1, last + 1):
+            log.write(line("pretrain", step))
+        log.close()
+
+    go(0, 4)
+    go(2, 3)  # stopped before it was as far as the first
+    go(2, 6)
+    sent = history(tmp_path)
+    assert [record["pretrain/step"] for record in sent] == [1, 2, 3, 4, 5, 6]
+    assert [record["_step"] for record in sent] == [0, 1, 2, 3, 4, 5]
+    assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_wandb_that_breaks_ends_nothing_and_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = override(RECIPES["tiny"](), [("log.wandb", "offline")])
+    log = RunLog(tmp_path, config)
+    log._mirror._run.finish()  # from now on it refuses lines
+    for step in (1, 2, 3):
+        log.write(line("pretrain", step))
+    log.close()
+    assert len(read_metrics(tmp_path)) == 3
+    first, last = [text for text in caplog.messages if "did not reach W&B" in text]
+    assert first.startswith("a line of metrics.jsonl did not reach W&B, training goes on: ")
+    assert last.startswith("3 lines of metrics.jsonl did not reach W&B: ")
+
+
+def test_wandb_that_hangs_is_waited_for_less_long_than_workers_wait(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its process is stopped, as a sick disk or network would."""
+    config = override(RECIPES["tiny"](), [("log.wandb", "offline"), ("cluster.timeout_s", "8")])
+    before = set(children())
+    log = RunLog(tmp_path, config)
+    service = [pid for pid in children() if pid not in before] or children()
+    for pid in service:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        log.write(line("pretrain", 1))
+        log.close()
+        assert time.monotonic() - started < 8
+    finally:
+        for pid in service:
+            os.kill(pid, signal.SIGCONT)
+    assert any("W&B did not end within 2 s" in text for text in caplog.messages)
+    log._mirror._thread.join(60)
+
+
+def children() -> list[int]:
+    """The processes that this one has started."""
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]

@@ -55,7 +55,7 @@ def curve(
     found = []
     for step in range(STEPS):
         batch = batches.step(step)
-        ((losses, norm),) = read(engine, [train_step(engine, batch, stage, 1e-3)])
+        ((losses, norm, *_),) = read(engine, [train_step(engine, batch, stage, 1e-3)])
         found.append((batch.task, losses, norm))
     weights = {name: tensor.numpy() for name, tensor in engine.weights().items()}
     engine.close()

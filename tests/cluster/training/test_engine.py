@@ -116,7 +116,7 @@ def norms_of_a_fine_tuning_step() -> tuple[dict[bool, float], dict[bool, float]]
         engine, stage = make_engine(0)
         stage = FinetuneConfig(clip=stage.clip, contrastive_group=GROUP, per_word=per_word)
         step = StepBatch("finetune", [prepare("finetune", batch)], BATCH)
-        ((_, found[per_word]),) = read(engine, [train_step(engine, step, stage, 0.0)])
+        ((_, found[per_word], *_),) = read(engine, [train_step(engine, step, stage, 0.0)])
         model = engine.model
         model.zero_grad()
         sums = {name: loss.sum for name, loss in objectives.losses(model, "finetune", batch).items()}

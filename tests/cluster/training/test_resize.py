@@ -116,7 +116,8 @@ def segment(data: Data, folder: Path, first: int, zero_stage: int) -> list:
         restore(found, engine)
     losses = []
     for step in range(first, first + EVERY):
-        losses += read(engine, [train_step(engine, batches.step(step), stage, 1e-3)])
+        (taken,) = read(engine, [train_step(engine, batches.step(step), stage, 1e-3)])
+        losses.append((taken.losses, taken.norm))
     save(engine, ranks, folder, first + EVERY, stage="finetune")
     engine.close()
     return losses

@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from shards import pack as packing
 from shards import verify as verifying
 from shards.errors import DataError
 from shards.format import index, manifest
-from shards.reading import cache, object_store
+from shards.reading import cache, object_store, room
 from shards.reading.object_store import Bucket
 from shards.reading.reader import Folder
 
@@ -171,7 +172,7 @@ def test_a_download_that_is_killed_leaves_nothing_that_others_trust(packed, remo
 
 
 def test_those_who_wait_say_for_what(remote, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "STALL_LIMIT", 0.3)
+    monkeypatch.setattr(room, "STALL_LIMIT", 0.3)
     stream = Folder.open(remote).stream("pair", "train")
     with open(stream.folder.path / f"pairs-train-000000.tar{cache.LOCK}", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -298,3 +299,42 @@ def test_a_broken_transfer_is_an_error_and_leaves_nothing(own, tmp_path, monkeyp
     with pytest.raises(DataError, match="pairs-train-000000.tar: no such object"):
         stream.read(0)
     assert cached(tmp_path) == {}
+
+
+def test_those_who_wait_are_patient_while_others_move(remote, monkeypatch):
+    """The count of the room is held for longer than the limit, by processes that go through it one after another."""
+    monkeypatch.setattr(room, "STALL_LIMIT", 0.3)
+    stream = Folder.open(remote).stream("pair", "train")
+    path = stream.folder.path.parent / f"room{cache.LOCK}"
+    held = threading.Event()
+
+    def busy() -> None:
+        with room.locked(path, "make room") as descriptor:
+            held.set()
+            for _ in range(10):
+                os.pwrite(descriptor, b"%020d" % 0, 0)
+                time.sleep(0.1)
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    assert held.wait(10)
+    assert stream.read(0)
+    thread.join(10)
+
+
+def test_a_full_cache_is_looked_through_now_and_then_not_at_each_miss(remote, tmp_path, monkeypatch):
+    shards = Folder.open(remote).manifest["shards"]
+    sizes = [shard["bytes"] for shard in shards]
+    monkeypatch.setenv("IDC_CACHE_GB", str((sum(sizes) - max(sizes) + 100) / 1e9))
+    folder, looked = Folder.open(remote), []
+    glob = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: looked.append(pattern) or glob(self, pattern))
+    for _ in range(4):  # in turn: the next one is always the one that has just gone
+        for shard in shards:
+            os.close(folder.cache.open(folder.path / shard["name"]))
+    monkeypatch.undo()
+    assert folder.cache.misses > 3 * len(shards)
+    assert looked.count("*/*.tar") < folder.cache.misses / 4
+    assert sum(cached(tmp_path).values()) <= sum(sizes) - max(sizes) + 100
+    count = int((folder.path.parent / f"room{cache.LOCK}").read_text())
+    assert count == sum(cached(tmp_path).values()), "what is written down is what is there"

@@ -30,7 +30,11 @@ def root(tmp_path, shared_data, write_photo):
 
 def test_the_real_requests_are_packed(root, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["image_editing_request", "--root", str(root), "--out", str(out), "--workers", "1"]) == 0
+    command = ["image_editing_request", "--root", str(root), "--out", str(out), "--workers", "1"]
+    with pytest.raises(DataError, match=r"3923 of 3939 samples .*3923 no photo; the first, train Zhopped"):
+        main(command)
+    assert not out.exists()
+    assert main([*command, "--max-dropped", "1"]) == 0
     photos = {path.name for path in (root / "images").iterdir()}  # more requests than the first three have them
     files = {split: json.loads((root / f"{split}.json").read_text()) for split in ("train", "valid", "test")}
     expected = [sum({entry["img0"], entry["img1"]} <= photos for entry in entries) for entries in files.values()]

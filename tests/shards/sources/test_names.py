@@ -84,7 +84,7 @@ def test_each_way_to_be_missing_has_its_own_words(odd):
     ("error", "words"),
     [
         (PermissionError(13, "Permission denied"), "a photo that may not be read"),
-        (OSError(5, "Input/output error"), "a photo that cannot be read (Input/output error)"),
+        (OSError(6, "No such device or address"), "a photo that cannot be read (No such device or address)"),
     ],
 )
 def test_a_photo_that_cannot_be_opened_says_why(odd, monkeypatch, error, words):

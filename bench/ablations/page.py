@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bench.ablation_tables import COMMON, MINUTES, SCALES, TABLES, Arm, Setting
+from bench.ablations.tables import COMMON, MINUTES, SCALES, TABLES, Arm, Setting
 from cluster.launch.run_folder import CONFIG, PROVENANCE
 from cluster.pipeline import SCORES
 from cluster.recipes.commandline import parse, read_config
