@@ -24,8 +24,9 @@ class Agreement:
         if done < self._next:
             return ""
         # Rank 0 alone has been asked, and has the clock that says when to meet again.
-        why, self._next = self._ranks.share((beat.asked(), self._meet_again(done)))
-        return why
+        told = (bool(beat.asked()), self._meet_again(done)) if self._ranks.first else (0, 0)
+        stop, self._next = map(int, self._ranks.total(told))
+        return self._ranks.share(beat.asked()) if stop else ""
 
     def _meet_again(self, done: int) -> int:
         now, before = time.monotonic(), self._met

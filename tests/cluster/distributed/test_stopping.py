@@ -15,14 +15,14 @@ from cluster.distributed.stopping import LOOK_S, Agreement
 def steps_until_asked(asked_at: int) -> tuple[int, str, int, float]:
     """(step of the stop, why, meetings, seconds from the ask to the stop) of a rank whose steps take 10 ms."""
     ranks = Ranks(60)
-    agreement, meetings, share = Agreement(ranks), 0, ranks.share
+    agreement, meetings, total = Agreement(ranks), 0, ranks.total
 
-    def counted(value):
+    def counted(values):
         nonlocal meetings
         meetings += 1
-        return share(value)
+        return total(values)
 
-    ranks.share = counted
+    ranks.total = counted
     asked = 0.0
     for done in range(1, 10_000):
         time.sleep(0.01)
