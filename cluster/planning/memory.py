@@ -122,8 +122,8 @@ class _Fake:
     def total(self, values: Tensor) -> Tensor:
         return values
 
-    def step(self, lr: float) -> StepResult:
-        return StepResult(torch.zeros(()), torch.zeros(()))
+    def step(self, lr: float, task: str) -> StepResult:
+        return StepResult(torch.zeros(()), torch.zeros(()), torch.zeros(()))
 
 
 def _count(

@@ -26,6 +26,7 @@ from cluster.training.disk_space import no_space
 from cluster.training.engine import Engine, Snapshot
 from shards.errors import DataError
 from shards.format.tars import file_sha256
+from shards.format.whole_files import sync, sync_folder, write_whole
 
 ABANDON_S = 30.0  # for the last checkpoint of a run that fails; ranks that are gone are not waited for
 
@@ -158,13 +159,11 @@ class _Write(threading.Thread):
         return weights
 
     def _commit_files(self, folder: Path, final: Path, files: dict[str, File]) -> None:
-        (folder / COMMIT).write_text(checkpoint.commit_text(replace(self._commit, files=files)))
-        _on_disk(folder / COMMIT)
-        _on_disk(folder)
+        write_whole(folder / COMMIT, checkpoint.commit_text(replace(self._commit, files=files)))
         if final.exists():  # it was damaged, or it has no COMMIT
             shutil.rmtree(final)
         os.rename(folder, final)
-        _on_disk(self._stage_folder)
+        sync_folder(self._stage_folder)
         checkpoint.thin_out(self._stage_folder, self._keep, self._metric)
 
     def _named(self, error: Exception) -> Exception:
@@ -190,17 +189,9 @@ def restore(found: Checkpoint, engine: Engine) -> None:
 
 def _write_tensors(tensors: Mapping[str, Tensor], path: Path) -> File:
     save_file(dict(tensors), path)
-    _on_disk(path)
+    with open(path, "rb") as file:
+        sync(file)
     return File(path.stat().st_size, file_sha256(path))
-
-
-def _on_disk(path: Path) -> None:
-    """Waits until a file, or the list of files of a folder, would outlast a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _size_of_one(checkpoints: Path) -> int:

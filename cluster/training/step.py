@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -99,7 +100,7 @@ class Numbers(NamedTuple):
 
     losses: dict[str, float]  # over the whole global batch
     norm: float  # of the gradient
-    usual: float  # the median of such steps before; NaN after too few of them
+    usual: float | None  # the median of such steps before; None after too few of them
     applied: bool  # False: the step was left out
 
 
@@ -110,7 +111,11 @@ def read(engine: Engine, measured: list[Measured]) -> list[Numbers]:
     told = torch.stack([part for one in results for part in (one.grad_norm, one.usual, one.applied.to(losses.dtype))])
     values = iter(torch.cat([losses, told]).tolist())
     named = [{name: next(values) for name in one.names} for one in measured]
-    return [Numbers(found, next(values), next(values), bool(next(values))) for found in named]
+    found = []
+    for losses_by_name in named:
+        norm, usual, applied = next(values), next(values), next(values)
+        found.append(Numbers(losses_by_name, norm, None if math.isnan(usual) else usual, bool(applied)))
+    return found
 
 
 def _wanted_of_each(

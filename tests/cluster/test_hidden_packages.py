@@ -19,6 +19,8 @@ from cluster.config.fields import ClusterConfig
 from cluster.launch.ray_train import start_ray
 start_ray(ClusterConfig(workers=1))
 import ray
+
+pytestmark = pytest.mark.slow
 @ray.remote(num_cpus=1)
 def where():
     return {name: __import__(name).__file__ for name in ("cluster", "idc", "shards", "tune")}

@@ -95,6 +95,7 @@ def test_maps_are_made_when_asked_for(captioner, images):
         captioner.heat_map(plain, *images)
 
 
+@pytest.mark.slow
 def test_a_sentence_imports_nothing_that_training_needs(run, images):
     """The command starts in seconds because of it; timm would import W&B wherever that is installed."""
     code = "import sys\nfrom idc.caption import main\nmain(sys.argv[1:])\nprint(*sys.modules)"

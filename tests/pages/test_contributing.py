@@ -40,6 +40,7 @@ def tree(tmp_path: Path) -> Path:
     return tree
 
 
+@pytest.mark.slow
 def test_the_example_packs(tree: Path) -> None:
     root = tree / "TWINS"
     rows = [("train", "1.png", "the cup has gone"), ("train", "2.png", "a cup is there"), ("test", "3.png", "no cup")]

@@ -169,6 +169,7 @@ def _driver(package: str, arguments: list[str], folder: Path) -> None:
         training.parse(arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "line"), [one for one in COMMANDS if re.fullmatch(RAN, one.values[1].partition("#")[0].strip())]
 )

@@ -16,6 +16,7 @@ from cluster.recipes.commandline import parse
 SCRIPTS = sorted(path for pattern in ("*.sh", "*.example") for path in (CODE / "slurm").glob(pattern))
 
 
+@pytest.mark.slow
 def test_shellcheck_finds_nothing() -> None:
     shellcheck = Path(sys.executable).with_name("shellcheck")
     done = subprocess.run(

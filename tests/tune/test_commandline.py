@@ -108,6 +108,7 @@ def test_more_trials_are_added_once(tmp_path: Path) -> None:
     assert sweep(tmp_path, "tiny", "--resume", "--add", "1").target == 6
 
 
+@pytest.mark.slow
 def test_the_command_itself() -> None:
     done = subprocess.run([sys.executable, "tune/sweep.py", "tiny", "--trails", "3"], cwd=ROOT, capture_output=True,
                           text=True, timeout=60)  # fmt: skip

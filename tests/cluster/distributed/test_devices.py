@@ -107,6 +107,7 @@ print(get_accelerator()._name, repr(os.environ.get("CUDA_VISIBLE_DEVICES")), tor
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "precision", "said"),
     [

@@ -47,6 +47,7 @@ def train(run: Path, *more: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["all", "evaluate"])
 def test_a_second_driver_is_refused_at_once_and_told_who_holds_the_folder(holder: tuple, stage: str) -> None:
     run, process = holder
@@ -57,6 +58,7 @@ def test_a_second_driver_is_refused_at_once_and_told_who_holds_the_folder(holder
     assert json.loads((run / FILE).read_text())["pid"] == process.pid
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_killed_driver_is_taken_over(holder: tuple) -> None:
     run, process = holder
     process.kill()

@@ -106,6 +106,7 @@ def test_wandb_is_offline_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None
     assert wandb_mode(LogConfig("disabled")) == "disabled"
 
 
+@pytest.mark.slow
 def test_one_wandb_run_for_a_run_folder(tmp_path: Path) -> None:
     config = override(RECIPES["tiny"](), [("log.wandb", "offline")])
     for step in (1, 2):
@@ -138,6 +139,7 @@ log.close()
 """
 
 
+@pytest.mark.slow
 def test_a_key_without_a_network_costs_seconds_and_is_told_on_the_console(tmp_path: Path, config: Config) -> None:
     """W&B's host is an address of this machine at which a server takes calls and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as silent, Progress(tmp_path, config, out := io.StringIO()):

@@ -71,6 +71,7 @@ def test_the_check_notices_what_waits(make_model, make_batch):
         torch.tensor([1.0], device="meta")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", KEYS)
 def test_the_published_network_has_no_graph_break(make_model, make_batch, task):
     model, options = make_model().train(), ObjectiveOptions()

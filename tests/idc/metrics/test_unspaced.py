@@ -17,6 +17,7 @@ PERFECT = {key: sentences[0] for key, sentences in REFERENCES.items()}
 HALF = PERFECT | {"a": "右边新建了一座桥"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", ["ptb", "split"])
 def test_perfect_chinese_captions_have_full_scores(tokenizer):
     sets = {"perfect": (REFERENCES, PERFECT), "half": (REFERENCES, HALF)}

@@ -57,6 +57,7 @@ def test_every_result_of_the_file_is_compared(arrays):
     assert results <= {comparison.name for comparison in parity.check(FILE)}
 
 
+@pytest.mark.slow
 def test_command_prints_a_line_a_quantity():
     command = [sys.executable, "-m", "idc.reference", str(FILE)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)

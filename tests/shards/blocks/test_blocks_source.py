@@ -30,6 +30,7 @@ def records(source):
     return source.records(1)
 
 
+@pytest.mark.slow
 def test_records_do_not_depend_on_the_number_of_processes(records):
     assert BlocksSource(**OPTIONS).records(2) == records
 
@@ -173,6 +174,7 @@ def test_held_out_scenes_are_drawn_by_no_split_with_any_options(held_out):
     assert drawn.isdisjoint(held_out.scene(f"holdout-{number}/before") for number in range(20))
 
 
+@pytest.mark.slow
 def test_held_out_are_1800_pairs_of_900_scenes_the_same_each_time(held_out):
     records = held_out.records(2)
     assert len(records) == 1800 and {(record.kind, record.split) for record in records} == {("pair", "test")}

@@ -205,6 +205,7 @@ FREE = [
 ]
 
 
+@pytest.mark.slow
 def test_free_text_does_not_depend_on_workers_or_the_process(tmp_path):
     program = (
         "import sys, json; sys.path.insert(0, 'tests/shards/negatives'); from test_negatives import FREE, pairs\n"

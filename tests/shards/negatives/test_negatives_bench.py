@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "bench"))
 
@@ -33,6 +35,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_under_one_percent_are_true():
     done = run("false", "--scenes", "40")
     assert done.returncode == 0, done.stderr

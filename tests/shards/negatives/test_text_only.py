@@ -33,6 +33,7 @@ def described(records, negatives) -> dict:
     return describe(records, negatives, NONE, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "before"), [(1, 73), (6, 55)])
 def test_taking_the_sentence_that_says_no_change_is_no_better_than_chance(described, count, before):
     rules = described["pair"]["train"]["text_only"][str(count)]

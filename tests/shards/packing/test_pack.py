@@ -37,6 +37,7 @@ def alive_in_session(session: int) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_one_and_two_workers_write_the_same_bytes(packed, tmp_path):
     pack(TinySource(), tmp_path / "two", workers=2)
     assert contents(tmp_path / "two") == contents(packed)

@@ -130,6 +130,7 @@ def test_the_page_about_it_runs(remote, capsys):
     assert verifying.main([commands["shards.verify"].replace("s3://my-bucket/blocks", remote)]) == 0
 
 
+@pytest.mark.slow
 def test_processes_at_once_fetch_each_tar_once(packed, remote, s3_server):
     names = [shard["name"] for shard in manifest.read(packed)["shards"] if shard["split"] == "train"]
     before = fetched(s3_server, remote, names)
@@ -181,6 +182,7 @@ def test_those_who_wait_say_for_what(remote, tmp_path, monkeypatch):
     assert stream.read(0)
 
 
+@pytest.mark.slow
 def test_the_cache_stays_within_its_limit_and_warns_once(packed, remote, tmp_path, monkeypatch, capfd):
     limit = 2 * largest(packed)
     monkeypatch.setenv("IDC_CACHE_GB", str(limit / 1e9))

@@ -22,6 +22,8 @@ from tune.report.results import ranked, times, useful_seconds
 from tune.search.points import points
 from tune.search.table import DIVERGED, FAILED, FINISHED, STOPPED, Table
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = ["--finetune.steps", "20", "--pretrain.weights.classify", "0.5", "--log.wandb", "disabled"]
 
 

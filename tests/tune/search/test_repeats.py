@@ -221,6 +221,7 @@ def test_a_null_of_the_report_says_why(tmp_path: Path) -> None:
     assert "Not said of 5 trials: 8 are the fewest." in html and 'class="bars"' not in html
 
 
+@pytest.mark.slow
 def test_the_seeds_of_a_sweep(tmp_path: Path) -> None:
     def asked(*words: str):
         return parse(["tiny", "--root", str(tmp_path), "--name", "s", *words])
