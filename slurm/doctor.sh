@@ -2,7 +2,6 @@
 # Looks at every node of an allocation: sbatch slurm/doctor.sh [options of python -m cluster.doctor]
 #SBATCH --job-name=doctor
 #SBATCH --nodes=1
-#SBATCH --ntasks-per-node=1
 #SBATCH --output=slurm-%x-%j.log
 set -euo pipefail
 lib=${IDC_CODE:-${SLURM_SUBMIT_DIR:-.}}/slurm/lib.sh

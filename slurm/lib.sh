@@ -273,7 +273,7 @@ finish() { # the end of every job: no process, no folder
     fi
   fi
   if [ -O "$FOLDER" ]; then rm -rf "$FOLDER"; fi
-  if [ -n "$AGAIN" ]; then
+  if [ -n "$AGAIN" ] && [ -n "$RUN" ]; then
     requeue
   else
     rm -f "$RECORD"

@@ -6,6 +6,7 @@ STOPPED=85                     # the driver's exit code: asked to stop, a last c
 GRACE_S=${IDC_GRACE_S:-90}     # from the signal to the end of the driver; --signal gives 120 s until that of the job
 PROBE_LIMIT_S=30               # for a step of one command on every node
 STOPPING='' AGAIN='' DRIVER='' # asked to stop; what has the job started once more; the driver's process
+RUN='' SCRIPT=''               # what goes on then: a folder below runs/, the script that makes it; none: nothing does
 
 stop() { # Slurm's signal: asks the driver for a last checkpoint, and sees that it ends in time
   STOPPING=yes
