@@ -10,6 +10,16 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
+# What a rank says when another one has gone: never the cause.
+_LOST = (
+    "Connection closed by peer", "Connection reset by peer", "Broken pipe", "not all workers came within",
+    "Timed out waiting",
+)  # fmt: skip
+
+
+def lost_a_rank(error: BaseException) -> bool:
+    """Whether an error says that another rank has gone, or does not answer."""
+    return any(said in str(error) for said in _LOST)
 
 
 class Ranks:

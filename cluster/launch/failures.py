@@ -19,6 +19,7 @@ from ray.train.v2._internal.exceptions import (
 
 from cluster.config.fields import ClusterConfig
 from cluster.distributed.devices import Placement
+from cluster.distributed.ranks import lost_a_rank
 from cluster.errors import ConfigError, HungError, NoSpaceError, TrainingError
 from cluster.tracking.worker_logs import log_of
 from cluster.training.disk_space import no_space
@@ -29,11 +30,6 @@ from shards.errors import DataError, Unreachable
 from shards.format.whole_files import write_whole
 
 FAILURE = "failure.txt"
-# What a rank says when another one has gone: never the cause.
-ECHOES = (
-    "Connection closed by peer", "Connection reset by peer", "Broken pipe", "not all workers came within",
-    "Timed out waiting",
-)  # fmt: skip
 # What the user has to mend, or what would come out the same again.
 _FINAL = (DataError, BackboneError, ExportError, TokenizerError, TrainingError)
 # Machines, networks and file systems that fail: torch, NCCL, gloo and CUDA raise RuntimeErrors.
@@ -98,7 +94,7 @@ def _weight(cause: BaseException) -> int:
 
 def is_echo(cause: BaseException) -> bool:
     """True of what a rank says because another one has gone."""
-    return not isinstance(cause, ray.exceptions.RayError) and any(echo in str(cause) for echo in ECHOES)
+    return not isinstance(cause, ray.exceptions.RayError) and lost_a_rank(cause)
 
 
 def _causes(error: TrainingFailedError) -> dict[int, BaseException]:

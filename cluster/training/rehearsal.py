@@ -21,6 +21,7 @@ from cluster.batches.feed import Feed
 from cluster.batches.resident import Resident
 from cluster.batches.schedule import TaskSchedule
 from cluster.config.fields import DataConfig, StageConfig, task_group, task_micro_batches
+from cluster.distributed.ranks import lost_a_rank
 from cluster.errors import ConfigError, TrainingError
 from cluster.training.engine import Engine, StepResult
 from cluster.training.step import train_step
@@ -92,6 +93,8 @@ def _told(engine: Engine, stage: StageConfig, name: str, task: str) -> Iterator[
     except DataError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) or lost_a_rank(error):
+            raise  # of the machines: the workers may be started again
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and NO_MEMORY not in str(error):
             raise TrainingError(
                 f"{name} cannot be trained, a step of its task {task} fails: {type(error).__name__}: {error}"
