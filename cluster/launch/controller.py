@@ -18,6 +18,7 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 
 from cluster.distributed.devices import Placement
 from cluster.errors import TrainingError
@@ -53,12 +54,22 @@ class Controller(TrainController):
         return self._supervisor.verdict
 
 
+class Fixed(FixedScalingPolicy):
+    """That many workers, on a Ray of our own: nobody is asked for more machines (an actor, which takes seconds)."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Asks for nothing."""
+
+    def _maybe_send_resource_request(self) -> None:
+        pass
+
+
 class Trainer(TorchTrainer):
     """Ray Train's for torch, under a controller of ours."""
 
-    def supervised(self, job: Job, placement: Placement) -> None:
-        """Runs the job to its end; raises as `cluster.launch.ray_train.fit` does."""
-        self._job, self._placement, self._verdict = job, placement, None
+    def supervised(self, job: Job, placement: Placement, own_ray: bool) -> None:
+        """Runs the job to its end; raises as `cluster.launch.ray_train.fit` does. `own_ray`: no cluster of others'."""
+        self._job, self._placement, self._own_ray, self._verdict = job, placement, own_ray, None
         try:
             self.fit()
         except TrainingFailedError as error:  # without a verdict: the controller itself could not go on
@@ -73,6 +84,8 @@ class Trainer(TorchTrainer):
     def _initialize_and_run_controller(self, scaling_policy: Any, failure_policy: Any, **rest: Any) -> Any:
         if self._placement.least:
             scaling_policy = Elastic(self.scaling_config, self._placement, self._job.config.cluster)
+        elif self._own_ray:
+            scaling_policy = Fixed(self.scaling_config)
         # On this machine: it sees at once what the driver writes into the run folder. Ctrl-C is our caller's.
         here = {RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
         environment = _VARIABLES | get_env_vars_to_propagate()

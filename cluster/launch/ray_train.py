@@ -182,4 +182,4 @@ def _train(job: Job, placement: Placement, settings: dict[str, Any]) -> None:
             worker_runtime_env={"env_vars": placement.environment},
         ),
     )
-    trainer.supervised(job, placement)
+    trainer.supervised(job, placement, own_ray=not attaches())

@@ -1,0 +1,1 @@
+"""Runs of cluster/train.py that bench/faults.py disturbs."""

@@ -1,0 +1,101 @@
+"""A run of the recipe `tiny` on two workers, without dropout: started, looked at, waited for."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cluster.tracking.run_log import RESTARTS, read_metrics
+from cluster.training import checkpoint
+from shards.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS, EVERY, LIMIT_S, TIMEOUT_S = 160, 10, 600.0, 20
+TIMES = ("samples_per_s", "steps_per_s", "data_wait", "memory", "seconds")
+
+
+class Run:
+    """A run of cluster/train.py in the bench's folder."""
+
+    def __init__(self, root: Path, name: str, *more: str) -> None:
+        self.folder, self._log = root / "runs" / name, root / f"{name}.txt"
+        options = {
+            "stage": "train", "root": root, "name": name, "log.wandb": "disabled", "pretrain.steps": 0,
+            "finetune.steps": STEPS, "finetune.validate_every": 0, "finetune.checkpoint_every": EVERY,
+            "model.dropout": 0, "cluster.workers": 2, "cluster.gpus_per_worker": 0, "cluster.timeout_s": TIMEOUT_S,
+            "data.pack_workers": 1,
+        }  # fmt: skip
+        words = [str(word) for option, value in options.items() for word in (f"--{option}", value)]
+        self._command = [sys.executable, str(ROOT / "cluster" / "train.py"), "tiny", *words, *more]
+        self.driver = self.start()
+
+    def start(self) -> subprocess.Popen:
+        """The command, once more."""
+        with self._log.open("ab") as log:
+            self.driver = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+        return self.driver
+
+    def end(self, wanted: int = 0) -> None:
+        """Waits for the end. DataError if it comes with another exit code, or not within the limit."""
+        try:
+            code: int | str = self.driver.wait(LIMIT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.driver.pid, signal.SIGKILL)
+            code = f"no end within {LIMIT_S:g} s"
+        if code != wanted:
+            raise DataError(f"{self.folder.name} ended with {code} in place of {wanted}: {self.last_line()}")
+
+    def kill(self) -> None:
+        """kill -9 of the driver, and what belongs to it goes with it."""
+        os.killpg(self.driver.pid, signal.SIGKILL)
+        self.driver.wait(60)
+
+    def said(self) -> str:
+        """All that it has said."""
+        return self._log.read_text(errors="replace")
+
+    def last_line(self) -> str:
+        """What it said last."""
+        lines = self.said().strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def reached(self) -> int:
+        """The last step in its log."""
+        return max((record["step"] for record in self.records()), default=0)
+
+    def records(self) -> list[dict]:
+        """The lines of its log but for times."""
+        found = read_metrics(self.folder) if self.folder.is_dir() else []
+        return [{name: value for name, value in record.items() if name not in TIMES} for record in found]
+
+    def restarts(self) -> list[dict]:
+        """What its supervisor wrote down."""
+        path = self.folder / RESTARTS
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def wait(self, what: Callable[[], object]) -> None:
+        """Until something is so. DataError if the run ends before, or past the limit."""
+        until = time.monotonic() + LIMIT_S
+        while not what():
+            if self.driver.poll() is not None or time.monotonic() > until:
+                raise DataError(f"{self.folder.name} ended too early, or nothing came: {self.last_line()}")
+            time.sleep(0.005)
+
+    def worker(self, rank: int) -> int:
+        """The process of a rank, as its log names it."""
+        log = (self.folder / "logs" / f"rank_{rank}.log").read_text()
+        return int(re.findall(rf"rank {rank} on .*?, process (\d+)", log)[-1])
+
+    def newest(self) -> checkpoint.Checkpoint:
+        """Its last checkpoint."""
+        found = checkpoint.latest(self.folder / "checkpoints" / "finetune")
+        if found is None:
+            raise DataError(f"{self.folder} has no checkpoint")
+        return found
