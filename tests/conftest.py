@@ -72,10 +72,8 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def ctrl_c_as_it_was() -> Iterator[None]:
     """Ray Tune in this process leaves a handler behind, which would take Ctrl-C away from the tests after it."""
-    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    if signal.getsignal(signal.SIGINT) is not before:
-        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

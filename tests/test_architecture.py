@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import collections
 import subprocess
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -121,3 +122,9 @@ def test_what_a_job_imports_is_uploaded():
     assert len(ignored) == 2 and ignored[1](ROOT / "docs" / "data.md")
     lost = [m for m, path in MODULES.items() if not m.startswith("bench") and any(skip(path) for skip in ignored)]
     assert not lost
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """They are in no package, so pytest takes the second of a name for the first."""
+    names = collections.Counter(path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py")
+    assert [name for name, count in names.items() if count > 1] == []

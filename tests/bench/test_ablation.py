@@ -108,8 +108,8 @@ def test_the_page_is_made_from_results_alone(trained, tmp_path):
     assert run(copy, "--write").returncode == 0
     page = (copy / "docs" / "results.md").read_text()
     assert f"| {one['CIDEr']['total'] + 1:.1f} ± 1.4 |" in page and "| +7.0 ± 3.0 | 3, 4 |" in page
-    assert "ever had: our recipe, with labelled and captioned photos, after 3.8 ± 1.8 % of its time; our" in page
-    assert "our recipe, as many samples, never with seed 2." in page
+    assert "ever had:\n\n- our recipe, with labelled and captioned photos: after 3.8 ± 1.8 % of its time\n- our" in page
+    assert "our recipe, as many samples: never with seed 2\n" in page
     (picture,) = re.findall(r"!\[.*\]\((.*)\)", page)
     assert (copy / "docs" / picture).read_bytes().startswith(b"\x89PNG")
     assert json.loads(path.read_text()) == results

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("cluster", "idc", "shards", "tune")
 ON_A_WORKER = """
@@ -19,8 +21,6 @@ from cluster.config.fields import ClusterConfig
 from cluster.launch.ray_train import start_ray
 start_ray(ClusterConfig(workers=1))
 import ray
-
-pytestmark = pytest.mark.slow
 @ray.remote(num_cpus=1)
 def where():
     return {name: __import__(name).__file__ for name in ("cluster", "idc", "shards", "tune")}

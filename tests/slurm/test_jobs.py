@@ -41,7 +41,10 @@ def test_a_failing_drivers_exit_code_is_the_jobs(cluster: Slurm, with_data: Call
     ("arguments", "message"),
     [
         (("tiny", "--finetune.stpes", "3"), "did you mean --finetune.steps?"),
-        (("tiny", "--cluster.workers", "two"), "--cluster.workers 'two' is not of the type int"),
+        (
+            ("tiny", "--cluster.workers", "two"),
+            "--cluster.workers 'two' is no number of workers",
+        ),
         (("tiny", "--finetune.global_batch_size", "9"), "must be a multiple of --finetune.contrastive_group 2"),
     ],
 )
