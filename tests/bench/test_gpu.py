@@ -144,6 +144,7 @@ def test_a_part_that_crashes_or_hangs_is_reported_and_the_rest_goes_on(tmp_path,
     assert "FAIL sum" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_part_that_is_not_there_is_refused() -> None:
     done = command("--out", "x", "--parts", "ceilngs")
     assert done.returncode == 2 and "ceilngs" in done.stderr and "ceilings" in done.stderr

@@ -12,6 +12,7 @@ SIZES = ("--vocabulary", "300", "--classes", "12")
 ONE = ("tiny", "--stage", "finetune", *SIZES)
 
 
+@pytest.mark.slow
 def test_a_plan_for_gpus_from_a_given_speed(capsys, tmp_path) -> None:
     root = ("--root", str(tmp_path))
     given = (*ONE, *root, "--nodes", "2", "--gpus-per-node", "4", "--cluster.zero_stage", "2")
@@ -28,6 +29,7 @@ def test_a_plan_for_gpus_from_a_given_speed(capsys, tmp_path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_sharded_optimiser_takes_less(tmp_path) -> None:
     from cluster.distributed.devices import Placement
     from cluster.planning.memory import of_worker

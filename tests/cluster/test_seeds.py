@@ -79,6 +79,7 @@ def test_given_again_it_goes_on(trained: Path, tiny: Any) -> None:
     assert not (trained / "seed_2").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -236,6 +236,7 @@ def test_workers_may_be_left_open_and_halves_of_gpus_are_typed() -> None:
             commandline.parse(["tiny", f"--cluster.{option}", value])
 
 
+@pytest.mark.slow
 def test_a_misspelt_option_ends_with_exit_code_2_and_one_line() -> None:
     command = [sys.executable, "cluster/train.py", "tiny", "--pretrain.stepz", "3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)

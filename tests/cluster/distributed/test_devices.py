@@ -87,6 +87,7 @@ def test_room_of_a_fraction_is_not_lost_to_rounding() -> None:
     assert chosen(nodes({"CPU": 8, "GPU": 4}), gpus_per_worker=0.5).workers == 8
 
 
+@pytest.mark.slow
 def test_what_is_expected_of_this_machine_is_looked_at_before_data_are_made() -> None:
     """The command ends before it packs: there is no GPU to train on."""
     assert expected_here(ClusterConfig(gpus_per_worker=0)).workers == 2

@@ -193,6 +193,7 @@ def history(run: Path) -> list[dict]:
     return found
 
 
+@pytest.mark.slow
 def test_a_resumed_run_sends_no_step_to_wandb_twice(tmp_path: Path) -> None:
     config = override(RECIPES["tiny"](), [("log.wandb", "offline")])
 

@@ -292,6 +292,7 @@ def test_gradients_do_not_wait_past_the_limit(tmp_path: Path) -> None:
     assert 2 < float((tmp_path / "waited").read_text()) < 10
 
 
+@pytest.mark.slow
 def test_features_in_memory_give_the_batches_that_the_disk_gives(tiny: Any) -> None:
     import torch
 

@@ -99,6 +99,7 @@ def test_what_the_camera_shifts_is_not_new():
     assert novelty(other, image, 1).view(6, 8)[2:4, 2:5].min() > 0.05  # shifted further than is looked
 
 
+@pytest.mark.slow
 def test_labels_of_pairs_teach_what_things_are_though_most_goes_unsaid():
     """Things of all kinds stand in both images; one more is in the second, and its kind is all that is said."""
     generator = torch.Generator().manual_seed(0)

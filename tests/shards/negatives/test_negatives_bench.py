@@ -49,6 +49,7 @@ def test_a_wrong_file_is_named(tmp_path):
         assert done.returncode == 2 and name in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_pages_show_what_the_command_prints(shared_data):
     pages = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("experiments", "negatives")}
     done = run("show", str(shared_data / "text" / "birds_to_words_test_text.json"))

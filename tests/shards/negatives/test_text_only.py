@@ -41,6 +41,7 @@ def test_taking_the_sentence_that_says_no_change_is_no_better_than_chance(descri
     assert abs(rules["no_change"] - rules["chance"]) < 4, f"{before} % before negatives said 'no change' too"
 
 
+@pytest.mark.slow
 def test_a_changed_pair_has_no_change_among_its_negatives_and_an_unchanged_one_has_not(records, negatives):
     denied = {True: [], False: []}
     for record, lists in zip(records, negatives, strict=True):

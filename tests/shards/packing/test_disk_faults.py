@@ -143,6 +143,7 @@ def readable(folder: Path, but: str) -> int:
     return read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["killed", "interrupted"])
 def test_a_repair_leaves_the_folder_readable_at_every_moment(pairs: Path, tmp_path: Path, end: str) -> None:
     """Ended before and after each file that it puts in place, it is readable but for the tar that was damaged."""

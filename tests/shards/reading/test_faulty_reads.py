@@ -60,6 +60,7 @@ def test_a_read_that_keeps_failing_names_the_tar_and_says_nothing_of_the_sample(
         stream.read(0)
 
 
+@pytest.mark.slow
 def test_a_store_that_is_silent_for_a_while_is_waited_for(
     packed: Any, s3_url: str, s3_server: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -49,6 +49,7 @@ def edit(root: Path, name: str, old: str, new: str) -> None:
     (root / name).write_text(text.replace(old, new))
 
 
+@pytest.mark.slow
 def test_the_real_sample_is_packed_with_its_own_bytes(shared_data, tmp_path, capsys):
     sample, out = shared_data / "cub50", tmp_path / "out"
     assert main(["cub", "--root", str(sample), "--out", str(out), "--workers", "1", "--limit", "40"]) == 0

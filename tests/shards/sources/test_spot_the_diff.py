@@ -67,6 +67,7 @@ def test_what_is_left_out_is_named(root):
     assert source.lost == ["train 8: no captions", "train 9: no photo (9_2)"]
 
 
+@pytest.mark.slow
 def test_the_real_sentences_are_read(shared_data, tmp_path, write_photo):
     root = tmp_path / "root"
     (root / "annotations").mkdir(parents=True)
