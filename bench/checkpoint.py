@@ -63,6 +63,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _measured(recipe: str, size: int, saves: int, folder: Path) -> str:
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # as a worker has it; the writing has the other core
     config = RECIPES[recipe]()
     sizes = {"vocab_size": WORDS, "grid": GRID, "feature_dim": CHANNELS, "classes": 10}
     model = build(dataclasses.replace(config.model, caption_loss="causal", **sizes))

@@ -92,11 +92,11 @@ class Bench:
         """kill -9 of the driver, and the same command again"""
         run = self._run("driver")
         run.wait(lambda: run.reached() >= 45)
-        os.kill(run.driver.pid, signal.SIGKILL)
-        run.driver.wait(60)
+        run.kill()
         since, before = time.time(), run.reached()
         repeated = before - run.newest().commit.step
         run.start()
+        run.wait(lambda: run.reached() < before)  # its log is cut back to the checkpoint
         run.wait(lambda: run.reached() > before)
         again = time.time() - since
         run.end()
@@ -248,13 +248,15 @@ def table(found: Sequence[Found]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write() -> None:
-    """Puts the saved results into the page."""
-    saved = json.loads(RESULTS.read_text())
-    text = PAGE.read_text()
-    head, tail = text.partition(BEGIN)[0], text.partition(END)[2]
-    told = f"{saved['date']}, {saved['cpus']} CPUs.\n\n{table([Found(**one) for one in saved['found']])}"
-    write_whole(PAGE, f"{head}{BEGIN}\n\n{told}\n{END}{tail}")
+def write(found: Sequence[Found]) -> None:
+    """Keeps these results beside those of other faults, and makes the table of the page anew."""
+    saved = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    day = {"date": time.strftime("%Y-%m-%d"), "cpus": os.cpu_count()}
+    saved |= {one.fault: day | {"found": asdict(one)} for one in found}
+    write_whole(RESULTS, json.dumps(saved, indent=1) + "\n")
+    head, tail = PAGE.read_text().partition(BEGIN)[0], PAGE.read_text().partition(END)[2]
+    shown = [Found(**saved[name]["found"]) for name in FAULTS if name in saved]
+    write_whole(PAGE, f"{head}{BEGIN}\n\n{table(shown)}\n{END}{tail}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -262,7 +264,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="bench/faults.py", description="What a run outlasts, and how long it takes.")
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"any of {', '.join(FAULTS)}")
     parser.add_argument("--all", action="store_true", help="all of them")
-    parser.add_argument("--kills", type=int, default=50, help="of the fault writing (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=10, help="of the fault writing (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help=f"keep the results, and put them into {PAGE.name}")
     options = parser.parse_args(arguments)
     names = FAULTS if options.all else options.faults
@@ -279,9 +281,7 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         shutil.rmtree(root, ignore_errors=True)
     if options.write:
-        record = {"date": time.strftime("%Y-%m-%d"), "cpus": os.cpu_count(), "found": [asdict(one) for one in found]}
-        write_whole(RESULTS, json.dumps(record, indent=1) + "\n")
-        write()
+        write(found)
     return 0 if all(one.equal for one in found) else 1
 
 

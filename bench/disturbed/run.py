@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from cluster.tracking.run_log import RESTARTS, read_metrics
 from cluster.training import checkpoint
 from shards.errors import DataError
@@ -53,9 +55,15 @@ class Run:
             raise DataError(f"{self.folder.name} ended with {code} in place of {wanted}: {self.last_line()}")
 
     def kill(self) -> None:
-        """kill -9 of the driver, and what belongs to it goes with it."""
+        """kill -9 of the driver; its workers, which notice, are waited for."""
+        workers = [self.worker(rank) for rank in (0, 1)]
         os.killpg(self.driver.pid, signal.SIGKILL)
         self.driver.wait(60)
+        until = time.monotonic() + LIMIT_S
+        while any(psutil.pid_exists(pid) for pid in workers):
+            if time.monotonic() > until:
+                raise DataError(f"workers of {self.folder.name} are still there {LIMIT_S:g} s after their driver")
+            time.sleep(0.05)
 
     def said(self) -> str:
         """All that it has said."""
