@@ -66,14 +66,14 @@ class Checkpoint:
     commit: Commit
 
     @property
-    def weights(self) -> Path:
-        """The whole model, fp32."""
-        return self.folder / WEIGHTS
-
-    @property
     def moments(self) -> list[Path]:
         """The optimiser's files; empty if an earlier version wrote them in DeepSpeed's form."""
         return [self.folder / name for name in self.commit.files or {} if name.startswith("optimizer-")]
+
+    @property
+    def weights(self) -> Path:
+        """The whole model, fp32."""
+        return self.folder / WEIGHTS
 
 
 def find(stage_folder: Path) -> list[Checkpoint]:
