@@ -20,7 +20,7 @@ run: env
 	@echo "open runs/blocks/report.html"
 
 test: env
-	$(BIN)/python -m pytest -n 4
+	$(BIN)/python -m pytest -n 3
 
 quick: env
 	$(BIN)/python -m pytest -n 2 -m "not slow and not ray and not ranks and not slurm"

@@ -1,4 +1,4 @@
-"""How `make test` deals the tests out to its two workers: a file stays on one, so module fixtures are made once.
+"""How `make test` deals the tests out to its workers: a file stays on one, so module fixtures are made once.
 
 Files that share what is dear to start stay on one, too. What takes longest comes first: begun last, it would keep one
 worker busy while the other has nothing to do.
