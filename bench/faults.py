@@ -23,8 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.disturbed.run import EVERY, STEPS, Run  # noqa: E402
-from cluster.tracking.run_log import read_metrics  # noqa: E402
+from bench.disturbed.run import EVERY, Run  # noqa: E402
 from cluster.training import checkpoint  # noqa: E402
 from shards.errors import DataError, Parser, run_main  # noqa: E402
 from shards.format.whole_files import write_whole  # noqa: E402
@@ -193,31 +192,6 @@ class Bench:
         off = _difference(run.records(), self._alone.records())
         return replace(found, equal=off < 1e-5, said=f"largest difference {off:.1g}; {found.said}")
 
-    def goodput(self) -> Found:
-        """ten workers killed at random in one long run: its share of useful time beside what the restarts allow"""
-        moments, steps = random.Random(1), 30 * STEPS
-        run = self._run("goodput", "--finetune.steps", str(steps), "--cluster.restarts", "10")
-        run.wait(lambda: run.reached() >= 1)
-        began, lost = time.time(), 0.0
-        for number in range(10):
-            before = run.reached()
-            run.wait(lambda before=before: run.reached() >= before + STEPS)
-            time.sleep(moments.uniform(0, 3))
-            since = time.time()
-            os.kill(run.worker(number % 2), signal.SIGKILL)
-            run.wait(lambda number=number: len(run.restarts()) > number)
-            reached = run.restarts()[-1]["reached"][1]
-            run.wait(lambda reached=reached: run.reached() < reached or run.reached() > reached + 1)
-            lost += time.time() - since
-        run.wait(lambda: run.reached() >= steps)
-        wall = time.time() - began
-        speeds = sorted(record["steps_per_s"] for record in read_metrics(run.folder) if record.get("steps_per_s"))
-        useful = steps / speeds[len(speeds) // 2]
-        run.end()
-        share, allowed = useful / wall, useful / (useful + lost)
-        said = f"goodput {share:.2f}, restarts allow {allowed:.2f}: {share / allowed:.2f} of it"
-        return Found("goodput", None, lost / 10, None, share / allowed >= 0.85, said)
-
 
 def _difference(one: list[dict], other: list[dict]) -> float:
     """The largest relative difference of a loss or gradient norm, step by step."""
@@ -230,7 +204,7 @@ def _difference(one: list[dict], other: list[dict]) -> float:
     return found
 
 
-FAULTS = ("worker", "hang", "driver", "stop", "twice", "half", "byte", "node", "writing", "goodput")
+FAULTS = ("worker", "hang", "driver", "stop", "twice", "half", "byte", "node", "writing")
 
 
 def table(found: Sequence[Found]) -> str:
