@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from bench.disturbed.run import EVERY, Run  # noqa: E402
 from cluster.training import checkpoint  # noqa: E402
 from shards.errors import DataError, Parser, run_main  # noqa: E402
-from shards.format.whole_files import write_whole  # noqa: E402
+from shards.format.whole_files import PARTIAL, write_whole  # noqa: E402
 
 PAGE, RESULTS = ROOT / "docs" / "faults.md", ROOT / "bench" / "results" / "faults.json"
 BEGIN, END = "<!-- faults -->", "<!-- end -->"
@@ -131,7 +131,7 @@ class Bench:
         run.wait(lambda: run.reached() >= 45)
         run.kill()
         newest = run.newest()
-        for number, ending in ((1, checkpoint.PARTIAL), (2, "")):
+        for number, ending in ((1, PARTIAL), (2, "")):
             left = newest.folder.with_name(f"step_{newest.commit.step + number * EVERY:08d}{ending}")
             shutil.copytree(newest.folder, left, dirs_exist_ok=True)
             (left / checkpoint.COMMIT).unlink()

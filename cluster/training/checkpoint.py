@@ -26,11 +26,11 @@ from torch import Tensor
 from cluster.distributed.ranks import Ranks
 from shards.errors import DataError
 from shards.format.tars import file_sha256
+from shards.format.whole_files import PARTIAL
 
 COMMIT = "COMMIT"
 DAMAGED = "COMMIT.damaged"  # of a checkpoint that turned out to be no use
 WEIGHTS = "weights.safetensors"
-PARTIAL = ".partial"  # behind the name of a folder that is being written
 _NAME = re.compile(rf"step_(\d{{8,}})({re.escape(PARTIAL)})?")
 
 

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from cluster.distributed.ranks import Ranks
 from cluster.training import checkpoint
-from cluster.training.checkpoint import COMMIT, PARTIAL, WEIGHTS, Checkpoint, Commit, File
+from cluster.training.checkpoint import COMMIT, WEIGHTS, Checkpoint, Commit, File
 from cluster.training.disk_space import no_space
 from cluster.training.engine import Engine, Snapshot
 from shards.errors import DataError
 from shards.format.tars import file_sha256
-from shards.format.whole_files import sync, sync_folder, write_whole
+from shards.format.whole_files import PARTIAL, sync, sync_folder, write_whole
 
 ABANDON_S = 30.0  # for the last checkpoint of a run that fails; ranks that are gone are not waited for
 
