@@ -138,7 +138,7 @@ def prepare(config: Config, root: Path) -> Data:
     """The run's training data, made where missing. ConfigError naming the option and the command where it cannot be."""
     place = _place(root, config.data.shards)
     if isinstance(place, Path) and not (place / "manifest.json").is_file():
-        _pack_missing(config, place)
+        _pack_missing(config, root, place)
     shards = Folder.open(place)
     _check_packed(config, shards)
     return _with_features(config, root, shards, root / config.data.features if config.data.features else None)
@@ -212,24 +212,36 @@ def _workers(config: Config) -> int:
     return config.data.pack_workers or len(os.sched_getaffinity(0))
 
 
-def _pack_missing(config: Config, path: Path) -> None:
+def _pack_missing(config: Config, root: Path, path: Path) -> None:
     if config.data.source == "none":
         raise _no_folder("--data.shards", path)
     from shards.pack import pack
-    from shards.sources.blocks import BlocksSource
+    from shards.sources import make_source
 
-    source = BlocksSource(**dataclasses.asdict(config.data.blocks))
+    photos, options = None, dataclasses.asdict(getattr(config.data, config.data.source))
+    if config.data.source == "edits":
+        photos, cutouts = options.pop("photos"), options["cutouts"]
+        if not photos:
+            raise ConfigError(
+                f"--data.edits.photos is empty and there is no {path}: name a folder of photos, or pack one with "
+                f"python -m shards.pack edits --root PHOTOS --out {path}"
+            )
+        photos, options["cutouts"] = root / photos, str(root / cutouts) if cutouts else ""
+    source = make_source(config.data.source, photos, options)
     pack(source, path, workers=_workers(config), tokenizer=config.data.tokenizer)
 
 
 def _check_packed(config: Config, shards: Folder) -> None:
-    """ConfigError where a blocks folder was packed with other options than the recipe's."""
-    manifest = shards.manifest
-    if config.data.source != "blocks" or manifest["source"] != "blocks":
+    """ConfigError where a folder was packed with other options than those that the recipe would pack it with."""
+    manifest, source = shards.manifest, config.data.source
+    if source == "none" or manifest["source"] != source:
         return
-    wanted = {f"blocks.{name}": value for name, value in dataclasses.asdict(config.data.blocks).items()}
+    if source == "edits" and not config.data.edits.photos:  # whoever packed it chose
+        return
+    options = dataclasses.asdict(getattr(config.data, source))
+    wanted = {f"{source}.{name}": value for name, value in options.items() if name not in ("photos", "cutouts")}
     for name, value in (wanted | {"tokenizer": config.data.tokenizer}).items():
-        found = manifest["options"].get(name.removeprefix("blocks."))
+        found = manifest["options"].get(name.removeprefix(f"{source}."))
         if found != (list(value) if isinstance(value, tuple) else value):
             raise ConfigError(
                 f"{shards.location} was packed with {show(found)} for --data.{name}, which is {show(value)}: name "

@@ -10,6 +10,7 @@ from cluster.evaluation.scores import can_judge, truth_of
 from cluster.report.gallery import Shown
 from cluster.report.page import data_table, number
 from idc.metrics.coco import METRICS
+from shards.wording.claims import is_known
 
 KIND_NAMES = {
     "color": "color",
@@ -73,9 +74,7 @@ def accuracy_table(shown: Sequence[Shown]) -> str:
         if kind == "none":
             cells = [_bar(right), "", ""]
         else:
-            judged = [
-                one for one in group if can_judge(one.prediction) and (truth_of(one.prediction) or {}).get("object")
-            ]
+            judged = [one for one in group if can_judge(one.prediction) and is_known(truth_of(one.prediction))]
             cells = [
                 _bar(_share(group, {"right", "partly", "wrong", None})),
                 _bar(_share(judged, {"right", "partly"}), len(judged), len(group)),
