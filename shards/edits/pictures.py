@@ -25,7 +25,6 @@ LEAST = {
     "mirror": 10.0,
 }  # fmt: skip
 _LOOK = 48  # pixels a side at which that is measured; blur at the size of the images
-_GRAY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def open_photo(data: bytes, size: Size) -> Image.Image:
@@ -53,16 +52,14 @@ def possible_kinds(photo: Image.Image, size: Size, painted: bool = True) -> tupl
     found = [NONE, *(kind for kind in LOCAL if painted or kind != "color")]
     for kind in GLOBAL:
         if kind == "blur":
-            scaled = photo.resize(size, Image.Resampling.BOX)
+            scaled = photo.convert("L").resize(size, Image.Resampling.BOX)
             changed, before = _effect(scaled, kind, STRENGTHS[kind][0]), np.asarray(scaled, np.float32)
         else:
             changed, before = _weakest(small, kind), plain
         difference = np.abs(np.asarray(changed, np.float32) - before)
         if kind in ("gray", "saturated"):
-            seen = difference.max(axis=2)
-        else:
-            seen = np.abs(difference @ _GRAY)
-        if seen.mean() >= LEAST[kind]:
+            difference = difference.max(axis=2)
+        if difference.mean() >= LEAST[kind]:
             found.append(kind)
     return tuple(found)
 
@@ -162,5 +159,5 @@ def _effect(image: Image.Image, kind: str, strength: float) -> Image.Image:
 
 def _relit(image: Image.Image, gamma: float, gains: Sequence[float]) -> Image.Image:
     """Each level v of 255 becomes 255 (v / 255)^gamma, times the gain of its colour."""
-    levels = 255 * (np.arange(256) / 255) ** gamma
-    return image.point([round(min(255.0, gain * level)) for gain in gains for level in levels.tolist()])
+    levels = np.outer(gains, 255 * (np.arange(256) / 255) ** gamma)
+    return image.point(np.rint(np.minimum(levels, 255)).astype(int).ravel().tolist())

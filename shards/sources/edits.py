@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from shards.edits.captions import captions_for
 from shards.edits.pictures import draw_pair, encoded, open_photo, possible_kinds
@@ -80,6 +81,7 @@ class EditsSource(ImageFiles):
         self.cutouts = Cutouts(Path(self.options.cutouts).absolute()) if self.options.cutouts else None
         self.dropped: dict[str, int] = {}
         self.lost: list[str] = []
+        self._opened: tuple[str, Image.Image] | None = None
         self._made: tuple[str, tuple[bytes, bytes]] | None = None
         require(self.root, (), LAYOUT)
         if self.cutouts is not None and not self.cutouts.folder.is_dir():
@@ -90,7 +92,7 @@ class EditsSource(ImageFiles):
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        self.dropped, self.lost, self._made = {}, [], None
+        self.dropped, self.lost, self._opened, self._made = {}, [], None, None
 
     def describe(self) -> dict:
         """The options as plain data, for a manifest; digests of the photos' names and, by name, of the cut-outs."""
@@ -131,15 +133,17 @@ class EditsSource(ImageFiles):
         return photos_below(self.root, losses), losses
 
     def image(self, image_id: str) -> bytes:
-        """The JPEG of "before|after/KIND/NUMBER/SHA-256 of the photo/its path"; the last pair is kept."""
+        """The JPEG of "before|after/KIND/NUMBER/SHA-256 of the photo/its path"; the last photo and pair are kept."""
         role, _, pair = image_id.partition("/")
         kind, number, digest, path = pair.split("/", 3)
         if self._made is None or self._made[0] != pair:
-            data = super().image(path)
-            if hashlib.sha256(data).hexdigest() != digest:
-                raise DataError("the photo was replaced since it was looked at")
-            size = self.options.size
-            images = draw_pair(open_photo(data, size), self._plan(digest, int(number), kind), size, self.cutouts)
+            if self._opened is None or self._opened[0] != digest:
+                data = super().image(path)
+                if hashlib.sha256(data).hexdigest() != digest:
+                    raise DataError("the photo was replaced since it was looked at")
+                self._opened = digest, open_photo(data, self.options.size)
+            plan = self._plan(digest, int(number), kind)
+            images = draw_pair(self._opened[1], plan, self.options.size, self.cutouts)
             self._made = pair, (encoded(images[0]), encoded(images[1]))
         return self._made[1][role == "after"]
 
