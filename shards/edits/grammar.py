@@ -18,7 +18,7 @@ SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 # Glyphs of DejaVu Sans, the font that comes with matplotlib.
 GLYPHS = {
     "sun": "\u2600", "cloud": "\u2601", "umbrella": "\u2602", "snowman": "\u2603", "telephone": "\u260e",
-    "heart": "\u2665", "anchor": "\u2693", "flag": "\u2691", "scissors": "\u2702", "airplane": "\u2708",
+    "heart": "\u2665", "anchor": "\u2693", "flag": "\u2691", "moon": "\u263e", "airplane": "\u2708",
     "envelope": "\u2709", "flower": "\u2740",
 }  # fmt: skip
 NAMES = (*SHAPES, *GLYPHS)
