@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import multiprocessing
@@ -12,11 +13,12 @@ import torch
 from PIL import Image
 
 from cluster.batches import feature_cache, feature_lock
-from cluster.batches.feature_cache import Extraction, _run_processes, cache_features, open_features
+from cluster.batches.feature_cache import Extraction, _build, _run_processes, cache_features, open_features
 from cluster.errors import ConfigError
 from cluster.prepare import prepare
 from cluster.training.worker import _require_same_backbone
 from idc.backbone.backbone import Backbone
+from idc.backbone.weights import packaged_weights, read_weights
 from shards.errors import DataError
 from shards.format import manifest
 from shards.format.tars import write_shard
@@ -122,6 +124,22 @@ def test_features_of_other_images_or_sizes_are_refused(shards, tmp_path):
     manifest.write(shards, changed)
     with pytest.raises(DataError, match="made from other images"):
         open_features(out, Folder.open(shards))
+
+
+def test_a_finished_folder_is_known_without_its_backbone_and_another_weight_file_is_not(shards, tmp_path):
+    made = cache_features(shards, tmp_path / "features", EXTRACTION)
+    _build.cache_clear()
+    assert cache_features(shards, tmp_path / "features", EXTRACTION).manifest == made.manifest
+    copy, other = tmp_path / "copy.pth", tmp_path / "other.pth"
+    shutil.copy(packaged_weights("efficientnet_lite0"), copy)
+    same = dataclasses.replace(EXTRACTION, weights=str(copy))
+    assert cache_features(shards, tmp_path / "features", same).manifest == made.manifest
+    assert _build.cache_info().misses == 0, "the weight file tells that they are the same"
+    tensors = read_weights(copy)
+    tensors["_conv_stem.weight"][0] += 1
+    torch.save(tensors, other)
+    with pytest.raises(DataError, match="differ in weights_sha256; delete it"):
+        cache_features(shards, tmp_path / "features", dataclasses.replace(EXTRACTION, weights=str(other)))
 
 
 def other_precision(folder: Path) -> str:
