@@ -110,8 +110,8 @@ class Plan:
         if self.thing is None:
             return Change(self.kind)
         assert self.then is not None
-        to = {"color": {"color": self.then.color}, "move": {"place": self.then.place}}.get(self.kind)
-        return Change(self.kind, self.thing.attributes(), to)  # type: ignore[arg-type]
+        new = {"color": "color", "move": "place"}.get(self.kind)
+        return Change(self.kind, self.thing.attributes(), {new: self.then.attributes()[new]} if new else None)
 
     def shown(self) -> tuple[list[Pasted], list[Pasted]]:
         """The things in the first and in the second image."""
@@ -156,39 +156,41 @@ def draw_plan(seed: int, photo: int, number: int, kind: str, names: Sequence[str
     rng = np.random.default_rng((seed, _PLAN, photo, number))
     first, second, third = rng.permutation(len(PLACES))[:3]
     name, other = rng.permutation(len(names))[:2] if len(names) > 1 else (0, None)
-    color, new, others = rng.permutation(len(COLORS))[:3] if painted else (None, None, None)
+    color, new, others = (COLORS[i] for i in rng.permutation(len(COLORS))[:3]) if painted else (None, None, None)
     thing = _pasted(names[name], color, int(first), rng)
     bystander = None if other is None else _pasted(names[other], others, int(second), rng)
     bystander = bystander if rng.random() < BYSTANDER else None
     goal = _pasted(names[name], color, int(third), rng)
     strength = float(rng.uniform(*STRENGTHS.get(kind, (0.0, 0.0))))
-    view = View(*rng.uniform(-MOVED, MOVED, 2).tolist(), math.exp(rng.uniform(-SCALED, SCALED)))
+    x, y = (float(rng.uniform(-MOVED, MOVED)) for _ in range(2))
+    view = View(x, y, math.exp(rng.uniform(-SCALED, SCALED)))
     direction, quarter = rng.choice((-1, 1)), rng.random() < QUARTER
     if kind == "crop":
-        x, y = rng.uniform(-0.3, 0.3, 2) * (1 - strength)
-        view = View(float(x), float(y), strength)
+        x, y = (float(rng.uniform(-0.3, 0.3)) * (1 - strength) for _ in range(2))
+        view = View(x, y, strength)
     elif kind == "rotate":
         view = replace(view, angle=float(direction * (90.0 if quarter else strength)))
     elif kind == "mirror":
         view = replace(view, mirrored=True)
     then = thing
     if kind == "color":
-        then = replace(thing, color=COLORS[new])
+        then = replace(thing, color=new)
     elif kind == "move":
         then = replace(thing, place=goal.place, x=goal.x, y=goal.y)
     is_local = kind in LOCAL
-    zoom, x, y = float(rng.uniform(*ZOOM)), *rng.random(2).tolist()
-    gains = np.exp(rng.uniform(-GAIN, GAIN, 3)).tolist()
+    zoom = float(rng.uniform(*ZOOM))
+    x, y = float(rng.random()), float(rng.random())
+    red, green, blue = (math.exp(rng.uniform(-GAIN, GAIN)) for _ in range(3))
     return Plan(
         kind, strength, thing if is_local else None, then if is_local else None, bystander, view, zoom, x, y,
-        math.exp(rng.uniform(-GAMMA, GAMMA)), (gains[0], gains[1], gains[2]),
+        math.exp(rng.uniform(-GAMMA, GAMMA)), (red, green, blue),
     )  # fmt: skip
 
 
-def _pasted(name: str, color: int | None, place: int, rng: np.random.Generator) -> Pasted:
-    x, y = rng.uniform(-OFF_CENTER, OFF_CENTER, 2).tolist()
+def _pasted(name: str, color: str | None, place: int, rng: np.random.Generator) -> Pasted:
+    x, y = (float(rng.uniform(-OFF_CENTER, OFF_CENTER)) for _ in range(2))
     return Pasted(
-        name, None if color is None else COLORS[color], PLACES[place], (place % 3 + 0.5) / 3 + x,
+        name, color, PLACES[place], (place % 3 + 0.5) / 3 + x,
         (place // 3 + 0.5) / 3 + y, float(rng.uniform(*THING)), int(rng.integers(-TURNED, TURNED + 1)),
         int(rng.integers(-16, 17)),
     )  # fmt: skip

@@ -184,7 +184,8 @@ def _cutout(path: Path) -> Image.Image:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} is no PNG that can be read: make it anew, or take it away") from None
-    low, high = picture.getchannel("A").getextrema()
+    opacity = picture.getchannel("A").tobytes()
+    low, high = min(opacity), max(opacity)
     if low == 255 or high < 128:
         why = "no transparent pixel" if low == 255 else "no opaque pixel"
         raise DataError(f"{path} has {why}: a cut-out is a thing on a transparent ground")

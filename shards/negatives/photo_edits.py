@@ -40,8 +40,8 @@ def exchange_words(
         for named in _named(claim):
             texts = [text for value in values[named[1]] for text in _reworded(sentence, claim, {named: value})]
             turns.setdefault(named, []).extend(texts[i] for i in rng.permutation(len(texts)))
-    for texts in zip_longest(*turns.values()):
-        yield from (text for text in texts if text is not None)
+    for turn in zip_longest(*turns.values()):
+        yield from (text for text in turn if text is not None)
     for place in rng.permutation(len(claims)):
         sentence, claim = claims[place]
         for pair in combinations(_named(claim), 2):

@@ -69,7 +69,9 @@ def say_truth(truth: Mapping[str, Any]) -> str | None:
 
 def is_known(truth: Mapping[str, Any] | None) -> bool:
     """Whether a truth says what has changed: a thing, or the whole image."""
-    return bool(truth) and bool(truth.get("object") or truth["type"] in edits.GLOBAL)
+    if not truth:
+        return False
+    return bool(truth.get("object") or truth["type"] in edits.GLOBAL)
 
 
 @lru_cache(maxsize=_CACHE)

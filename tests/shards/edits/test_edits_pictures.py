@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,12 @@ from PIL import Image
 from testing.photos import made_up_photo
 
 from shards.edits.grammar import GLOBAL, LOCAL, NAMES, PLACES
-from shards.edits.pictures import draw_pair, possible_kinds
+from shards.edits.pictures import draw_pair, encoded, open_photo, possible_kinds
 from shards.edits.plans import GAMMA, MOVED, SCALED, SHARES, View, draw_kind, draw_plan
 from shards.edits.things import names_of, picture_of
+from shards.errors import DataError
 from shards.images import masks
+from shards.images.decode import decode_image
 
 SIZE = (192, 160)
 PHOTOS = 3
@@ -149,6 +152,23 @@ def test_one_image_alone_does_not_tell_a_local_change():
         if plan.bystander:
             pairs_of = zip(plan.bystander.attributes().values(), plan.thing.attributes().values(), strict=True)
             assert all(one != other for one, other in pairs_of), "each attribute singles the thing out"
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_large_photo_is_read_small_and_upright(form):
+    photo = made_up_photo(5, 1600, 1200)
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side
+    photo.save(buffer, form, exif=exif)
+    opened = open_photo(buffer.getvalue(), SIZE)
+    assert opened.size == (2 * SIZE[0], round(2 * SIZE[0] * 1600 / 1200)), "twice the width of the images"
+    expected = photo.transpose(Image.Transpose.ROTATE_270).resize(opened.size, Image.Resampling.BOX)
+    assert np.abs(np.asarray(opened, np.int16) - np.asarray(expected)).mean() < 3
+    if form == "JPEG":
+        assert decode_image(buffer.getvalue()).shape == (1600, 1200, 3)
+        assert decode_image(buffer.getvalue(), at_least=400).shape == (600, 450, 3), "three eighths: two would be 300"
+    with pytest.raises(DataError, match="a photo of less than 144 by 120 pixels"):
+        open_photo(encoded(made_up_photo(0, 143, 120)), SIZE)
 
 
 def body_of(name: str) -> np.ndarray:
