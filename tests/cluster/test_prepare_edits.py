@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from testing import native_layouts
 from testing.photos import write_photos
 
 from cluster.errors import ConfigError
 from cluster.prepare import prepare_training, with_sizes
 from cluster.recipes.commandline import parse
 from shards.errors import DataError
+from shards.pack import pack
 from shards.reading.reader import Folder
+from shards.sources.pairs import PairsSource
 
 SMALL = "--data.edits.pairs 40,4,4 --data.edits.size 96,80 --data.pack_workers 1 --backbone.size 64,64".split()
 
@@ -31,8 +34,15 @@ def test_what_is_missing_is_packed_and_other_options_are_refused(tmp_path):
     assert folder.manifest["splits"]["train"]["pair"] == 40 and folder.manifest["source"] == "edits"
     with pytest.raises(ConfigError, match="packed with 0 for --data.edits.seed, which is 1"):
         prepared(tmp_path, "--data.edits.photos", "photos", "--data.edits.seed", "1")
-    whole = parse(["edits", "--root", str(tmp_path), "--backbone.size", "64,64"]).config
+    small = ["--root", str(tmp_path), "--backbone.size", "64,64", "--data.pack_workers", "1"]
+    whole = parse(["edits", *small]).config
     assert prepare_training(whole, tmp_path).data.shards.sha256() == folder.sha256(), "packed by hand, as it is"
+
+    native_layouts.pairs(tmp_path / "own")
+    pack(PairsSource(tmp_path / "own"), tmp_path / "data" / "pairs")
+    training = prepare_training(parse(["pairs", *small, "--data.mix", "data/edits=1"]).config, tmp_path)
+    assert [mixed.shards for mixed in training.mixed] == [folder.path] and training.tokenizer is not None
+    assert {"door", "triangle"} <= set(training.names), "of the captions of both"
 
 
 def test_without_photos_it_says_what_to_name(tmp_path):
