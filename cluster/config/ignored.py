@@ -46,9 +46,8 @@ def _unused(config: Config) -> Iterator[tuple[str, str]]:
             yield f"data.{source}.", f"--data.source {data.source} packs {packs}"
     if data.source == "edits" and not data.edits.photos:
         yield "data.edits.", "--data.edits.photos is empty, so nothing is packed"
-    if data.source == "none":
-        if not (data.mix or data.photos):
-            yield "data.tokenizer", "nothing is packed, and the captions are those of one folder, with its tokenizer"
+    if data.source == "none" and not (data.mix or data.photos):
+        yield "data.tokenizer", "nothing is packed, and the captions are those of one folder, with its tokenizer"
     if config.model.architecture == "paper":
         for field in ("regions", "cell_size"):
             yield f"model.{field}", "--model.architecture is paper"

@@ -90,6 +90,17 @@ def accuracy_table(shown: Sequence[Shown]) -> str:
     return data_table(head, rows)
 
 
+def named_table(scores: Mapping[str, Any]) -> str:
+    """Of the sentences with the right kind of change that name an attribute, how many name it right; "" for none."""
+    found = scores.get("accuracy_by", {})  # a scores.json of an earlier version has none
+    rows = [
+        f"<tr><td>{escape(label)}</td><td>{row['n']}</td><td>{_bar(row['right'])}</td></tr>"
+        for part, of in (("attribute", ""), ("place", ", place"))
+        for label, row in ((name + of, row) for name, row in found.get(part, {}).items())
+    ]
+    return data_table("<th></th><th>sentences</th><th>named right</th>", rows) if rows else ""
+
+
 def interval_table(scores: Mapping[str, Any]) -> str:
     """CIDEr, skill and accuracies with how far chance may have moved them; of how many pairs each is."""
     found, rows = scores["intervals"], []

@@ -6,6 +6,7 @@ import pytest
 
 from cluster.evaluation.scores import accuracies, score
 from cluster.report.gallery import judge
+from cluster.report.tables import named_table
 from shards.blocks.grammar import Change
 from shards.edits.grammar import say, wordings
 
@@ -89,3 +90,9 @@ def test_names_of_cutouts_come_with_the_data():
     told = [mug | {"caption": "the coffee mug is gone", "things": frozenset({"coffee mug"})}]
     assert accuracies(told, [mug["truth"]])["object"] == 100.0
     assert accuracies([mug | {"caption": "the coffee mug is gone"}], [mug["truth"]])["object"] is None
+
+
+def test_the_report_has_a_table_of_what_is_named():
+    table = named_table(scored())
+    assert ">new color<" in table and ">corner, place<" in table and table.count("<tr>") >= 9
+    assert named_table({}) == named_table(score(PAIRS[5:], tokenizer="split", time_limit=0.0)) == ""
