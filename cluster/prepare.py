@@ -22,10 +22,13 @@ from cluster.errors import ConfigError
 from cluster.launch.run_folder import find_root
 from cluster.recipes.commandline import help_text, parse
 from cluster.training.weights import open_tokenizer
+from idc.backbone.layout import Layout, layout
+from idc.backbone.weights import BackboneError
 from idc.metrics import words
 from idc.metrics.java_process import java_fault
+from idc.model.config import ConfigError as ModelError
 from idc.model.regions import require_room
-from shards.errors import run_main
+from shards.errors import DataError, run_main
 from shards.order.mixture import parse_weight
 from shards.reading.object_store import is_url
 from shards.reading.reader import Folder
@@ -88,38 +91,50 @@ def require_folders(config: Config, root: Path, evaluates: bool = False) -> None
 
 def check_backbone(config: Config) -> None:
     """Errors of a backbone that cannot be had, or that the architecture has no use for, before data are made for it."""
-    made = _extraction(config).on("cpu").build().describe()
-    if config.model.architecture == "idc" and len(made["channels"]) < 2:
-        raise ConfigError(
-            f"--model.architecture idc needs features of two levels, and --backbone.name {config.backbone.name} gives "
-            f"one: choose a convolutional backbone, or --model.architecture paper"
-        )
     try:
-        model = dataclasses.replace(config.model, **_feature_sizes(made))
+        model = dataclasses.replace(config.model, **backbone_sizes(config))
         if model.architecture == "idc":
             require_room(model)
-    except ValueError as error:
-        raise ConfigError(f"--model: {error}") from None
+    except ModelError as error:
+        fix = _two_levels(config) if "fine_channels" in str(error) else ""
+        raise ConfigError(f"--model: {error}{fix}") from None
+    _extraction(config).on("cpu").build()
 
 
 def _extraction(config: Config) -> Extraction:
-    extraction = Extraction(config.backbone.name, config.backbone.weights, config.backbone.size)
+    backbone = config.backbone
+    extraction = Extraction(backbone.name, backbone.weights, backbone.size, backbone.strides)
     return extraction.on("cpu") if config.cluster.gpus_per_worker == 0 else extraction
 
 
 def backbone_sizes(config: Config) -> dict:
-    """The fields of a model that its backbone decides, which is built for it. DataError where it cannot be had."""
-    return _feature_sizes(_extraction(config).on("cpu").build().describe())
+    """The fields of a model that its backbone decides, without its weights. DataError where there is no such one."""
+    taken = _layout(config)
+    return _feature_sizes({"grid": taken.grid, "dim": taken.dim, "strides": taken.strides, "channels": taken.channels})
+
+
+def _layout(config: Config) -> Layout:
+    try:
+        return layout(config.backbone.name, config.backbone.size, config.backbone.strides)
+    except BackboneError as error:
+        raise DataError(str(error)) from None
 
 
 def _feature_sizes(made: dict) -> dict:
     """The fields of a model that its features decide."""
-    return {
-        "grid": tuple(made["grid"]),
-        "feature_dim": made["dim"],
-        # A finer level folded into the grid comes first in a cell.
-        "fine_channels": made["channels"][0] if len(made["channels"]) > 1 else 0,
-    }
+    return {"grid": tuple(made["grid"]), "feature_dim": made["dim"], "fine_channels": _fine_channels(made)}
+
+
+def _fine_channels(made: dict) -> int:
+    """Channels of each of the 2 x 2 fine cells that a cell begins with; 0: it has none."""
+    strides = made["strides"]
+    return made["channels"][0] if len(strides) == 2 and strides[1] == 2 * strides[0] else 0
+
+
+def _two_levels(config: Config) -> str:
+    """How a backbone of one level gives two."""
+    first = _layout(config).strides[0]
+    return f"; --backbone.name {config.backbone.name} gives two levels with --backbone.strides {first},{2 * first}"
 
 
 def _names(config: Config, texts: Sequence[tuple[Folder, str]], classes: Data) -> tuple[str, ...]:
@@ -241,7 +256,8 @@ def _with_features(config: Config, root: Path, shards: Folder, path: Path | None
     backbone = config.backbone
     height, width = backbone.size
     beside = root / "data" if shards.cache else shards.path.parent
-    path = path or beside / f"{shards.path.name}-{backbone.name}-{height}x{width}"
+    strides = "".join(f"-{stride}" for stride in backbone.strides)
+    path = path or beside / f"{shards.path.name}-{backbone.name}-{height}x{width}{strides}"
     cache_features(shards.location, path, _extraction(config), _workers(config))
     return Data(shards, open_features(path, shards))
 

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import multiprocessing
 import os
+import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,7 @@ class Extraction:
     backbone: str = DEFAULT_BACKBONE  # timm model
     weights: str = ""  # local file; "" = a pip package's or the hub's
     size: tuple[int, int] = (128, 160)  # height, width in pixels that images are fitted into
+    strides: tuple[int, ...] = ()  # levels, finest first; () = 8 and 16 where the model has both, else its last
     device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
 
     def build(self) -> Backbone:
@@ -70,7 +72,7 @@ class Extraction:
 @lru_cache(maxsize=1)
 def _build(extraction: Extraction) -> Backbone:
     try:
-        return Backbone(extraction.backbone, extraction.weights, extraction.size, device=extraction.device)
+        return Backbone(extraction.backbone, extraction.weights, extraction.size, extraction.strides, extraction.device)
     except BackboneError as error:
         raise DataError(str(error)) from None
 
@@ -139,6 +141,7 @@ def _make(
             entries |= {entry["name"]: entry for entry in kept}
             del groups[key]
     images = sum(_images(shard) for group in groups.values() for shard in group)
+    _require_room(out, backbone, images)
     with tqdm(total=images, desc=f"features {out.name}", unit="image", disable=None) as bar:
         for precision, group_entries in _run(source, out, extraction, backbone, list(groups.values()), workers):
             description["precision"] = precision
@@ -149,6 +152,17 @@ def _make(
     listed = [entries[shard["name"]] for shard in source.manifest["shards"]]
     sync_folder(out)  # the tars, before the manifest that names them
     manifest.write(out, {"schema": manifest.SCHEMA, **copied, "shards": listed, "features": description})
+
+
+def _require_room(out: Path, backbone: Backbone, images: int) -> None:
+    """DataError where features of so many images do not fit on the disk."""
+    needed, free = images * backbone.cells * backbone.dim * 2, shutil.disk_usage(out).free
+    if needed > free:
+        raise DataError(
+            f"{out}: features of {images:,} images take {needed / 1e9:,.1f} GB ({backbone.cells} cells of "
+            f"{backbone.dim} float16 numbers each) and {free / 1e9:,.1f} GB are free: make room, or take a smaller "
+            f"size or fewer strides of the backbone"
+        )
 
 
 def open_features(path: str | Path, shards: Folder) -> Folder:

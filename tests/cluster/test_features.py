@@ -124,6 +124,17 @@ def test_features_of_other_images_or_sizes_are_refused(shards, tmp_path):
         open_features(out, Folder.open(shards))
 
 
+def test_features_that_do_not_fit_on_the_disk_are_refused_before_the_first(shards, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    needed = 14 * 20 * 272 * 2  # images, cells, channels, bytes
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed - 1))
+    with pytest.raises(DataError, match=r"features of 14 images take 0\.0 GB \(20 cells of 272 float16 numbers each\)"):
+        cache_features(shards, tmp_path / "features", EXTRACTION)
+    assert not list((tmp_path / "features").glob("*.tar"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed))
+    assert cache_features(shards, tmp_path / "features", EXTRACTION).manifest["features"]["dim"] == 272
+
+
 def other_precision(folder: Path) -> str:
     """Makes the manifest of features say that they were made on a machine of the other precision; returns which."""
     made = json.loads((folder / "manifest.json").read_text())
