@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.batches.feature_cache import Extraction, cache_features, open_features
+from cluster.batches.feature_cache import Extraction, cache_features, known, open_features
 from cluster.batches.joint_tokenizer import joint_tokenizer, training_captions
 from cluster.batches.samples import Mixed
 from cluster.config.fields import HOLDOUT, Config
@@ -67,7 +67,7 @@ class Training:
 def prepare_training(config: Config, root: Path) -> Training:
     """All folders that the run trains on, with their features and the tokenizer, made where missing."""
     require_folders(config, root)
-    check_backbone(config)
+    check_backbone(config, root)
     data, mixed = prepare(config, root), prepare_mixed(config, root)
     photos = _prepare_kind(config, root, "photo", "--data.photos", config.data.photos)
     classes = _prepare_kind(config, root, "class", "--data.classes", config.data.classes)
@@ -89,16 +89,21 @@ def require_folders(config: Config, root: Path, evaluates: bool = False) -> None
             raise _no_folder(option, place)
 
 
-def check_backbone(config: Config) -> None:
+def check_backbone(config: Config, root: Path) -> None:
     """Errors of a backbone that cannot be had, or that the architecture has no use for, before data are made for it."""
+    place = _place(root, config.data.shards)
+    cached = isinstance(place, Path) and known(
+        _own_features(config, root) or _beside(config, place), _extraction(config)
+    )
     try:
-        model = dataclasses.replace(config.model, **backbone_sizes(config))
+        model = dataclasses.replace(config.model, **(_feature_sizes(cached) if cached else backbone_sizes(config)))
         if model.architecture == "idc":
             require_room(model)
     except ModelError as error:
         fix = _two_levels(config) if "fine_channels" in str(error) else ""
         raise ConfigError(f"--model: {error}{fix}") from None
-    _extraction(config).on("cpu").build()
+    if not cached:
+        _extraction(config).on("cpu").build()
 
 
 def _extraction(config: Config) -> Extraction:
@@ -156,7 +161,7 @@ def prepare(config: Config, root: Path) -> Data:
         _pack_missing(config, place)
     shards = Folder.open(place)
     _check_packed(config, shards)
-    return _with_features(config, root, shards, root / config.data.features if config.data.features else None)
+    return _with_features(config, root, shards, _own_features(config, root))
 
 
 def prepare_mixed(config: Config, root: Path) -> tuple[Mixed, ...]:
@@ -253,13 +258,20 @@ def _check_packed(config: Config, shards: Folder) -> None:
 
 
 def _with_features(config: Config, root: Path, shards: Folder, path: Path | None) -> Data:
-    backbone = config.backbone
-    height, width = backbone.size
-    beside = root / "data" if shards.cache else shards.path.parent
-    strides = "".join(f"-{stride}" for stride in backbone.strides)
-    path = path or beside / f"{shards.path.name}-{backbone.name}-{height}x{width}{strides}"
+    place = root / "data" / shards.path.name if shards.cache else shards.path
+    path = path or _beside(config, place)
     cache_features(shards.location, path, _extraction(config), _workers(config))
     return Data(shards, open_features(path, shards))
+
+
+def _own_features(config: Config, root: Path) -> Path | None:
+    return root / config.data.features if config.data.features else None
+
+
+def _beside(config: Config, place: Path) -> Path:
+    """The features of a folder of images, if no option names them."""
+    (height, width), strides = config.backbone.size, "".join(f"-{stride}" for stride in config.backbone.strides)
+    return place.with_name(f"{place.name}-{config.backbone.name}-{height}x{width}{strides}")
 
 
 def with_sizes(config: Config, training: Training, stages: Sequence[str] | None = None) -> Config:
