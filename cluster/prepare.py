@@ -22,10 +22,13 @@ from cluster.errors import ConfigError
 from cluster.launch.run_folder import find_root
 from cluster.recipes.commandline import help_text, parse
 from cluster.training.weights import open_tokenizer
+from idc.backbone.layout import Layout, layout
+from idc.backbone.weights import BackboneError
 from idc.metrics import words
 from idc.metrics.java_process import java_fault
+from idc.model.config import ConfigError as ModelError
 from idc.model.regions import require_room
-from shards.errors import run_main
+from shards.errors import DataError, run_main
 from shards.order.mixture import parse_weight
 from shards.reading.object_store import is_url
 from shards.reading.reader import Folder
@@ -92,38 +95,51 @@ def check_backbone(config: Config, root: Path) -> None:
     cached = isinstance(place, Path) and known(
         _own_features(config, root) or _beside(config, place), _extraction(config)
     )
-    made = cached or _extraction(config).on("cpu").build().describe()
-    if config.model.architecture == "idc" and len(made["channels"]) < 2:
-        raise ConfigError(
-            f"--model.architecture idc needs features of two levels, and --backbone.name {config.backbone.name} gives "
-            f"one: choose a convolutional backbone, or --model.architecture paper"
-        )
     try:
-        model = dataclasses.replace(config.model, **_feature_sizes(made))
+        model = dataclasses.replace(config.model, **(_feature_sizes(cached) if cached else backbone_sizes(config)))
         if model.architecture == "idc":
             require_room(model)
-    except ValueError as error:
-        raise ConfigError(f"--model: {error}") from None
+    except ModelError as error:
+        fix = _two_levels(config) if "fine_channels" in str(error) else ""
+        raise ConfigError(f"--model: {error}{fix}") from None
+    if not cached:
+        _extraction(config).on("cpu").build()
 
 
 def _extraction(config: Config) -> Extraction:
-    extraction = Extraction(config.backbone.name, config.backbone.weights, config.backbone.size)
+    backbone = config.backbone
+    extraction = Extraction(backbone.name, backbone.weights, backbone.size, backbone.strides)
     return extraction.on("cpu") if config.cluster.gpus_per_worker == 0 else extraction
 
 
 def backbone_sizes(config: Config) -> dict:
-    """The fields of a model that its backbone decides, which is built for it. DataError where it cannot be had."""
-    return _feature_sizes(_extraction(config).on("cpu").build().describe())
+    """The fields of a model that its backbone decides, without its weights. DataError where there is no such one."""
+    taken = _layout(config)
+    return _feature_sizes({"grid": taken.grid, "dim": taken.dim, "strides": taken.strides, "channels": taken.channels})
+
+
+def _layout(config: Config) -> Layout:
+    try:
+        return layout(config.backbone.name, config.backbone.size, config.backbone.strides)
+    except BackboneError as error:
+        raise DataError(str(error)) from None
 
 
 def _feature_sizes(made: dict) -> dict:
     """The fields of a model that its features decide."""
-    return {
-        "grid": tuple(made["grid"]),
-        "feature_dim": made["dim"],
-        # A finer level folded into the grid comes first in a cell.
-        "fine_channels": made["channels"][0] if len(made["channels"]) > 1 else 0,
-    }
+    return {"grid": tuple(made["grid"]), "feature_dim": made["dim"], "fine_channels": _fine_channels(made)}
+
+
+def _fine_channels(made: dict) -> int:
+    """Channels of each of the 2 x 2 fine cells that a cell begins with; 0: it has none."""
+    strides = made["strides"]
+    return made["channels"][0] if len(strides) == 2 and strides[1] == 2 * strides[0] else 0
+
+
+def _two_levels(config: Config) -> str:
+    """How a backbone of one level gives two."""
+    first = _layout(config).strides[0]
+    return f"; --backbone.name {config.backbone.name} gives two levels with --backbone.strides {first},{2 * first}"
 
 
 def _names(config: Config, texts: Sequence[tuple[Folder, str]], classes: Data) -> tuple[str, ...]:
@@ -266,8 +282,8 @@ def _own_features(config: Config, root: Path) -> Path | None:
 
 def _beside(config: Config, place: Path) -> Path:
     """The features of a folder of images, if no option names them."""
-    height, width = config.backbone.size
-    return place.with_name(f"{place.name}-{config.backbone.name}-{height}x{width}")
+    (height, width), strides = config.backbone.size, "".join(f"-{stride}" for stride in config.backbone.strides)
+    return place.with_name(f"{place.name}-{config.backbone.name}-{height}x{width}{strides}")
 
 
 def with_sizes(config: Config, training: Training, stages: Sequence[str] | None = None) -> Config:

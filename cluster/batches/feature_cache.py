@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import multiprocessing
 import os
+import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ import torch
 from tqdm import tqdm
 
 from cluster.batches.feature_lock import SCRATCH, held, require_same
-from idc.backbone.backbone import STRIDES, Backbone
+from idc.backbone.backbone import Backbone
 from idc.backbone.weights import DEFAULT_BACKBONE, BackboneError, packaged_weights
 from shards.errors import DataError
 from shards.format import index, manifest
@@ -51,6 +52,7 @@ class Extraction:
     backbone: str = DEFAULT_BACKBONE  # timm model
     weights: str = ""  # local file; "" = a pip package's or the hub's
     size: tuple[int, int] = (128, 160)  # height, width in pixels that images are fitted into
+    strides: tuple[int, ...] = ()  # levels, finest first; () = 8 and 16 where the model has both, else its last
     device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
 
     def build(self) -> Backbone:
@@ -71,7 +73,7 @@ class Extraction:
 @lru_cache(maxsize=1)
 def _build(extraction: Extraction) -> Backbone:
     try:
-        return Backbone(extraction.backbone, extraction.weights, extraction.size, device=extraction.device)
+        return Backbone(extraction.backbone, extraction.weights, extraction.size, extraction.strides, extraction.device)
     except BackboneError as error:
         raise DataError(str(error)) from None
 
@@ -130,17 +132,21 @@ def known(out: Path, extraction: Extraction) -> dict | None:
     if source is None or not (out / manifest.FILE).exists():
         return None
     made = Folder.open(out).manifest.get("features") or {}
-    asked = {"backbone": extraction.backbone, "size": list(extraction.size), "strides": list(STRIDES)}
+    asked = {"backbone": extraction.backbone, "size": list(extraction.size)}
     same = made.get("made_with") == source and all(made.get(key) == value for key, value in asked.items())
     return made if same else None
 
 
 def _source(extraction: Extraction) -> dict | None:
-    """What a backbone is built from: its weight file and the version of timm; None where there is no such file."""
+    """What a backbone is built from: its weight file, the version of timm, the levels that were asked for.
+
+    None where there is no such file.
+    """
     path = extraction.weights or packaged_weights(extraction.backbone)
     if not path or not Path(path).is_file():
         return None
-    return {"weight_file_sha256": file_sha256(Path(path)), "timm": importlib.metadata.version("timm")}
+    versions = {"weight_file_sha256": file_sha256(Path(path)), "timm": importlib.metadata.version("timm")}
+    return versions | {"strides": list(extraction.strides)}
 
 
 def _is_finished(out: Path, description: dict) -> bool:
@@ -165,6 +171,7 @@ def _make(
             entries |= {entry["name"]: entry for entry in kept}
             del groups[key]
     images = sum(_images(shard) for group in groups.values() for shard in group)
+    _require_room(out, backbone, images)
     with tqdm(total=images, desc=f"features {out.name}", unit="image", disable=None) as bar:
         for precision, group_entries in _run(source, out, extraction, backbone, list(groups.values()), workers):
             description["precision"] = precision
@@ -176,6 +183,17 @@ def _make(
     listed = [entries[shard["name"]] for shard in source.manifest["shards"]]
     sync_folder(out)  # the tars, before the manifest that names them
     manifest.write(out, {"schema": manifest.SCHEMA, **copied, "shards": listed, "features": description | made_with})
+
+
+def _require_room(out: Path, backbone: Backbone, images: int) -> None:
+    """DataError where features of so many images do not fit on the disk."""
+    needed, free = images * backbone.cells * backbone.dim * 2, shutil.disk_usage(out).free
+    if needed > free:
+        raise DataError(
+            f"{out}: features of {images:,} images take {needed / 1e9:,.1f} GB ({backbone.cells} cells of "
+            f"{backbone.dim} float16 numbers each) and {free / 1e9:,.1f} GB are free: make room, or take a smaller "
+            f"size or fewer strides of the backbone"
+        )
 
 
 def open_features(path: str | Path, shards: Folder) -> Folder:

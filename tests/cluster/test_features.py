@@ -126,6 +126,17 @@ def test_features_of_other_images_or_sizes_are_refused(shards, tmp_path):
         open_features(out, Folder.open(shards))
 
 
+def test_features_that_do_not_fit_on_the_disk_are_refused_before_the_first(shards, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    needed = 14 * 20 * 272 * 2  # images, cells, channels, bytes
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed - 1))
+    with pytest.raises(DataError, match=r"features of 14 images take 0\.0 GB \(20 cells of 272 float16 numbers each\)"):
+        cache_features(shards, tmp_path / "features", EXTRACTION)
+    assert not list((tmp_path / "features").glob("*.tar"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed))
+    assert cache_features(shards, tmp_path / "features", EXTRACTION).manifest["features"]["dim"] == 272
+
+
 def test_a_finished_folder_is_known_without_its_backbone_and_another_weight_file_is_not(shards, tmp_path):
     made = cache_features(shards, tmp_path / "features", EXTRACTION)
     _build.cache_clear()
@@ -140,6 +151,9 @@ def test_a_finished_folder_is_known_without_its_backbone_and_another_weight_file
     torch.save(tensors, other)
     with pytest.raises(DataError, match="differ in weights_sha256; delete it"):
         cache_features(shards, tmp_path / "features", dataclasses.replace(EXTRACTION, weights=str(other)))
+    levels = dataclasses.replace(EXTRACTION, strides=(16,))
+    with pytest.raises(DataError, match="differ in channels, dim, strides; delete it"):
+        cache_features(shards, tmp_path / "features", levels)
 
 
 def other_precision(folder: Path) -> str:
@@ -159,6 +173,7 @@ def test_features_of_a_machine_of_the_other_precision_are_the_same_features(shar
     assert open_features(out, Folder.open(shards)).manifest == again.manifest
     trained = cache_features(shards, tmp_path / "here", EXTRACTION).manifest["features"]
     _require_same_backbone(trained, again)
+    _require_same_backbone(trained | {"made_with": {"timm": "0.1"}}, again)
     assert Backbone.from_description(again.manifest["features"]).describe()["grid"] == [4, 5]
     other = cache_features(shards, tmp_path / "larger", Extraction(size=(96, 96)))
     with pytest.raises(ConfigError, match="differs in grid"):

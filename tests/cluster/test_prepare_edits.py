@@ -11,6 +11,7 @@ from testing.photos import write_photos
 from cluster.errors import ConfigError
 from cluster.prepare import prepare_training, with_sizes
 from cluster.recipes.commandline import parse
+from cluster.recipes.sizes import with_sizes_of
 from shards.errors import DataError
 from shards.pack import pack
 from shards.reading.reader import Folder
@@ -28,7 +29,11 @@ def prepared(root: Path, *options: str):
 def test_what_is_missing_is_packed_and_other_options_are_refused(tmp_path):
     photos = tmp_path / "photos"
     write_photos(photos, 12)
+    asked = parse(["edits", "--root", str(tmp_path), *SMALL, "--data.edits.photos", "photos"]).config
+    sized = with_sizes_of(asked, "edits", (), tmp_path)
+    assert sized.finetune.steps < asked.finetune.steps, "of 40 pairs, before they are there"
     config = prepared(tmp_path, "--data.edits.photos", "photos", "--data.words", "20")
+    assert with_sizes_of(asked, "edits", (), tmp_path) == sized, "and the same when they are: the run can go on"
     assert config.model.classes > 5 and config.model.attributes
     folder = Folder.open(tmp_path / "data" / "edits")
     assert folder.manifest["splits"]["train"]["pair"] == 40 and folder.manifest["source"] == "edits"

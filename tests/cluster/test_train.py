@@ -31,9 +31,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 300
 # Long enough to be killed in the middle of fine-tuning, which does 25 steps a second.
 STEPS = 160
-OPTIONS = ["--log.wandb", "disabled", "--data.pack_workers", "1", "--pretrain.steps", "12",
-           "--finetune.steps", str(STEPS), "--finetune.validate_every", str(STEPS // 2), "--finetune.checkpoint_every", "7",
-           "--evaluate.tokenizer", "split"]  # fmt: skip
+OPTIONS = ["--log.wandb", "disabled", "--data.pack_workers", "1", "--evaluate.tokenizer", "split",
+           "--pretrain.steps", "12", "--finetune.steps", str(STEPS), "--finetune.validate_every", str(STEPS // 2),
+           "--finetune.checkpoint_every", "7"]  # fmt: skip
 TIMES = ("samples_per_s", "steps_per_s", "data_wait", "memory", "seconds")
 
 

@@ -84,7 +84,10 @@ def test_what_has_an_effect_or_is_the_recipes_own_is_let_through(command: str) -
     ("changes", "said"),
     [
         ({"model.regions": "200"}, "--model: regions is 200; a grid of 3 x 4 cells has at most 48"),
-        ({"backbone.name": "vit_tiny_patch16_224", "backbone.size": "64,64"}, "vit_tiny_patch16_224"),
+        (
+            {"backbone.name": "vit_tiny_patch16_224"},
+            "vit_tiny_patch16_224 gives two levels with --backbone.strides 16,32",
+        ),
         ({"backbone.name": "efficientnet_lite9"}, "efficientnet_lite9"),
         ({"backbone.weights": "no/such.safetensors"}, "no/such.safetensors"),
     ],

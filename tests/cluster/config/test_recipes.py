@@ -36,7 +36,8 @@ LAYOUTS = {  # recipe -> what is packed for it
 }
 STEPS = 3
 SMALL = {
-    "log.wandb": "disabled", "data.pack_workers": "1", "backbone.size": "48,64", "model.d_model": "32",
+    "log.wandb": "disabled", "data.pack_workers": "1", "backbone.name": "efficientnet_lite0",
+    "backbone.strides": "", "backbone.size": "48,64", "model.d_model": "32",
     "model.heads": "2", "model.d_ff": "64", "model.cross_modal_blocks": "1", "evaluate.limit": "4",
     "evaluate.beam": "1", "evaluate.tokenizer": "split", "finetune.validate_every": str(STEPS),
     "finetune.validate_limit": "2", "cluster.workers": "1", "cluster.timeout_s": "120",
