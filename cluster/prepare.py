@@ -238,16 +238,14 @@ def _pack_missing(config: Config, root: Path, path: Path) -> None:
     from shards.pack import pack
     from shards.sources import make_source
 
-    photos, options = None, dataclasses.asdict(getattr(config.data, config.data.source))
-    if config.data.source == "edits":
-        photos, cutouts = options.pop("photos"), options["cutouts"]
-        if not photos:
-            raise ConfigError(
-                f"--data.edits.photos is empty and there is no {path}: name a folder of photos, or pack one with "
-                f"python -m shards.pack edits --root PHOTOS --out {path}"
-            )
-        photos, options["cutouts"] = root / photos, str(root / cutouts) if cutouts else ""
-    source = make_source(config.data.source, photos, options)
+    options = dataclasses.asdict(getattr(config.data, config.data.source))
+    if (photos := options.pop("photos", None)) == "":
+        raise ConfigError(
+            f"--data.edits.photos is empty and there is no {path}: name a folder of photos, or pack one with "
+            f"python -m shards.pack edits --root PHOTOS --out {path}"
+        )
+    options |= {name: str(root / value) for name, value in options.items() if name == "cutouts" and value}
+    source = make_source(config.data.source, root / photos if photos else None, options)
     pack(source, path, workers=_workers(config), tokenizer=config.data.tokenizer)
 
 
