@@ -71,8 +71,12 @@ class DataConfig:
 @dataclass(frozen=True)
 class BackboneConfig:
     name: str = "efficientnet_lite0"  # timm model whose frozen grid features are cached
-    weights: str = ""  # local weight file; empty: the installed ImageNet weights of efficientnet_lite0
+    # Local weight file; empty: the installed ImageNet weights of efficientnet_lite0, else those of timm's hub.
+    weights: str = ""
     size: tuple[int, int] = (128, 160)  # height and width that images are fitted into, pixels
+    # Pixels between the cells of each level that is taken, finest first; empty: 8,16 where the model has both, else its
+    # last level. Of a vision transformer 16,16 are two layers, 16,32 the second of them averaged over 2 x 2 patches.
+    strides: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

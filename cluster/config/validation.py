@@ -57,6 +57,11 @@ def validate(config: Config, stages: Sequence[str] | None = None) -> None:
         raise ConfigError("--data.bad_samples is a share and cannot be more than 1")
     if min(config.backbone.size) < 32:
         raise ConfigError("--backbone.size: height and width must be 32 pixels or more")
+    strides = config.backbone.strides
+    if any(stride < 1 for stride in strides) or any(b % a for a, b in zip(strides, strides[1:], strict=False)):
+        raise ConfigError(
+            f"--backbone.strides {show(strides)}: each is a number of pixels, and a multiple of the one before"
+        )
     if config.data.features_on == "gpu" and config.cluster.gpus_per_worker == 0:
         raise ConfigError("--data.features_on gpu needs workers with GPUs, and --cluster.gpus_per_worker is 0")
     for name in config.pretraining:

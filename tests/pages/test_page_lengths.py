@@ -7,7 +7,7 @@ import re
 import pytest
 from pages.doc_pages import CURRENT, prose
 
-MOST = 1500  # words; a page that needs more is two pages
+MOST = 1800  # words; a page that needs more is two pages
 SHORTER = {"README.md": 900, "docs/README.md": 300, "docs/results.md": 800}
 
 
