@@ -158,6 +158,7 @@ def fit(job: Job) -> None:
             _train(job, placement, {"job": job, "placement": placement, "credentials": secret})
     finally:
         ray.shutdown()
+        asked.listen_again()
 
 
 def _train(job: Job, placement: Placement, settings: dict[str, Any]) -> None:
