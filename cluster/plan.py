@@ -18,7 +18,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cluster.config.fields import Config
 from cluster.errors import ConfigError
@@ -49,8 +49,11 @@ def main(arguments: Sequence[str]) -> int:
     from cluster.launch.run_folder import find_root
     from cluster.planning.sizes import with_planned_sizes
     from cluster.planning.table import show
+    from cluster.recipes.sizes import with_sizes_of
 
-    config = with_planned_sizes(command.config, find_root(command.config.root, CODE), asked.vocabulary, asked.classes)
+    root = find_root(command.config.root, CODE)
+    config = with_sizes_of(command.config, command.recipe, command.given, root)
+    config = with_planned_sizes(config, root, asked.vocabulary, asked.classes)
     placement = placed(config, asked)
     print(show(config, command.training_stages, placement, asked.nodes, asked.samples_per_second, asked.calibrate))
     return 0
@@ -59,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 def split(arguments: Sequence[str]) -> tuple[Asked, list[str]]:
     """The plan's own options, and the arguments of cluster/train.py. ConfigError for values that are no numbers."""
     words = read_words(arguments, USAGE.replace("cluster/train.py", "-m cluster.plan", 1))
-    own: dict[str, float] = {}
+    own: dict[str, Any] = {}  # whole numbers and others, by field
     rest = [words.recipe] if words.recipe else []
     for name, value in words.options:
         field = name.replace("-", "_")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cluster.config.tasks import LossName, TaskName, compares_samples
 from idc.model.config import ModelConfig
@@ -11,6 +11,10 @@ from idc.model.config import ModelConfig
 HOLDOUT = "holdout"  # --evaluate.split: not a split of a folder, but a folder of its own
 
 NegativeKind = Literal["retrieve", "replace", "confuse"]
+if TYPE_CHECKING:  # fractions are no literals to a type checker (PEP 586); the command line knows the choices
+    GpusPerWorker = float | Literal["auto"]
+else:
+    GpusPerWorker = Literal["auto", 0, 0.5, 1]
 RESERVED = ("all", "train", "evaluate", "stage", "help")  # words of the command line that cannot name a stage
 # Fields that cannot change what is learned: a run folder may be resumed with other values of these.
 HARMLESS = (
@@ -44,6 +48,17 @@ class BlocksConfig:
 
 
 @dataclass(frozen=True)
+class EditsConfig:
+    """What is packed when the folder of edited photos is missing: shards.sources.edits.EditsOptions, and the photos."""
+
+    photos: str = ""  # folder of photos, in sub-folders or not, relative to the root
+    seed: int = 0  # of edits and captions
+    pairs: tuple[int, int, int] = (2000, 200, 500)  # of the train, val and test split; photos are divided alike
+    size: tuple[int, int] = (224, 224)  # width and height of the images, pixels
+    cutouts: str = ""  # folder of PNGs with transparency to paste; empty: shapes and glyphs of a font
+
+
+@dataclass(frozen=True)
 class DataConfig:
     shards: str = "data/blocks"  # shard folder, relative to the root, or its URL (s3://bucket/folder)
     features: str = ""  # folder of cached grid features, made when missing; empty: beside the shards; of a URL: in data
@@ -51,8 +66,10 @@ class DataConfig:
     photos: str = ""  # folder or URL that captioned photos are taken from; empty: data.shards
     classes: str = ""  # folder or URL that class-labelled photos and the names of classes are from; empty: data.shards
     words: int = 0  # what there is to see is told by at most this many words of the captions; 0: by the classes
-    source: Literal["blocks", "none"] = "blocks"  # what is packed when the shard folder is missing; none: nothing
+    # What is packed when the shard folder is missing; none: nothing.
+    source: Literal["blocks", "edits", "none"] = "blocks"
     blocks: BlocksConfig = field(default_factory=BlocksConfig)
+    edits: EditsConfig = field(default_factory=EditsConfig)
     # Trained when the shards are packed here, or where the captions are those of several folders.
     tokenizer: Literal["sentencepiece", "words"] = "sentencepiece"
     pack_workers: int = 0  # processes that pack and cache features; 0: one a core
@@ -67,8 +84,12 @@ class DataConfig:
 @dataclass(frozen=True)
 class BackboneConfig:
     name: str = "efficientnet_lite0"  # timm model whose frozen grid features are cached
-    weights: str = ""  # local weight file; empty: the installed ImageNet weights of efficientnet_lite0
+    # Local weight file; empty: the installed ImageNet weights of efficientnet_lite0, else those of timm's hub.
+    weights: str = ""
     size: tuple[int, int] = (128, 160)  # height and width that images are fitted into, pixels
+    # Pixels between the cells of each level that is taken, finest first; empty: 8,16 where the model has both, else its
+    # last level. Of a vision transformer 16,16 are two layers, 16,32 the second of them averaged over 2 x 2 patches.
+    strides: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,7 +158,7 @@ class ClusterConfig:
     # is room for, fewer when a machine is lost, more when one comes.
     workers: int | str = 0
     # auto: 1 where Ray's cluster has GPUs, else 0. 0: CPUs, gloo; 1: a GPU each, NCCL; 0.5: two share a GPU, gloo.
-    gpus_per_worker: Literal["auto", 0, 0.5, 1] = "auto"
+    gpus_per_worker: GpusPerWorker = "auto"
     cpus_per_worker: float = 1.0  # CPUs that Ray sets aside for a worker
     threads: int = 1  # torch threads of a worker
     # DeepSpeed ZeRO: what is sharded (1 optimiser, 2 gradients, 3 parameters); auto: 1 for several workers, 0 for one.
@@ -198,8 +219,9 @@ def is_harmless(option: str) -> bool:
 
 def is_lowered(option: str, new: object, old: object) -> bool:
     """True where an option that may be lowered under way is: to a smaller number, or from none (0) to one."""
-    numbers = isinstance(new, (int, float)) and isinstance(old, (int, float))
-    return numbers and option.rpartition(".")[2] in LOWERED and 0 < new and (new < old or not old)
+    if not (isinstance(new, (int, float)) and isinstance(old, (int, float))):
+        return False
+    return option.rpartition(".")[2] in LOWERED and 0 < new and (new < old or not old)
 
 
 def task_batch_size(stage: StageConfig, task: str) -> int:

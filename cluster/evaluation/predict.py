@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ def predict(
     limit: int = 0,
     device: torch.device | str = "cpu",
     maps: bool = False,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: str = "fp32",
     stop: Callable[[], object] = lambda: False,
 ) -> list[dict]:
     """Captions of every world-th sample from `rank` on, of the first `limit` (0 = all).
@@ -132,9 +132,13 @@ def write_predictions(path: Path, predictions: Iterable[dict]) -> None:
 
 
 def with_denials(predictions: Iterable[Mapping[str, Any]], shards: Folder) -> list[dict[str, Any]]:
-    """The predictions with "denials": what says "no change" in the language of the folder, as packing learnt it."""
+    """The predictions with what reads their sentences, as packing found it.
+
+    "denials": sentences that say "no change" in the language of the folder; "things": the names of its cut-outs.
+    """
     learnt = frozenset(shards.manifest.get("denials", ()))
-    return [dict(prediction) | {"denials": learnt} for prediction in predictions]
+    things = frozenset(shards.manifest["options"].get("cutouts", ()))
+    return [dict(prediction) | {"denials": learnt, "things": things} for prediction in predictions]
 
 
 def read_predictions(path: Path) -> list[dict]:

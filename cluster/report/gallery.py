@@ -13,12 +13,13 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from cluster.evaluation.pointing import THRESHOLD, unpack_map
-from cluster.evaluation.scores import can_judge, change_of, says, truth_of, type_of
+from cluster.evaluation.scores import can_judge, change_of, claim_of, says, truth_of, type_of
 from idc.backbone.canvas import Canvas
 from idc.metrics.cider import Cider, has_weights
 from idc.metrics.segmentation import spaced
-from shards.blocks import grammar
+from shards.blocks.grammar import agrees
 from shards.reading.reader import Stream
+from shards.wording.claims import is_known
 
 THUMBNAIL = 240  # pixels of width, at most
 JPEG_QUALITY = 82
@@ -99,10 +100,10 @@ def verdict(pair: Mapping[str, Any]) -> str | None:
         return "alarm" if claims else "right"
     if not claims:
         return "missed"
-    if not truth or not truth.get("object") or not can_judge(pair):
+    if truth is None or not is_known(truth) or not can_judge(pair):
         return None
-    claim = grammar.parse(pair["caption"])
-    if grammar.agrees(claim, dict(truth)):
+    claim = claim_of(pair)
+    if agrees(claim, dict(truth)):
         return "right"
     return "partly" if claim is not None and claim.type == truth["type"] else "wrong"
 
@@ -119,20 +120,22 @@ def extremes(shown: Sequence[Shown]) -> dict[str, tuple[list[Shown], list[Shown]
     kinds = sorted({one.kind for one in shown if one.kind}, key=lambda kind: (kind == "none", kind)) or [""]
     result = {}
     for kind in kinds:
-        group = [one for one in shown if one.cider is not None and (one.kind or "") == kind]
-        group.sort(key=lambda one: (-one.cider, -one.prediction.get("log_probability", 0.0)))
-        best = group[: min(EACH_WAY, (len(group) + 1) // 2)]
-        rest = group[len(best) :]
-        rest.sort(key=lambda one: (one.cider, -one.prediction.get("log_probability", 0.0)))
-        result[kind] = best, rest[:EACH_WAY]
+        scored = [(one.cider, one) for one in shown if one.cider is not None and (one.kind or "") == kind]
+        scored.sort(key=lambda found: (-found[0], -found[1].prediction.get("log_probability", 0.0)))
+        best = scored[: min(EACH_WAY, (len(scored) + 1) // 2)]
+        rest = scored[len(best) :]
+        rest.sort(key=lambda found: (found[0], -found[1].prediction.get("log_probability", 0.0)))
+        result[kind] = [one for _, one in best], [one for _, one in rest[:EACH_WAY]]
     return {kind: pair for kind, pair in result.items() if pair[0]}
 
 
 def example(shown: Sequence[Shown]) -> Shown | None:
     """The pair at the top of the page: a change said rightly, with a middling score among such."""
-    right = [one for one in shown if one.verdict == "right" and one.kind != "none" and one.cider is not None]
-    right.sort(key=lambda one: one.cider)
-    return right[len(right) // 2] if right else (shown[0] if shown else None)
+    right = [
+        (one.cider, one) for one in shown if one.verdict == "right" and one.kind != "none" and one.cider is not None
+    ]
+    right.sort(key=lambda found: found[0])
+    return right[len(right) // 2][1] if right else (shown[0] if shown else None)
 
 
 def card(one: Shown, pictures: Pictures, large: bool = False) -> str:

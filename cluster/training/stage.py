@@ -110,8 +110,10 @@ class StageRun:
             engine.close()
 
     def _best_so_far(self) -> float | None:
-        top = checkpoint.best(self._folder, self._metric) if self._metric is not None else None
-        return top and (top.commit.validation or {}).get(self._metric)
+        if self._metric is None:
+            return None
+        top = checkpoint.best(self._folder, self._metric)
+        return (top.commit.validation or {}).get(self._metric) if top else None
 
     def _train(self, engine: Engine, batches: Batches, first: int, saver: Saver) -> None:
         stage, data, run, schedule = self._stage, self._job.config.data, self._job.run, batches.schedule
@@ -219,7 +221,7 @@ class StageRun:
 
     def _is_better(self, scores: dict[str, float | None] | None) -> bool:
         """Whether these scores are of the best weights so far, which are kept: the run may be exported from them."""
-        score = (scores or {}).get(self._metric)
+        score = scores.get(self._metric) if scores and self._metric is not None else None
         if score is None or (self._best is not None and score <= self._best):
             return False
         self._best = score
@@ -240,6 +242,7 @@ class StageRun:
         None if a rank was asked to stop meanwhile: then they are made when the run goes on, so not after the last step.
         """
         config, stage, ranks, started = self._job.config, self._stage, self._ranks, time.perf_counter()
+        assert isinstance(stage, FinetuneConfig), "no other stage validates"
         samples = self._samples
         with engine.whole_model() as model:
             mine = predict(
@@ -261,6 +264,7 @@ class StageRun:
         name, newest = self._name, checkpoint.latest(self._folder)
         bad = [loss for loss, value in found.losses.items() if not math.isfinite(value)]
         if math.isfinite(found.norm):
+            assert found.usual is not None, "a finite gradient is left out beside others alone"
             what = (
                 f"the gradient is {found.norm / found.usual:.0f} times what it usually is (--{name}.spike_factor "
                 f"{self._stage.spike_factor:g})"

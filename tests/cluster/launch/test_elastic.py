@@ -93,7 +93,7 @@ def wait(run: Path, restarted: int, further: int) -> None:
         if len(found) == restarted and max((one for one, _ in losses(run)), default=0) >= reached + further:
             return
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 def test_a_run_grows_and_goes_on_with_the_nodes_that_are_left(
