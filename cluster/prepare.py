@@ -87,13 +87,8 @@ def require_folders(config: Config, root: Path, evaluates: bool = False) -> None
 
 
 def check_backbone(config: Config) -> None:
-    """Errors of a backbone that cannot be had, or that the architecture has no use for, before data are made for it."""
+    """Errors of a backbone that cannot be had, or that has no room for the tokens, before data are made for it."""
     made = _extraction(config).on("cpu").build().describe()
-    if config.model.architecture == "idc" and len(made["channels"]) < 2:
-        raise ConfigError(
-            f"--model.architecture idc needs features of two levels, and --backbone.name {config.backbone.name} gives "
-            f"one: choose a convolutional backbone, or --model.architecture paper"
-        )
     try:
         model = dataclasses.replace(config.model, **_feature_sizes(made))
         if model.architecture == "idc":

@@ -15,7 +15,7 @@ from cluster.config.fields import (
     NegativesConfig,
     StageConfig,
 )
-from idc.model.config import ModelConfig
+from idc.model.config import SIZES, ModelConfig
 
 # What the data decide (fields.DERIVED) is filled in when they are opened; until then it only has to be possible.
 OPEN = {"vocab_size": 6, "classes": 1, "fine_channels": 1}
@@ -30,7 +30,7 @@ def blocks() -> Config:
         # Every pixel of the pictures: the backbone's cells are 8 and 16 pixels wide, small blocks 14.
         backbone=BackboneConfig(size=(224, 336)),
         model=ModelConfig(
-            **OPEN, architecture="idc", d_model=128, heads=4, d_ff=512, cross_modal_blocks=2, cell_size=128,
+            **OPEN, **SIZES["small"], architecture="idc",
             dropout=0.0, attention_dropout=0.0, max_length=32, layer_norm="standard", final_norm=True,
         ),
         # What a region shows comes first: words about it cannot be learnt before (docs/experiments.md, E6).
@@ -107,7 +107,7 @@ def blocks_full() -> Config:
             shards="data/blocks-full",
             blocks=BlocksConfig(seed=6, scenes=(17_018, 1988, 3985), size=(480, 320), supersample=2),
         ),
-        model=dataclasses.replace(small.model, d_model=512, heads=8, d_ff=2048, cross_modal_blocks=3, cell_size=256),
+        model=dataclasses.replace(small.model, **SIZES["base"]),
         pretraining={name: longer(stage) for name, stage in small.pretraining.items()},
         finetune=dataclasses.replace(longer(small.finetune), validate_every=6 * small.finetune.validate_every),
     )
