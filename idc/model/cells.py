@@ -1,4 +1,4 @@
-"""Maps of cells: what a model sees of an image before anything is learnt, and which cells of two images belong together.
+"""Maps of cells: what a model sees of an image before anything is learnt, and which cells of two belong together.
 
 Features come in one level (a vision transformer) or in two, the finer folded into the coarser. Channels are
 standardised, each by its own mean and deviation over training images: channels of a backbone differ in scale by far,
@@ -84,7 +84,8 @@ class CellMap(nn.Module):
         features are taken out, that is, replaced by the mean."""
         (height, width), batch, fold = self.grid, len(features), self.fold
         mean, deviation = (
-            torch.cat([values[: self.fine].repeat(fold**2), values[self.fine :]]) for values in (self.mean, self.deviation)
+            torch.cat([values[: self.fine].repeat(fold**2), values[self.fine :]])
+            for values in (self.mean, self.deviation)
         )
         features = (features.to(mean.dtype) - mean) / deviation
         fine, coarse = features.split([fold**2 * self.fine, self.coarse], dim=-1)
@@ -186,7 +187,8 @@ def counterparts(
     """
     with without_autocast(signs):
         cosine = signs @ others.transpose(1, 2)  # (B, n, m)
-    apart = (place[:, :, None] - other_place).abs().amax(-1)  # (B or 1, n, m)
+    x, y = (place[:, :, None] - other_place).abs().unbind(-1)
+    apart = torch.maximum(x, y)  # (B or 1, n, m)
     same = (-apart).argmax(-1, keepdim=True).expand(len(signs), -1, -1)
     close = cosine.masked_fill(apart > near, -2.0).argmax(-1, keepdim=True)
     found = torch.cat([same, close, cosine.argmax(-1, keepdim=True)], dim=-1)  # (B, n, views)

@@ -101,13 +101,13 @@ class ModelConfig:
                     )
             if self.d_model % 4:
                 raise ConfigError(f"d_model {self.d_model} must be a multiple of 4 in architecture 'idc'")
-            for field in ("regions", "pooled", "cell_size", "classes"):
+            for field in ("pooled", "cell_size", "classes"):
                 if getattr(self, field) < 1:
                     raise ConfigError(
                         f"{field} is {getattr(self, field)}; architecture 'idc' needs at least 1 (classes come from "
                         "class-labelled photos or words of captions): without them set architecture to 'paper'"
                     )
-            for field in ("novelties", "fine_channels"):
+            for field in ("regions", "novelties", "fine_channels"):
                 if getattr(self, field) < 0:
                     raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least 0")
             if 4 * self.fine_channels >= self.feature_dim:

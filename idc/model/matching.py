@@ -104,14 +104,14 @@ class Matching(nn.Module):
 
 
 class Comparison(nn.Module):
-    """What a token's counterparts among the cells of the other image say: how they differ, where and how alike they are."""
+    """What a token's counterparts among the cells of the other image say: how they differ, where, how alike."""
 
     SHIFT = 32  # numbers that say where
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.expand = nn.Linear(len(VIEWS) * (2 * config.d_model + self.SHIFT + 1), 2 * config.d_model)
-        self.contract = nn.Linear(2 * config.d_model, config.d_model)
+        self.expand = nn.Linear(len(VIEWS) * (2 * config.d_model + self.SHIFT + 1), config.d_model)
+        self.contract = nn.Linear(config.d_model, config.d_model)
 
     def forward(self, own: Tensor, found: Tensor, counterparts: Counterparts) -> Tensor:
         """own (B, n, d), found (B, n, views, d), both projections of cells -> (B, n, d)."""

@@ -64,6 +64,7 @@ class RegionModel(Trunk):
     """Visual token = what is there + place + how sure + what its counterparts say."""
 
     class_words: Tensor  # (classes, CLASS_WORDS) ids
+    rewrites_images = False
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -210,11 +211,13 @@ class RegionModel(Trunk):
         return self.regression(hidden)
 
     def image_labels(self, images: Sequence[Tensor], present: Tensor) -> Tensor:
-        """The loss (B,) of naming classes, present (B, C): in a photo (B, N, F) or in what is new in a pair."""
+        """The loss (B,) of naming classes, present (B, C): in all cells of a photo (B, N, F), or at the regions of what
+        is new in a pair."""
         if len(images) == 1:
             return image_labels_loss(self.finder.shown(images[0]), present)
-        shown, new = self.finder.shown_in_pair(*images)
-        return image_labels_loss(shown, present, new)
+        seen = self.look(dict(zip(("before", "after"), images, strict=True)))
+        classes = torch.cat(self.finder(seen).classes.chunk(2), dim=1)
+        return image_labels_loss(classes, present, torch.cat(seen.novelty.chunk(2), dim=1))
 
     def region_labels(self, pair: PairEncoding, present: Tensor) -> Tensor:
         """The loss (B,) of naming classes, present (B, C), at the regions of what is new in a pair."""

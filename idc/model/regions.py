@@ -5,9 +5,9 @@ distribution over the classes and "nothing", an image has a class when any of it
 instance learning), so the classifier has to find the cells that the label is about. The peaks of "something is here"
 are regions. Where the classes are words ("attributes") a cell holds "something" and, given that, each word alone.
 
+The peaks of novelty are regions too: cells that have no like at their place in the other image (`CellMap.novelty`).
 What is said of a pair is about what changed: what it does not mention may be there all the same. So its labels are held
-against the cells that have no like at their place in the other image, each as far as it is new (`CellMap.novelty`). The
-peaks of novelty are regions too: what changed may be a thing that nobody has named.
+against its regions, each as far as it is new.
 
 Shapes: B images, N cells of the features, M fine cells, C classes, T regions, G pooled cells, D = cell_size, c channels
 of the backbone, and of what a fine cell is judged by (`idc.model.cells`).
@@ -60,7 +60,7 @@ class Seen:
     pooled: Tensor  # (B, G, c) the backbone's features, standardised, over a coarse grid
     overall: Tensor  # (B, 2 c) mean and deviation of each channel over the image
     novelty: Tensor  # (B, T) how new each peak is beside the other image, 0 to 1; photos: 1
-    counterparts: Counterparts | None  # in the other image, of the T peaks and then of the G pooled cells; photos: none
+    counterparts: Counterparts | None  # in the other image, of the T peaks, then of the G pooled cells; photos: none
 
 
 def require_room(config: ModelConfig) -> None:
@@ -68,8 +68,8 @@ def require_room(config: ModelConfig) -> None:
     (rows, columns), fold = config.grid, 2 if config.fine_channels else 1
     if config.regions + config.novelties > fold**2 * rows * columns:
         raise ConfigError(
-            f"regions and novelties are {config.regions} and {config.novelties}; a grid of {rows} x {columns} cells has "
-            f"at most {fold**2 * rows * columns} of both"
+            f"regions and novelties are {config.regions} and {config.novelties}; "
+            f"a grid of {rows} x {columns} cells has at most {fold**2 * rows * columns} of both"
         )
 
 
@@ -100,13 +100,6 @@ class RegionFinder(nn.Module):
     def shown(self, features: Tensor) -> Tensor:
         """(B, N, F) -> probabilities (B, M, C) of the classes in all fine cells."""
         return self.probabilities(self.cells(self.map(features).flatten(1, 2))[1])
-
-    def shown_in_pair(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, F) twice -> probabilities (B, 2M, C) in the cells of both, and how new each is, (B, 2M) up to 1."""
-        maps = [self.map(each).flatten(1, 2) for each in (before, after)]
-        shown = torch.cat([self.probabilities(self.cells(each)[1]) for each in maps], dim=1)
-        with torch.no_grad():
-            return shown, torch.cat(self.map.novelty(*map(self.map.signs, maps)), dim=1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class logits (..., C + 1) -> (..., C), float32 or better."""
@@ -180,8 +173,8 @@ class RegionFinder(nn.Module):
                 )  # fmt: skip
                 partners = joined([of_peaks, of_pooled], dim=1)
                 partners = replace(partners, features=self.map.seen(partners.features))
-            own_features = self.map.seen(flat)
-            overall = torch.cat([own_features.mean(1), own_features.std(1)], dim=-1)
+            mean, square = self.map.seen(flat.mean(1)), self.map.seen(torch.linalg.vector_norm(flat, dim=1))
+            overall = torch.cat([mean, (square.square() / flat.shape[1] - mean.square()).clamp_min(0).sqrt()], dim=-1)
             fresh = torch.ones_like(spot, dtype=overall.dtype) if new[side] is None else new[side].gather(1, spot)
             found.append(Seen(*self._around(flat, spot), self.map.seen(pooled[side]), overall, fresh, partners))
         return found
@@ -189,6 +182,8 @@ class RegionFinder(nn.Module):
     def _spots(self, cells: Tensor, new: Tensor | None) -> Tensor:
         """Maps (B, rows, columns, c), how new each cell is (B, M) or None -> the cells (B, T) of the peaks."""
         shape, (something, novel) = cells.shape[1:3], (self.config.regions, self.config.novelties)
+        if new is not None and not something:
+            return _peaks(new.unflatten(1, shape), novel)
         field = self.something(self.cells(cells)[1])
         if new is None:
             return _peaks(field, something + novel)
@@ -229,7 +224,8 @@ def _together(parts: Sequence[Seen]) -> Seen:
     named = ("around", "row", "column", "inside", "pooled", "overall", "novelty")
     partners = [part.counterparts for part in parts if part.counterparts is not None]
     return Seen(
-        *(torch.cat([getattr(part, name) for part in parts]) for name in named), joined(partners, 0) if partners else None
+        *(torch.cat([getattr(part, name) for part in parts]) for name in named),
+        joined(partners, 0) if partners else None,
     )
 
 

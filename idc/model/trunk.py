@@ -31,7 +31,8 @@ class ImageTokens:
 
     valid: bool (B, T), False for tokens that stand for nothing; None = all stand for something.
     classes: (B, 2P, C) probabilities of what the first P tokens of each image show, before first (photo: (B, P, C));
-    None = not known. novelty: (B, 2P) how new it is beside the other image, 0 to 1. overall: (B, 2, d) what the CLS tokens are told of the two images beside one another.
+    None = not known. novelty: (B, 2P) how new these are beside the other image, 0 to 1. overall: (B, 2, d) what the CLS
+    tokens are told of the two images beside one another.
     """
 
     before: Tensor
@@ -123,6 +124,10 @@ class Embedding(nn.Module):
 
 class Trunk(nn.Module, ABC):
     """Base of the architectures."""
+
+    # In captioning, whether the image tokens pass through the cross-modal blocks, as the published ones do, or are read
+    # by the words as the image difference encoder left them.
+    rewrites_images = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -230,6 +235,10 @@ class Trunk(nn.Module, ABC):
         visible = torch.zeros(size + words, size + words, dtype=torch.bool, device=caption.device)
         visible[:, :size] = True
         visible[size:, size:] = (same_caption[:, None] == same_caption[None, :]).tril()
+        if not self.rewrites_images:
+            assert pair.valid is None, "all tokens are there"
+            said = self.cross_modal_stack(text, visible[None, None, size:], memory=pair.tokens)
+            return Fused(pair.tokens, said.reshape(*caption.shape, -1), None)
         mask = visible[None, None]
         if pair.valid is not None:
             mask = mask & key_mask(functional.pad(pair.valid, (0, words), value=True))
@@ -267,7 +276,11 @@ class Trunk(nn.Module, ABC):
         size = pair.tokens.shape[1]
         masks = self.config.caption_loss == "masked"
         caches = [KeyValueCache(size + beam * (max_length + masks)) for _ in self.cross_modal_stack.blocks]
-        hidden = self.cross_modal_stack(pair.tokens, key_mask(pair.valid), caches)
+        if self.rewrites_images:
+            hidden = self.cross_modal_stack(pair.tokens, key_mask(pair.valid), caches)
+        else:
+            hidden = pair.tokens
+            self.cross_modal_stack.remember(hidden, caches)
         for cache in caches:
             cache.keep(size)
         sight = None

@@ -27,7 +27,15 @@ GRID, FINE, COARSE = (4, 5), 6, 7
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    sizes = {"d_model": 16, "heads": 2, "d_ff": 32, "cross_modal_blocks": 1, "cell_size": 24, "regions": 4, "novelties": 2}
+    sizes = {
+        "d_model": 16,
+        "heads": 2,
+        "d_ff": 32,
+        "cross_modal_blocks": 1,
+        "cell_size": 24,
+        "regions": 4,
+        "novelties": 2,
+    }
     return build(
         ModelConfig(
             architecture="idc", vocab_size=20, grid=GRID, feature_dim=4 * FINE + COARSE, max_length=8,

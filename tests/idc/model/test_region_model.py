@@ -10,7 +10,6 @@ import torch
 from idc.losses import objectives
 from idc.model.build import build
 from idc.model.config import ModelConfig
-from idc.model.matching import camera_motion
 from idc.model.regions import Regions, image_labels_loss
 
 GRID, FINE, COARSE, CLASSES = (4, 5), 6, 7, 3
@@ -19,12 +18,13 @@ STEP = 4.0  # of a fine cell: 40 to the longer side
 
 def make(seed: int = 0, **changes):
     torch.manual_seed(seed)
-    sizes = {"d_model": 16, "heads": 2, "d_ff": 32, "cross_modal_blocks": 1, "cell_size": 24, "regions": 4, "novelties": 2, "pooled": 2}
+    sizes = {"d_model": 16, "heads": 2, "d_ff": 32, "cross_modal_blocks": 1, "cell_size": 24}
+    tokens = {"regions": 4, "novelties": 2, "pooled": 2}
     config = ModelConfig(
         **{
             "architecture": "idc", "vocab_size": 20, "grid": GRID, "feature_dim": 4 * FINE + COARSE, "max_length": 8,
             "fine_channels": FINE, "classes": CLASSES, "dropout": 0.0, "attention_dropout": 0.0,
-            "layer_norm": "standard", "final_norm": True, **sizes, **changes,
+            "layer_norm": "standard", "final_norm": True, **sizes, **tokens, **changes,
         }
     )  # fmt: skip
     return build(config)
@@ -128,41 +128,6 @@ def test_labels_of_pairs_teach_what_things_are_though_most_goes_unsaid():
     assert (kept.amax(1) > 0.3).float().mean() > 0.9
 
 
-def test_camera_motion_ignores_what_moved_by_itself():
-    torch.manual_seed(0)
-    position = torch.rand(1, 8, 2) * 20
-    target = position @ torch.tensor([[1.05, 0.02], [-0.03, 0.95]]) + torch.tensor([1.5, -0.7])
-    outlier = target.clone()
-    outlier[0, 3] += 9.0
-    expected = camera_motion(position, outlier, torch.ones(1, 8), 20.0, 0.01 * torch.eye(6))
-    others = [0, 1, 2, 4, 5, 6, 7]
-    assert (expected - target)[0, others].norm(dim=-1).max() < 0.6
-    assert (expected - outlier)[0, 3].norm() > 8
-
-
-def test_camera_motion_follows_a_camera_that_comes_closer():
-    """A third nearer, seen by few regions of which none is sure: all the same the camera moved, nothing else did."""
-    position = torch.tensor([[[12.0, 18.0], [45.0, 15.0], [27.0, 45.0], [51.0, 42.0]]])
-    target = 30 + 1.3 * (position - 30)
-    expected = camera_motion(position, target, torch.full((1, 4), 0.5), 60.0, 0.01 * torch.eye(6))
-    assert (expected - target).norm(dim=-1).max() < 1.5 < 5 < (position - target).norm(dim=-1).max()
-
-
-def test_how_cameras_move_tells_who_moved_among_few():
-    """Cameras that pan without turning or coming closer: of three things one has moved, which an open map explains."""
-    position = torch.tensor([[[12.0, 18.0], [45.0, 15.0], [27.0, 45.0]]])
-    panned = position + torch.tensor([1.0, -0.5])
-    target = panned.clone()
-    target[0, 2, 0] += 4.0
-    pans = torch.diag(torch.tensor([0.03, 3.0, 3.0, 0.03, 3.0, 3.0]))
-    informed, open_minded = (
-        (camera_motion(position, target, torch.ones(1, 3), 60.0, prior) - target)[0].norm(dim=-1)
-        for prior in (pans, 0.01 * torch.eye(6))
-    )
-    assert informed[2] > 3 > 0.5 > informed[:2].max()
-    assert open_minded[2] < 1
-
-
 def test_how_cameras_move_is_learnt_from_what_is_said():
     """Cameras only pan; whether the first of four things has moved by itself, too, is all that is asked."""
     model, generator = make(regions=4), torch.Generator().manual_seed(0)
@@ -219,7 +184,8 @@ def test_what_a_hidden_token_shows_leaves_no_trace_in_any(token, monkeypatch):
     assert 4 <= blank[0].sum() <= 20 + 5
     folded = blank.view(2, GRID[0], 2, GRID[1], 2).transpose(2, 3).reshape(2, -1, 4)
     hidden = torch.cat([folded.repeat_interleave(FINE, dim=2), folded.any(2, keepdim=True).expand(-1, -1, COARSE)], 2)
-    other = batch | {"after": torch.where(hidden, torch.randn(batch["after"].shape, generator=generator), batch["after"])}
+    noise = torch.randn(batch["after"].shape, generator=generator)
+    other = batch | {"after": torch.where(hidden, noise, batch["after"])}
     first, second, seen, changed = (
         model.embed_images(images, shown) for shown in (mask, None) for images in (batch, other)
     )
@@ -307,6 +273,18 @@ def test_what_is_pointed_at_lies_where_the_token_is():
         # Padding and what comes after the end do not count.
         longer = torch.nn.functional.pad(captions, (0, 2))
         torch.testing.assert_close(model.pointed_at(images, longer), pointed)
+
+
+def test_fine_tuning_names_regions_as_the_labels_of_pairs_do():
+    model = make(attributes=True, regions=0, novelties=6).eval()
+    generator = torch.Generator().manual_seed(2)
+    pairs = {side: photos_with_blobs([(1, 1, 0), (3, 4, 1), (2, 2, 2)], generator) for side in ("before", "after")}
+    present = torch.tensor([[1.0, 0.0, 1.0], [-1.0] * 3, [0.0, 1.0, 0.0]])  # nobody knows of the second
+    alone = objectives.losses(model, "labels", pairs | {"present": present})["labels"]
+    caption = torch.tensor([[1, 6, 7, 2], [1, 8, 2, 0], [1, 9, 2, 0]])
+    beside = objectives.losses(model, "finetune", pairs | {"caption": caption, "present": present})["labels"]
+    assert alone.count == beside.count == 2
+    torch.testing.assert_close(beside.sum, alone.sum)
 
 
 def test_every_task_trains_every_part():
