@@ -25,7 +25,7 @@ from idc.backbone.canvas import Canvas  # noqa: E402
 from idc.captioning import model_folder  # noqa: E402
 from idc.model.cells import STEPS  # noqa: E402
 from idc.model.region_model import RegionModel  # noqa: E402
-from idc.model.regions import Regions  # noqa: E402
+from idc.model.regions import Regions, swapped  # noqa: E402
 from shards.errors import DataError, run_main  # noqa: E402
 from shards.reading.reader import Folder  # noqa: E402
 
@@ -55,7 +55,7 @@ def match(model: RegionModel, features: torch.Tensor) -> Matched:
     """The first view of the matching, from features (2, N, F) of before and after."""
     regions = model.find({"before": features[:1], "after": features[1:]})
     looks = model.looks_of(regions)
-    (before, after), (seen, other) = regions.chunk(), looks.float().chunk(2)
+    seen, other, before, after = looks.float(), swapped(looks.float()), regions, regions.swapped()
     similarity = torch.nn.functional.normalize(seen, dim=-1) @ torch.nn.functional.normalize(other, dim=-1).mT
     exists = torch.nn.functional.logsigmoid(after.score)[:, None]
     by_looks, by_place = model.matching.log_sharpness.exp()[0]

@@ -12,7 +12,7 @@ C = C_fine + C_coarse channels, P peaks, G pooled cells.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -197,8 +197,8 @@ def counterparts(
     return Counterparts(picked, cosine.gather(2, found), other_place[found] - place[:, :, None])
 
 
-def joined(parts: Sequence[Counterparts], dim: int) -> Counterparts:
-    """Counterparts of several images (dim 0) or of several sorts of cells (dim 1) as one."""
+def joined(parts: Sequence[Counterparts]) -> Counterparts:
+    """Counterparts of several sorts of cells of the same images as one."""
     return Counterparts(
-        *(torch.cat([getattr(part, name) for part in parts], dim) for name in ("features", "similarity", "shift"))
+        *(torch.cat([getattr(part, field.name) for part in parts], 1) for field in fields(Counterparts))
     )

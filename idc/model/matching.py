@@ -78,16 +78,17 @@ class Matching(nn.Module):
         sharpness = self.log_sharpness.float().exp()
         expected = self.expected(similarity, exists, sharpness[0], regions, other)
         distance = (expected[:, :, None] - other.position[:, None]).square().sum(-1)
-        found = []
-        for by_looks, by_place in sharpness:
-            scores = by_looks * similarity - by_place * distance + exists
-            weight = scores.softmax(-1)
-            counterpart = weight @ other_looks
-            moved = expected - weight @ other.position
-            found += [counterpart - looks, counterpart * looks, code(moved, self.size, STEPS / 2)]
-            alike, apart = (weight * similarity).sum(-1), (weight * distance).sum(-1)
-            found.append(torch.stack([4 * alike, apart.log1p(), 0.2 * scores.logsumexp(-1)], dim=-1))
-        return torch.cat(found, dim=-1)
+        by_looks, by_place = sharpness[:, :, None, None].unbind(1)  # (views, 1, 1)
+        # All views at once from here on, (B, views, T, ...).
+        similarity, distance, own = similarity[:, None], distance[:, None], looks[:, None]
+        scores = by_looks * similarity - by_place * distance + exists[:, None]
+        weight = scores.softmax(-1)
+        counterpart = weight @ other_looks[:, None]
+        moved = code(expected[:, None] - weight @ other.position[:, None], self.size, STEPS / 2)
+        alike, apart = (weight * similarity).sum(-1), (weight * distance).sum(-1)
+        quality = torch.stack([4 * alike, apart.log1p(), 0.2 * scores.logsumexp(-1)], dim=-1)
+        found = torch.cat([counterpart - own, counterpart * own, moved, quality], dim=-1)
+        return found.transpose(1, 2).flatten(2)
 
     def expected(
         self, similarity: Tensor, exists: Tensor, sharpness: Tensor, regions: Regions, other: Regions

@@ -23,7 +23,7 @@ from idc.model.cells import STEPS, pooled_sides
 from idc.model.config import ModelConfig
 from idc.model.layers import upcast
 from idc.model.matching import Comparison, Matching, code
-from idc.model.regions import RegionFinder, Regions, Seen, image_labels_loss
+from idc.model.regions import RegionFinder, Regions, Seen, image_labels_loss, swapped
 from idc.model.trunk import AFTER, BEFORE, ImageTokens, PairEncoding, Trunk
 
 CLASS_WORDS = 8  # of a class name, at most
@@ -143,12 +143,8 @@ class RegionModel(Trunk):
             return ImageTokens(self.embedding.visual(tokens, BEFORE), classes=classes)
         assert seen.counterparts is not None, "pairs have counterparts"
         told = self.comparison(own, self.cell(seen.counterparts.features.to(dtype)), seen.counterparts)
-        (before, after), (looks_before, looks_after) = regions.chunk(), looks.chunk(2)
-        matched = [
-            self.matching(looks_before, before, looks_after, after),
-            self.matching(looks_after, after, looks_before, before),
-        ]
-        tokens = tokens + told + with_nothing(torch.cat(matched), self.pooled)
+        matched = self.matching(looks, regions, swapped(looks), regions.swapped())
+        tokens = tokens + told + with_nothing(matched, self.pooled)
         of_before, of_after = tokens.chunk(2)
         differs = self.overall((seen.overall.chunk(2)[1] - seen.overall.chunk(2)[0]).to(dtype))
         return ImageTokens(
@@ -184,8 +180,9 @@ class RegionModel(Trunk):
     def on_grid(self, images: Mapping[str, Tensor], share: Tensor) -> Tensor:
         """(B, 2, rows, columns): fine cells; a region's number goes to the cells around it that show its class, that of
         a pooled cell to all of its own."""
-        sides = zip(("before", "after"), self.find(images).chunk(), share.chunk(2, dim=1), strict=True)
-        return torch.stack([self._spread(images[role], regions, part) for role, regions, part in sides], dim=1)
+        both = torch.cat([images["before"], images["after"]])
+        spread = self._spread(both, self.find(images), torch.cat(share.chunk(2, dim=1)))
+        return torch.stack(spread.chunk(2), dim=1)
 
     def _spread(self, features: Tensor, regions: Regions, share: Tensor) -> Tensor:
         """Features (B, N, F) of an image, its regions, a number of each token (B, T) -> (B, rows, columns)."""

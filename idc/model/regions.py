@@ -16,7 +16,7 @@ of the backbone, and of what a fine cell is judged by (`idc.model.cells`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -43,10 +43,9 @@ class Regions:
     score: Tensor  # (B, T) logit of "something is here", float32
     features: Tensor  # (B, T, c) the backbone's features there, standardised, no gradient
 
-    def chunk(self) -> tuple[Regions, Regions]:
-        """The first and the second half of the images."""
-        halves = [getattr(self, name).chunk(2) for name in ("hidden", "classes", "position", "score", "features")]
-        return Regions(*(half[0] for half in halves)), Regions(*(half[1] for half in halves))
+    def swapped(self) -> Regions:
+        """The second half of the images, then the first: what each is held against."""
+        return Regions(*(swapped(getattr(self, field.name)) for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -137,47 +136,38 @@ class RegionFinder(nn.Module):
         hidden: bool (B, images * (T + G)): tokens whose cells are blanked before anything but the places of the peaks
         is taken from the maps, the first image's first.
         """
-        size = SEARCHED // len(images) if images[0].device.type == "cpu" else len(images[0])
+        sides = len(images)
+        size = SEARCHED // sides if images[0].device.type == "cpu" else len(images[0])
+        blanks = [None] * sides if hidden is None else hidden.chunk(sides, dim=1)
         parts = []
         for start in range(0, len(images[0]), size):
             some = slice(start, start + size)
-            parts.append(self._look([each[some] for each in images], None if hidden is None else hidden[some]))
-        return _together([part[side] for side in range(len(images)) for part in parts])
+            blank = None if hidden is None else torch.cat([each[some] for each in blanks])
+            parts.append(self._look(torch.cat([each[some] for each in images]), sides, blank))
+        return _together(parts, sides)
 
-    def _look(self, images: Sequence[Tensor], hidden: Tensor | None) -> list[Seen]:
-        """What there is to see in each of the images."""
-        maps = [self.map(each) for each in images]
-        signs = [self.map.signs(each.flatten(1, 2)) for each in maps]
-        new = self.map.novelty(*signs) if len(images) > 1 else [None] * len(images)
-        spots = [self._spots(each, one) for each, one in zip(maps, new, strict=True)]
+    def _look(self, features: Tensor, sides: int, hidden: Tensor | None) -> Seen:
+        """Features (sides * B, N, F), the first side first; hidden (sides * B, T + G)."""
+        maps = self.map(features)
+        signs = self.map.signs(maps.flatten(1, 2))
+        new = torch.cat(self.map.novelty(*signs.chunk(2))) if sides > 1 else None
+        spots = self._spots(maps, new)
         if hidden is not None:
-            blanks = hidden.chunk(len(images), dim=1)
-            blanks = [self._blank(*each) for each in zip(spots, blanks, strict=True)]
-            maps = [self.map(*each) for each in zip(images, blanks, strict=True)]
-            signs = [self.map.signs(each.flatten(1, 2)) for each in maps]
-        pooled = [self.map.pooled(each) for each in maps]
-        pooled_signs = [self.map.signs(each) for each in pooled]
-        found: list[Seen] = []
-        for side, (spot, cells) in enumerate(zip(spots, maps, strict=True)):
-            flat, other = cells.flatten(1, 2), 1 - side
-            partners = None
-            if len(images) > 1:
-                own = signs[side].gather(1, spot[..., None].expand(-1, -1, signs[side].shape[-1]))
-                far = self.map.reach * self.map.step + 1e-3
-                of_peaks = counterparts(
-                    own, self.map.place[spot], signs[other], self.map.place, maps[other].flatten(1, 2), far
-                )
-                of_pooled = counterparts(
-                    pooled_signs[side], self.map.pooled_place[None], pooled_signs[other], self.map.pooled_place,
-                    pooled[other], self.map.pooled_step + 1e-3,
-                )  # fmt: skip
-                partners = joined([of_peaks, of_pooled], dim=1)
-                partners = replace(partners, features=self.map.seen(partners.features))
-            mean, square = self.map.seen(flat.mean(1)), self.map.seen(torch.linalg.vector_norm(flat, dim=1))
-            overall = torch.cat([mean, (square.square() / flat.shape[1] - mean.square()).clamp_min(0).sqrt()], dim=-1)
-            fresh = torch.ones_like(spot, dtype=overall.dtype) if new[side] is None else new[side].gather(1, spot)
-            found.append(Seen(*self._around(flat, spot), self.map.seen(pooled[side]), overall, fresh, partners))
-        return found
+            maps = self.map(features, self._blank(spots, hidden))
+            signs = self.map.signs(maps.flatten(1, 2))
+        flat, pooled, partners = maps.flatten(1, 2), self.map.pooled(maps), None
+        if sides > 1:
+            own = signs.gather(1, spots[..., None].expand(-1, -1, signs.shape[-1]))
+            far, place = self.map.reach * self.map.step + 1e-3, self.map.place
+            of_peaks = counterparts(own, place[spots], swapped(signs), place, swapped(flat), far)
+            own, far, place = self.map.signs(pooled), self.map.pooled_step + 1e-3, self.map.pooled_place
+            of_pooled = counterparts(own, place[None], swapped(own), place, swapped(pooled), far)
+            partners = joined([of_peaks, of_pooled])
+            partners = replace(partners, features=self.map.seen(partners.features))
+        mean, square = self.map.seen(torch.stack([flat.mean(1), flat.square().mean(1)])).unbind(0)
+        overall = torch.cat([mean, (square - mean.square()).clamp_min(0).sqrt()], dim=-1)
+        fresh = torch.ones_like(spots, dtype=mean.dtype) if new is None else new.gather(1, spots)
+        return Seen(*self._around(flat, spots), self.map.seen(pooled), overall, fresh, partners)
 
     def _spots(self, cells: Tensor, new: Tensor | None) -> Tensor:
         """Maps (B, rows, columns, c), how new each cell is (B, M) or None -> the cells (B, T) of the peaks."""
@@ -219,14 +209,24 @@ def _peaks(field: Tensor, number: int) -> Tensor:
     return field.masked_fill(lower, 2 * FAR).flatten(1).topk(number, dim=1).indices
 
 
-def _together(parts: Sequence[Seen]) -> Seen:
-    """What is seen in several images as one."""
-    named = ("around", "row", "column", "inside", "pooled", "overall", "novelty")
+def swapped(sides: Tensor) -> Tensor:
+    """(2B, ...) of two sides -> the second side first."""
+    return torch.cat(sides.chunk(2)[::-1])
+
+
+def _together(parts: Sequence[Seen], sides: int) -> Seen:
+    """What is seen in several parts of a batch as one, all of the first side first."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def whole(values: Sequence[Tensor]) -> Tensor:
+        return torch.cat([half for side in zip(*(each.chunk(sides) for each in values), strict=True) for half in side])
+
     partners = [part.counterparts for part in parts if part.counterparts is not None]
-    return Seen(
-        *(torch.cat([getattr(part, name) for part in parts]) for name in named),
-        joined(partners, 0) if partners else None,
-    )
+    named = (field.name for field in fields(Seen) if field.name != "counterparts")
+    of_cells = [whole([getattr(each, field.name) for each in partners]) for field in fields(Counterparts) if partners]
+    seen = [whole([getattr(part, name) for part in parts]) for name in named]
+    return Seen(*seen, Counterparts(*of_cells) if partners else None)
 
 
 def image_labels_loss(shown: Tensor, present: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -81,24 +81,25 @@ def test_a_step_of_ours_asks_for_no_value(make_model, make_batch, task, fine_cha
 
 
 class Kernels(TorchDispatchMode):
-    """Counts the operations that are not views: on a GPU each is a kernel or more."""
+    """Counts the operations that are no views: on a GPU each is a kernel, as a rule."""
+
+    FREE = ("detach", "_unsafe_view")  # views too
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += not function.is_view
+        self.count += not function.is_view and function.overloadpacket.__name__ not in self.FREE
         return function(*args, **(kwargs or {}))
 
 
 def test_a_forward_pass_of_ours_is_few_kernels(make_model, make_batch):
-    model = make_model(**OURS, fine_channels=2, attributes=True, dropout=0.1).train()
+    model = make_model(**OURS, fine_channels=2, attributes=True, layer_norm="standard").train()
     batch = batch_of_ours("finetune", make_batch(), 0, model.visual_tokens)
     del batch["caption_with_negatives"]
-    model, on_device = model.to("meta"), {name: tensor.to("meta") for name, tensor in batch.items()}
-    with Kernels() as kernels:
-        objectives.losses(model, "finetune", on_device, ObjectiveOptions())
+    with Kernels() as kernels:  # not on the meta device, where attention is many operations
+        objectives.losses(model, "finetune", batch, ObjectiveOptions())
     assert kernels.count <= 600
 
 

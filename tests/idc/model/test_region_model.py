@@ -157,16 +157,14 @@ def test_how_cameras_move_is_learnt_from_what_is_said():
 def test_places_are_compared_in_full_precision_under_autocast():
     model = make(regions=4).eval()
     generator = torch.Generator().manual_seed(3)
-    regions, other = model.find(
-        {side: photos_with_blobs([(1, 1, 0), (3, 4, 1)], generator) for side in ("before", "after")}
-    ).chunk()
-    regions, other = (dataclasses.replace(each, position=31 + each.position) for each in (regions, other))
-    looks = torch.randn(2, 2, 6, 16, generator=generator)
+    regions = model.find({side: photos_with_blobs([(1, 1, 0), (3, 4, 1)], generator) for side in ("before", "after")})
+    regions = dataclasses.replace(regions, position=31 + regions.position)
+    looks = torch.randn(2, 4, 6, 16, generator=generator)
     seen = []
     model.matching.expand.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            model.matching(looks[0], regions, looks[1], other)
+            model.matching(looks[0], regions, looks[1], regions.swapped())
     torch.testing.assert_close(seen[0], seen[1])
 
 
@@ -178,9 +176,9 @@ def test_what_a_hidden_token_shows_leaves_no_trace_in_any(token, monkeypatch):
     batch = {side: photos_with_blobs([(1, 1, 0), (3, 4, 1)], generator) for side in ("before", "after")}
     mask = torch.zeros(2, 2 * model.visual_tokens, dtype=torch.bool)
     mask[:, model.visual_tokens + token] = True  # of the image after
-    spots = torch.stack([torch.randperm(80, generator=generator)[:6] for _ in range(2)])
+    spots = torch.stack([torch.randperm(80, generator=generator)[:6] for _ in range(4)])  # before, after
     monkeypatch.setattr(finder, "_spots", lambda maps, new: spots)  # peaks stay where they are, whatever is there
-    blank = finder._blank(spots, mask.chunk(2, dim=1)[1])
+    blank = finder._blank(spots, torch.cat(mask.chunk(2, dim=1)))[2:]
     assert 4 <= blank[0].sum() <= 20 + 5
     folded = blank.view(2, GRID[0], 2, GRID[1], 2).transpose(2, 3).reshape(2, -1, 4)
     hidden = torch.cat([folded.repeat_interleave(FINE, dim=2), folded.any(2, keepdim=True).expand(-1, -1, COARSE)], 2)
