@@ -180,7 +180,7 @@ class RegionModel(Trunk):
     def on_grid(self, images: Mapping[str, Tensor], share: Tensor) -> Tensor:
         """(B, 2, rows, columns): fine cells; a region's number goes to the cells around it that show its class, that of
         a pooled cell to all of its own."""
-        both = torch.cat([images["before"], images["after"]])
+        both = torch.cat([images[role].to(self.dtype) for role in ("before", "after")])
         spread = self._spread(both, self.find(images), torch.cat(share.chunk(2, dim=1)))
         return torch.stack(spread.chunk(2), dim=1)
 

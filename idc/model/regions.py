@@ -143,7 +143,9 @@ class RegionFinder(nn.Module):
         for start in range(0, len(images[0]), size):
             some = slice(start, start + size)
             blank = None if hidden is None else torch.cat([each[some] for each in blanks])
-            parts.append(self._look(torch.cat([each[some] for each in images]), sides, blank))
+            # Autocast would refuse to join float16, as features come.
+            features = torch.cat([each[some].to(self.map.mean.dtype) for each in images])
+            parts.append(self._look(features, sides, blank))
         return _together(parts, sides)
 
     def _look(self, features: Tensor, sides: int, hidden: Tensor | None) -> Seen:

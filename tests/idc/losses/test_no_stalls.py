@@ -57,6 +57,7 @@ def test_a_step_of_the_published_network_asks_for_no_value(make_model, make_batc
 
 
 OURS = {"architecture": "idc", "regions": 3, "novelties": 2, "pooled": 2, "cell_size": 8}
+NO_DROPOUT = {"dropout": 0.0, "attention_dropout": 0.0}  # as in the recipes
 OURS_KEYS = KEYS | {"labels": ("present",), "finetune": (*KEYS["finetune"], "present")}
 
 
@@ -95,7 +96,7 @@ class Kernels(TorchDispatchMode):
 
 
 def test_a_forward_pass_of_ours_is_few_kernels(make_model, make_batch):
-    model = make_model(**OURS, fine_channels=2, attributes=True, layer_norm="standard").train()
+    model = make_model(**OURS, fine_channels=2, attributes=True, layer_norm="standard", **NO_DROPOUT).train()
     batch = batch_of_ours("finetune", make_batch(), 0, model.visual_tokens)
     del batch["caption_with_negatives"]
     with Kernels() as kernels:  # not on the meta device, where attention is many operations

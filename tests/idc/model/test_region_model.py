@@ -193,6 +193,16 @@ def test_what_a_hidden_token_shows_leaves_no_trace_in_any(token, monkeypatch):
     assert cells.channels == FINE + COARSE
 
 
+def test_features_of_half_precision_are_taken_under_autocast():
+    model = make().eval()
+    generator = torch.Generator().manual_seed(3)
+    batch = {side: photos_with_blobs([(1, 1, 0)], generator).half() for side in ("before", "after")}
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens = model.embed_images(batch)
+        grid = model.on_grid(batch, torch.ones(1, 2 * model.visual_tokens))
+    assert tokens.before.shape == (1, model.visual_tokens, 16) and grid.shape == (1, 2, 8, 10)
+
+
 def test_names_of_classes_enter_the_tokens_and_are_saved():
     model = make().eval()
     batch = {"photo": photos_with_blobs([(1, 1, 0)], torch.Generator().manual_seed(1))}
