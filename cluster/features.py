@@ -27,13 +27,19 @@ def main(arguments: Sequence[str]) -> None:
         "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), default=defaults.size,
         help="pixels that images are fitted into (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--strides", type=int, nargs="+", metavar="N", default=defaults.strides,
+        help="levels of the model, finest first (default: 8 16 where it has both, else its last)",
+    )  # fmt: skip
     parser.add_argument("--device", default=defaults.device, help="cpu or cuda (default here: %(default)s)")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1,
         help="processes; on GPUs, of which each has one process, threads that decode (default: one a core)",
     )  # fmt: skip
     options: argparse.Namespace = parser.parse_args(arguments)
-    extraction = Extraction(options.backbone, options.weights, tuple(options.size), options.device)
+    extraction = Extraction(
+        options.backbone, options.weights, tuple(options.size), tuple(options.strides), options.device
+    )
     folder = cache_features(options.shards, options.out, extraction, options.workers)
     samples = sum(shard["samples"] for shard in folder.manifest["shards"])
     made = folder.manifest["features"]

@@ -28,6 +28,7 @@ from cluster.prepare import (
     with_sizes,
 )
 from cluster.recipes.commandline import Command, read_config
+from cluster.recipes.sizes import with_sizes_of
 from cluster.report.report import write_report
 from cluster.tracking.run_log import Progress
 from cluster.training import checkpoint
@@ -52,7 +53,7 @@ def run(command: Command, fit: Callable[[Job], None] = ray_train.fit, again: boo
     where training fails.
     """
     root = run_folder.find_root(command.config.root, CODE)
-    config = run_folder.with_root(command.config, root)
+    config = with_sizes_of(run_folder.with_root(command.config, root), command.recipe, command.given, root)
     folder = run_folder.check_run(root, config)
     with run_lock.held(folder):
         run_folder.check_run(root, config)  # another driver may have begun it before the lock was ours

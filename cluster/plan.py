@@ -49,8 +49,11 @@ def main(arguments: Sequence[str]) -> int:
     from cluster.launch.run_folder import find_root
     from cluster.planning.sizes import with_planned_sizes
     from cluster.planning.table import show
+    from cluster.recipes.sizes import with_sizes_of
 
-    config = with_planned_sizes(command.config, find_root(command.config.root, CODE), asked.vocabulary, asked.classes)
+    root = find_root(command.config.root, CODE)
+    config = with_sizes_of(command.config, command.recipe, command.given, root)
+    config = with_planned_sizes(config, root, asked.vocabulary, asked.classes)
     placement = placed(config, asked)
     print(show(config, command.training_stages, placement, asked.nodes, asked.samples_per_second, asked.calibrate))
     return 0

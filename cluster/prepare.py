@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.batches.feature_cache import Extraction, cache_features, open_features
+from cluster.batches.feature_cache import Extraction, cache_features, known, open_features
 from cluster.batches.joint_tokenizer import joint_tokenizer, training_captions
 from cluster.batches.samples import Mixed
 from cluster.config.fields import HOLDOUT, Config
@@ -22,10 +22,13 @@ from cluster.errors import ConfigError
 from cluster.launch.run_folder import find_root
 from cluster.recipes.commandline import help_text, parse
 from cluster.training.weights import open_tokenizer
+from idc.backbone.layout import Layout, layout
+from idc.backbone.weights import BackboneError
 from idc.metrics import words
 from idc.metrics.java_process import java_fault
+from idc.model.config import ConfigError as ModelError
 from idc.model.regions import require_room
-from shards.errors import run_main
+from shards.errors import DataError, run_main
 from shards.order.mixture import parse_weight
 from shards.reading.object_store import is_url
 from shards.reading.reader import Folder
@@ -64,7 +67,7 @@ class Training:
 def prepare_training(config: Config, root: Path) -> Training:
     """All folders that the run trains on, with their features and the tokenizer, made where missing."""
     require_folders(config, root)
-    check_backbone(config)
+    check_backbone(config, root)
     data, mixed = prepare(config, root), prepare_mixed(config, root)
     photos = _prepare_kind(config, root, "photo", "--data.photos", config.data.photos)
     classes = _prepare_kind(config, root, "class", "--data.classes", config.data.classes)
@@ -86,35 +89,50 @@ def require_folders(config: Config, root: Path, evaluates: bool = False) -> None
             raise _no_folder(option, place)
 
 
-def check_backbone(config: Config) -> None:
+def check_backbone(config: Config, root: Path) -> None:
     """Errors of a backbone that cannot be had, or that has no room for the tokens, before data are made for it."""
-    made = _extraction(config).on("cpu").build().describe()
+    place = _place(root, config.data.shards)
+    cached = isinstance(place, Path) and known(
+        _own_features(config, root) or _beside(config, place), _extraction(config)
+    )
     try:
-        model = dataclasses.replace(config.model, **_feature_sizes(made))
+        model = dataclasses.replace(config.model, **(_feature_sizes(cached) if cached else backbone_sizes(config)))
         if model.architecture == "idc":
             require_room(model)
-    except ValueError as error:
+    except ModelError as error:
         raise ConfigError(f"--model: {error}") from None
+    if not cached:
+        _extraction(config).on("cpu").build()
 
 
 def _extraction(config: Config) -> Extraction:
-    extraction = Extraction(config.backbone.name, config.backbone.weights, config.backbone.size)
+    backbone = config.backbone
+    extraction = Extraction(backbone.name, backbone.weights, backbone.size, backbone.strides)
     return extraction.on("cpu") if config.cluster.gpus_per_worker == 0 else extraction
 
 
 def backbone_sizes(config: Config) -> dict:
-    """The fields of a model that its backbone decides, which is built for it. DataError where it cannot be had."""
-    return _feature_sizes(_extraction(config).on("cpu").build().describe())
+    """The fields of a model that its backbone decides, without its weights. DataError where there is no such one."""
+    taken = _layout(config)
+    return _feature_sizes({"grid": taken.grid, "dim": taken.dim, "strides": taken.strides, "channels": taken.channels})
+
+
+def _layout(config: Config) -> Layout:
+    try:
+        return layout(config.backbone.name, config.backbone.size, config.backbone.strides)
+    except BackboneError as error:
+        raise DataError(str(error)) from None
 
 
 def _feature_sizes(made: dict) -> dict:
     """The fields of a model that its features decide."""
-    return {
-        "grid": tuple(made["grid"]),
-        "feature_dim": made["dim"],
-        # A finer level folded into the grid comes first in a cell.
-        "fine_channels": made["channels"][0] if len(made["channels"]) > 1 else 0,
-    }
+    return {"grid": tuple(made["grid"]), "feature_dim": made["dim"], "fine_channels": _fine_channels(made)}
+
+
+def _fine_channels(made: dict) -> int:
+    """Channels of each of the 2 x 2 fine cells that a cell begins with; 0: it has none."""
+    strides = made["strides"]
+    return made["channels"][0] if len(strides) == 2 and strides[1] == 2 * strides[0] else 0
 
 
 def _names(config: Config, texts: Sequence[tuple[Folder, str]], classes: Data) -> tuple[str, ...]:
@@ -133,10 +151,10 @@ def prepare(config: Config, root: Path) -> Data:
     """The run's training data, made where missing. ConfigError naming the option and the command where it cannot be."""
     place = _place(root, config.data.shards)
     if isinstance(place, Path) and not (place / "manifest.json").is_file():
-        _pack_missing(config, place)
+        _pack_missing(config, root, place)
     shards = Folder.open(place)
     _check_packed(config, shards)
-    return _with_features(config, root, shards, root / config.data.features if config.data.features else None)
+    return _with_features(config, root, shards, _own_features(config, root))
 
 
 def prepare_mixed(config: Config, root: Path) -> tuple[Mixed, ...]:
@@ -207,24 +225,34 @@ def _workers(config: Config) -> int:
     return config.data.pack_workers or len(os.sched_getaffinity(0))
 
 
-def _pack_missing(config: Config, path: Path) -> None:
+def _pack_missing(config: Config, root: Path, path: Path) -> None:
     if config.data.source == "none":
         raise _no_folder("--data.shards", path)
     from shards.pack import pack
-    from shards.sources.blocks import BlocksSource
+    from shards.sources import make_source
 
-    source = BlocksSource(**dataclasses.asdict(config.data.blocks))
+    options = dataclasses.asdict(getattr(config.data, config.data.source))
+    if (photos := options.pop("photos", None)) == "":
+        raise ConfigError(
+            f"--data.edits.photos is empty and there is no {path}: name a folder of photos, or pack one with "
+            f"python -m shards.pack edits --root PHOTOS --out {path}"
+        )
+    options |= {name: str(root / value) for name, value in options.items() if name == "cutouts" and value}
+    source = make_source(config.data.source, root / photos if photos else None, options)
     pack(source, path, workers=_workers(config), tokenizer=config.data.tokenizer)
 
 
 def _check_packed(config: Config, shards: Folder) -> None:
-    """ConfigError where a blocks folder was packed with other options than the recipe's."""
-    manifest = shards.manifest
-    if config.data.source != "blocks" or manifest["source"] != "blocks":
+    """ConfigError where a folder was packed with other options than those that the recipe would pack it with."""
+    manifest, source = shards.manifest, config.data.source
+    if source == "none" or manifest["source"] != source:
         return
-    wanted = {f"blocks.{name}": value for name, value in dataclasses.asdict(config.data.blocks).items()}
+    if source == "edits" and not config.data.edits.photos:  # whoever packed it chose
+        return
+    options = dataclasses.asdict(getattr(config.data, source))
+    wanted = {f"{source}.{name}": value for name, value in options.items() if name not in ("photos", "cutouts")}
     for name, value in (wanted | {"tokenizer": config.data.tokenizer}).items():
-        found = manifest["options"].get(name.removeprefix("blocks."))
+        found = manifest["options"].get(name.removeprefix(f"{source}."))
         if found != (list(value) if isinstance(value, tuple) else value):
             raise ConfigError(
                 f"{shards.location} was packed with {show(found)} for --data.{name}, which is {show(value)}: name "
@@ -233,12 +261,20 @@ def _check_packed(config: Config, shards: Folder) -> None:
 
 
 def _with_features(config: Config, root: Path, shards: Folder, path: Path | None) -> Data:
-    backbone = config.backbone
-    height, width = backbone.size
-    beside = root / "data" if shards.cache else shards.path.parent
-    path = path or beside / f"{shards.path.name}-{backbone.name}-{height}x{width}"
+    place = root / "data" / shards.path.name if shards.cache else shards.path
+    path = path or _beside(config, place)
     cache_features(shards.location, path, _extraction(config), _workers(config))
     return Data(shards, open_features(path, shards))
+
+
+def _own_features(config: Config, root: Path) -> Path | None:
+    return root / config.data.features if config.data.features else None
+
+
+def _beside(config: Config, place: Path) -> Path:
+    """The features of a folder of images, if no option names them."""
+    (height, width), strides = config.backbone.size, "".join(f"-{stride}" for stride in config.backbone.strides)
+    return place.with_name(f"{place.name}-{config.backbone.name}-{height}x{width}{strides}")
 
 
 def with_sizes(config: Config, training: Training, stages: Sequence[str] | None = None) -> Config:

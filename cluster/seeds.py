@@ -17,6 +17,7 @@ from cluster.evaluation.seed_scores import summarize, text_table
 from cluster.launch import ray_train, run_folder
 from cluster.pipeline import CODE, SCORES, run, say
 from cluster.recipes.commandline import Command
+from cluster.recipes.sizes import with_sizes_of
 from cluster.report.seeds import seeds_page
 from cluster.training.job import Job
 from shards.errors import DataError
@@ -41,7 +42,7 @@ def run_seeds(command: Command, fit: Callable[[Job], None] = ray_train.fit) -> P
         for seed, name in names.items()
     }
     for one in single.values():
-        run_folder.check_run(root, one.config)
+        run_folder.check_run(root, with_sizes_of(one.config, one.recipe, one.given, root))
     results = {}
     for number, (seed, one) in enumerate(single.items(), start=1):
         say(f"seed {seed}, {number} of {len(single)}")

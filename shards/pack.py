@@ -264,7 +264,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--minimum-count", type=int, default=1, metavar="N", help="words only: rarer ones become <unk>")
     negatives = "sentences of each kind, or as in retrieve=6,replace=4,confuse=2 (default: %(default)s)"
     parser.add_argument("--negatives", default=str(COUNT), metavar="N", help=negatives)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of scenes and negatives (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of scenes, edits and negatives (default: 0)")
     groups: dict[str, list[str]] = {}  # options by flag: two sources may share one
     offered: dict[str, Option] = {}
     for name, adapter in SOURCES.items():
@@ -305,7 +305,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     names = {option.keyword for adapter in SOURCES.values() for option in adapter.options}
     options = {name: getattr(given, name) for name in sorted(names) if getattr(given, name) is not None}
-    if SOURCES[given.source].root is None:  # its scenes are drawn
+    if SOURCES[given.source].drawn:
         options["seed"] = given.seed
     # Workers on a cluster run in another folder.
     root = os.path.abspath(given.root) if given.root and given.address else given.root

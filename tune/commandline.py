@@ -14,6 +14,7 @@ from cluster.config.validation import validate
 from cluster.errors import ConfigError
 from cluster.launch.run_folder import find_root
 from cluster.recipes.commandline import DEFAULT_RECIPE, load_recipe, read_config, read_words
+from cluster.recipes.sizes import with_sizes_of
 from shards.format.whole_files import write_whole
 from tune.search.dimension import SYNTAX, is_range, option_values
 from tune.search.plan import GRID, PBT, SEARCHES, SWEEPS, TPE, Plan, Sweep
@@ -103,6 +104,7 @@ def _plan(recipe: str, given: Sequence[tuple[str, str]], name: str, root: Path, 
         # One worker each trains more trials in the same time than several that wait for each other.
         config = override(config, [("cluster.workers", "1")])
     config, dimensions = apply_options(config, given)
+    config = with_sizes_of(config, recipe, [option for option, _ in given], root)
     config = dataclasses.replace(config, name=name)
     validate(config)
     if not config.finetune.steps or not config.finetune.validate_every:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import multiprocessing
 import os
+import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -28,7 +30,7 @@ from tqdm import tqdm
 
 from cluster.batches.feature_lock import SCRATCH, held, require_same
 from idc.backbone.backbone import Backbone
-from idc.backbone.weights import DEFAULT_BACKBONE, BackboneError
+from idc.backbone.weights import DEFAULT_BACKBONE, BackboneError, packaged_weights
 from shards.errors import DataError
 from shards.format import index, manifest
 from shards.format.arrays import encode_array
@@ -50,6 +52,7 @@ class Extraction:
     backbone: str = DEFAULT_BACKBONE  # timm model
     weights: str = ""  # local file; "" = a pip package's or the hub's
     size: tuple[int, int] = (128, 160)  # height, width in pixels that images are fitted into
+    strides: tuple[int, ...] = ()  # levels, finest first; () = 8 and 16 where the model has both, else its last
     device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
 
     def build(self) -> Backbone:
@@ -70,7 +73,7 @@ class Extraction:
 @lru_cache(maxsize=1)
 def _build(extraction: Extraction) -> Backbone:
     try:
-        return Backbone(extraction.backbone, extraction.weights, extraction.size, device=extraction.device)
+        return Backbone(extraction.backbone, extraction.weights, extraction.size, extraction.strides, extraction.device)
     except BackboneError as error:
         raise DataError(str(error)) from None
 
@@ -108,6 +111,9 @@ def cache_features(shards: str | Path, out: str | Path, extraction: Extraction, 
         raise DataError(f"{source.location} holds features already; name the folder of images that they were made from")
     if workers < 1:
         raise DataError(f"--workers is {workers}; it must be at least 1")
+    made = known(out, extraction)
+    if made is not None and made["of"] == source.sha256():
+        return Folder.open(out)
     backbone = extraction.on("cpu").build()  # also where a GPU computes: it is described here, not run
     description = backbone.describe() | {"of": source.sha256()}
     if not _is_finished(out, description):
@@ -115,6 +121,32 @@ def cache_features(shards: str | Path, out: str | Path, extraction: Extraction, 
             if not _is_finished(out, description):
                 _make(source, out, extraction, backbone, workers, description)
     return Folder.open(out)
+
+
+def known(out: Path, extraction: Extraction) -> dict | None:
+    """What the finished folder `out` says of its features, if its backbone is this one beyond doubt; else None.
+
+    So it is not built for it, which takes seconds: the same name and sizes, the same weight file, the same timm.
+    """
+    source = _source(extraction)
+    if source is None or not (out / manifest.FILE).exists():
+        return None
+    made = Folder.open(out).manifest.get("features") or {}
+    asked = {"backbone": extraction.backbone, "size": list(extraction.size)}
+    same = made.get("made_with") == source and all(made.get(key) == value for key, value in asked.items())
+    return made if same else None
+
+
+def _source(extraction: Extraction) -> dict | None:
+    """What a backbone is built from: its weight file, the version of timm, the levels that were asked for.
+
+    None where there is no such file.
+    """
+    path = extraction.weights or packaged_weights(extraction.backbone)
+    if not path or not Path(path).is_file():
+        return None
+    versions = {"weight_file_sha256": file_sha256(Path(path)), "timm": importlib.metadata.version("timm")}
+    return versions | {"strides": list(extraction.strides)}
 
 
 def _is_finished(out: Path, description: dict) -> bool:
@@ -139,6 +171,7 @@ def _make(
             entries |= {entry["name"]: entry for entry in kept}
             del groups[key]
     images = sum(_images(shard) for group in groups.values() for shard in group)
+    _require_room(out, backbone, images)
     with tqdm(total=images, desc=f"features {out.name}", unit="image", disable=None) as bar:
         for precision, group_entries in _run(source, out, extraction, backbone, list(groups.values()), workers):
             description["precision"] = precision
@@ -146,9 +179,21 @@ def _make(
                 entries[entry["name"]] = entry
                 bar.update(_images(entry))
     copied = {name: source.manifest[name] for name in ("source", "options", "splits", "classes", "dropped")}
+    made_with = {"made_with": _source(extraction)}
     listed = [entries[shard["name"]] for shard in source.manifest["shards"]]
     sync_folder(out)  # the tars, before the manifest that names them
-    manifest.write(out, {"schema": manifest.SCHEMA, **copied, "shards": listed, "features": description})
+    manifest.write(out, {"schema": manifest.SCHEMA, **copied, "shards": listed, "features": description | made_with})
+
+
+def _require_room(out: Path, backbone: Backbone, images: int) -> None:
+    """DataError where features of so many images do not fit on the disk."""
+    needed, free = images * backbone.cells * backbone.dim * 2, shutil.disk_usage(out).free
+    if needed > free:
+        raise DataError(
+            f"{out}: features of {images:,} images take {needed / 1e9:,.1f} GB ({backbone.cells} cells of "
+            f"{backbone.dim} float16 numbers each) and {free / 1e9:,.1f} GB are free: make room, or take a smaller "
+            f"size or fewer strides of the backbone"
+        )
 
 
 def open_features(path: str | Path, shards: Folder) -> Folder:

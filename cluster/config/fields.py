@@ -44,6 +44,17 @@ class BlocksConfig:
 
 
 @dataclass(frozen=True)
+class EditsConfig:
+    """What is packed when the folder of edited photos is missing: shards.sources.edits.EditsOptions, and the photos."""
+
+    photos: str = ""  # folder of photos, in sub-folders or not, relative to the root
+    seed: int = 0  # of edits and captions
+    pairs: tuple[int, int, int] = (2000, 200, 500)  # of the train, val and test split; photos are divided alike
+    size: tuple[int, int] = (224, 224)  # width and height of the images, pixels
+    cutouts: str = ""  # folder of PNGs with transparency to paste; empty: shapes and glyphs of a font
+
+
+@dataclass(frozen=True)
 class DataConfig:
     shards: str = "data/blocks"  # shard folder, relative to the root, or its URL (s3://bucket/folder)
     features: str = ""  # folder of cached grid features, made when missing; empty: beside the shards; of a URL: in data
@@ -51,8 +62,10 @@ class DataConfig:
     photos: str = ""  # folder or URL that captioned photos are taken from; empty: data.shards
     classes: str = ""  # folder or URL that class-labelled photos and the names of classes are from; empty: data.shards
     words: int = 0  # what there is to see is told by at most this many words of the captions; 0: by the classes
-    source: Literal["blocks", "none"] = "blocks"  # what is packed when the shard folder is missing; none: nothing
+    # What is packed when the shard folder is missing; none: nothing.
+    source: Literal["blocks", "edits", "none"] = "blocks"
     blocks: BlocksConfig = field(default_factory=BlocksConfig)
+    edits: EditsConfig = field(default_factory=EditsConfig)
     # Trained when the shards are packed here, or where the captions are those of several folders.
     tokenizer: Literal["sentencepiece", "words"] = "sentencepiece"
     pack_workers: int = 0  # processes that pack and cache features; 0: one a core
@@ -67,8 +80,12 @@ class DataConfig:
 @dataclass(frozen=True)
 class BackboneConfig:
     name: str = "efficientnet_lite0"  # timm model whose frozen grid features are cached
-    weights: str = ""  # local weight file; empty: the installed ImageNet weights of efficientnet_lite0
+    # Local weight file; empty: the installed ImageNet weights of efficientnet_lite0, else those of timm's hub.
+    weights: str = ""
     size: tuple[int, int] = (128, 160)  # height and width that images are fitted into, pixels
+    # Pixels between the cells of each level that is taken, finest first; empty: 8,16 where the model has both, else its
+    # last level. Of a vision transformer 16,16 are two layers, 16,32 the second of them averaged over 2 x 2 patches.
+    strides: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,14 @@ def _unused(config: Config) -> Iterator[tuple[str, str]]:
     """(option, or all that begin with it where it ends in a dot; why it has no effect)."""
     data, stages = config.data, {name: config.stage(name) for name in config.stages if config.stage(name).steps}
     drawn = {task for stage in stages.values() for task, ratio in stage.ratios.items() if ratio}
-    if data.source == "none":
-        yield "data.blocks.", "--data.source none packs nothing"
-        if not (data.mix or data.photos):
-            yield "data.tokenizer", "nothing is packed, and the captions are those of one folder, with its tokenizer"
+    for source in ("blocks", "edits"):
+        if data.source != source:
+            packs = "nothing" if data.source == "none" else data.source
+            yield f"data.{source}.", f"--data.source {data.source} packs {packs}"
+    if data.source == "edits" and not data.edits.photos:
+        yield "data.edits.", "--data.edits.photos is empty, so nothing is packed"
+    if data.source == "none" and not (data.mix or data.photos):
+        yield "data.tokenizer", "nothing is packed, and the captions are those of one folder, with its tokenizer"
     if config.model.architecture == "paper":
         for field in ("regions", "novelties", "pooled", "cell_size"):
             yield f"model.{field}", "--model.architecture is paper"

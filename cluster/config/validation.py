@@ -35,7 +35,7 @@ def validate(config: Config, stages: Sequence[str] | None = None) -> None:
         raise ConfigError(f"--name {config.name!r} must be letters, digits, '-', '_' and '.', for it names a folder")
     _at_least(
         config, 0, "seed", "data.pack_workers", "data.bad_samples", "data.words", "data.blocks.seed",
-        "data.blocks.class_photos", "data.blocks.relational", "data.blocks.camera", "evaluate.limit",
+        "data.edits.seed", "data.blocks.class_photos", "data.blocks.relational", "data.blocks.camera", "evaluate.limit",
         "cluster.restarts", "log.profile_steps",
     )  # fmt: skip
     _at_least(
@@ -57,6 +57,11 @@ def validate(config: Config, stages: Sequence[str] | None = None) -> None:
         raise ConfigError("--data.bad_samples is a share and cannot be more than 1")
     if min(config.backbone.size) < 32:
         raise ConfigError("--backbone.size: height and width must be 32 pixels or more")
+    strides = config.backbone.strides
+    if any(stride < 1 for stride in strides) or any(b % a for a, b in zip(strides, strides[1:], strict=False)):
+        raise ConfigError(
+            f"--backbone.strides {show(strides)}: each is a number of pixels, and a multiple of the one before"
+        )
     if config.data.features_on == "gpu" and config.cluster.gpus_per_worker == 0:
         raise ConfigError("--data.features_on gpu needs workers with GPUs, and --cluster.gpus_per_worker is 0")
     for name in config.pretraining:
@@ -161,10 +166,12 @@ def _validate_stage(config: Config, name: str) -> None:
     if stage.lr_floor and stage.schedule != "cosine":
         raise ConfigError(f"{prefix}lr_floor is for {prefix}schedule cosine, not {stage.schedule}")
     blocks = config.data.blocks if config.data.source == "blocks" else None
-    if blocks and not blocks.scenes[0]:
-        raise ConfigError(f"--data.blocks.scenes {show(blocks.scenes)} has none to train on")
-    if blocks and isinstance(stage, FinetuneConfig) and stage.validate_every and not blocks.scenes[1]:
-        raise ConfigError(f"{prefix}validate_every needs --data.blocks.scenes with some for val; set it to 0")
+    made = {"blocks": ("blocks.scenes", config.data.blocks.scenes), "edits": ("edits.pairs", config.data.edits.pairs)}
+    option, counts = made.get(config.data.source, ("", (1, 1, 1)))
+    if not counts[0]:
+        raise ConfigError(f"--data.{option} {show(counts)} has none to train on")
+    if isinstance(stage, FinetuneConfig) and stage.validate_every and not counts[1]:
+        raise ConfigError(f"{prefix}validate_every needs --data.{option} with some for val; set it to 0")
     for task, ratio in stage.ratios.items():
         if ratio:
             _validate_batch(config, name, task)

@@ -129,9 +129,13 @@ def write_predictions(path: Path, predictions: Iterable[dict]) -> None:
 
 
 def with_denials(predictions: Iterable[Mapping[str, Any]], shards: Folder) -> list[dict[str, Any]]:
-    """The predictions with "denials": what says "no change" in the language of the folder, as packing learnt it."""
+    """The predictions with what reads their sentences, as packing found it.
+
+    "denials": sentences that say "no change" in the language of the folder; "things": the names of its cut-outs.
+    """
     learnt = frozenset(shards.manifest.get("denials", ()))
-    return [dict(prediction) | {"denials": learnt} for prediction in predictions]
+    things = frozenset(shards.manifest["options"].get("cutouts", ()))
+    return [dict(prediction) | {"denials": learnt, "things": things} for prediction in predictions]
 
 
 def read_predictions(path: Path) -> list[dict]:

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from cluster.evaluation.intervals import intervals
+from cluster.evaluation.named import accuracy_by
 from idc.metrics.coco import Cider, Scored, has_weights, nothing, score_sets, tokenize
 from shards.blocks import grammar
-from shards.wording.claims import NONE, change_claim, says_change, truth_of_references
+from shards.wording.claims import NONE, change_claim, say_truth, says_change, truth_of_references
 
 # Sentences compared in the search for the best constant ones: the most frequent. Each takes a millisecond.
 CANDIDATES = 3000
@@ -50,9 +51,11 @@ def score(
         "changed": [i for i, pair in enumerate(pairs) if change_of(pair) is True],
         "unchanged": [i for i, pair in enumerate(pairs) if change_of(pair) is False],
     }
-    types = sorted({type_of(pairs[i]) for i in keys["changed"]} - {None})
-    of_type = {name: [i for i in keys["changed"] if type_of(pairs[i]) == name] for name in types}
+    kinds = [type_of(pair) if change_of(pair) is True else None for pair in pairs]
+    types = sorted({*kinds} - {None})
+    of_type = {name: [i for i, kind in enumerate(kinds) if kind == name] for name in types}
     truths = [truth_of(pair) for pair in pairs]
+    right = right_of(pairs, truths)
 
     said = [pair["caption"] for pair in pairs]
     oracle, no_oracle = _oracle(truths)
@@ -89,6 +92,7 @@ def score(
         **{half: named(half) for half in keys},
         "by_type": {name: named(f"type {name}") for name in types},
         "accuracy": accuracies(pairs, truths),
+        "accuracy_by": accuracy_by(kinds, [claim_of(pair) for pair in pairs], truths, right),
         "baselines": {
             "constant_total": {"caption": constant["total"], **named("constant total")},
             "constant_changed": {"caption": constant["changed"], **named("constant changed")},
@@ -98,7 +102,7 @@ def score(
         "skill": _skill({half: (named(half), named(f"constant {half}"), named(f"oracle {half}")) for half in constant}),
     }
     halves = {name: values for name, values in each.items() if name.split()[0] in ("constant", "oracle", *keys)}
-    result["intervals"] = intervals(right_of(pairs, truths), keys, halves, result)
+    result["intervals"] = intervals(right, keys, halves, result)
     reasons = {} if oracle else {"oracle": no_oracle}
     reasons |= {"tokenizer": tokens.reason} if tokens.reason else {}
     if reasons:
@@ -138,9 +142,9 @@ def right_of(
         judged = is_changed is True and can_judge(pair)
         right["changed"].append(claims is True if is_changed is True else None)
         right["unchanged"].append(claims is False if is_changed is False else None)
-        right["type"].append(_says_type(pair["caption"], type_of(pair)) if judged else None)
+        right["type"].append(_says_type(pair, pair["caption"]) if judged else None)
         known = judged and truth and truth.get("object")
-        right["object"].append(grammar.agrees(change_claim(pair["caption"]), dict(truth)) if known else None)
+        right["object"].append(grammar.agrees(claim_of(pair), dict(truth)) if known else None)
     return right
 
 
@@ -152,19 +156,26 @@ def says(pair: Mapping[str, Any]) -> bool | None:
     return says_change(pair["caption"], pair.get("denials", NONE))
 
 
+def claim_of(pair: Mapping[str, Any], sentence: str | None = None) -> grammar.Change | None:
+    """What the sentence made of a pair claims, or another one; None where no grammar reads it.
+
+    "things" of the pair are the names of cut-outs in its data (`cluster.evaluation.predict.with_denials`).
+    """
+    return change_claim(pair["caption"] if sentence is None else sentence, pair.get("things", NONE))
+
+
 def can_judge(pair: Mapping[str, Any]) -> bool:
     """Whether the kind of change that a sentence names can be compared with that of the pair.
 
-    The grammar of blocks reads sentences, and not those of other data: a kind of change counts where it reads one of
-    the pair's references, as that kind. Otherwise a caption equal to a reference would be wrong.
+    The grammars of blocks and of edited photos read sentences, and not those of other data: a kind of change counts
+    where they read one of the pair's references, as that kind. Otherwise a caption equal to a reference would be wrong.
     """
-    kind = type_of(pair)
-    return kind is not None and any(_says_type(reference, kind) for reference in pair["references"])
+    return type_of(pair) is not None and any(_says_type(pair, reference) for reference in pair["references"])
 
 
-def _says_type(sentence: str, kind: str | None) -> bool:
-    claim = change_claim(sentence)
-    return claim is not None and claim.type == kind
+def _says_type(pair: Mapping[str, Any], sentence: str) -> bool:
+    claim = claim_of(pair, sentence)
+    return claim is not None and claim.type == type_of(pair)
 
 
 def _why_none(name: str, changed: Sequence[Mapping[str, Any]]) -> str:
@@ -175,7 +186,7 @@ def _why_none(name: str, changed: Sequence[Mapping[str, Any]]) -> str:
             return "the kind of change is not known of any pair"
         if not any(map(can_judge, changed)):
             named = ", ".join(kinds[:5]) + (f" and {len(kinds) - 5} more" if len(kinds) > 5 else "")
-            return f"the grammar of blocks reads no references of these kinds of change: {named}"
+            return f"no grammar reads references of these kinds of change: {named}"
         return "the changed object is not known of any pair"
     return "needs changed and unchanged pairs" if name == "balanced" else "no pairs of which it is known"
 
@@ -212,12 +223,15 @@ def _oracle(truths: Sequence[Mapping[str, Any] | None]) -> tuple[list[str] | Non
     """(the sentences of one who knows the truth, "") or (None, why there are none)."""
     if not truths:
         return None, "no pairs"
+    sentences = []
     for truth in truths:
         if truth is None:
             return None, "the truth is not known of every pair"
-        if truth["type"] != "none" and not set(grammar.SYNONYMS) <= set(truth["object"] or ()):
+        sentence = say_truth(truth)
+        if sentence is None:
             return None, "not every attribute of the changed object is known of every pair"
-    return [grammar.say(dict(truth)) for truth in truths if truth is not None], ""
+        sentences.append(sentence)
+    return sentences, ""
 
 
 def _best_constant(

@@ -106,6 +106,8 @@ def start_ray(cluster: ClusterConfig) -> Placement:
         # so it is the same for all runs of a process.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN}
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets anything else on the machine go first
+        # Two idle workers, which would import Ray beside ours and never be used: ours have an environment of their own.
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     import ray
 
     # Ray puts the folder that it is started in first on its workers' path: a cluster.py there would hide our package.

@@ -33,6 +33,8 @@ class Command:
     stage: str = "all"
     help: bool = False
     seeds: tuple[int, ...] = ()  # the command is for each of them, in place of the configuration's
+    recipe: str = ""  # its name, or the file that the configuration is from
+    given: frozenset[str] = frozenset()  # dotted options that were set
 
     @property
     def asked_stages(self) -> tuple[str, ...]:
@@ -96,9 +98,12 @@ def parse(arguments: Sequence[str]) -> Command:
     if seeds is not None and any(name == "seed" for name, _ in words.options):
         raise ConfigError("--seed and --seeds: give one of the two")
     changes = with_sizes([(name, value) for name, value in words.options if name not in ("stage", "seeds")])
-    recipe = load_recipe(words.recipe or DEFAULT_RECIPE)
+    name = words.recipe or DEFAULT_RECIPE
+    recipe = load_recipe(name)
     config = override(recipe, changes, refuse=DERIVED)
-    command = Command(config, stage, "help" in words.flags, () if seeds is None else read_seeds(seeds))
+    given = frozenset(option for option, _ in changes)
+    several = () if seeds is None else read_seeds(seeds)
+    command = Command(config, stage, "help" in words.flags, several, name, given)
     validate(config, command.asked_stages)
     refuse_ignored(config, recipe)
     if stage in ("pretrain", "finetune") and not command.training_stages:

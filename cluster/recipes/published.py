@@ -2,8 +2,8 @@
 
 Its settings are kept where it has any: ratios of the tasks, steps, batches, warm-up, learning rates, blocks, lengths,
 the metric that chooses the checkpoint, FDA on a seventh of the batch, contrast over the whole batch, losses of
-fine-tuning as sums over the batch. They train alike on any number of workers. The features are not the paper's: the
-backbone is the installed one, not ResNet-101.
+fine-tuning as sums over the batch. They train alike on any number of workers. The features are the paper's: the last
+level of ResNet-101, 7 x 7 cells of 2048 channels. Images keep their aspect.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from cluster.config import fields
 from idc.model.config import ModelConfig
 
 NEGATIVES = 6
+RESNET101 = fields.BackboneConfig(name="resnet101.tv_in1k", size=(224, 224), strides=(32,))
 
 
 def _pretraining(batch: int, steps: int, warmup: int, ratios: dict) -> fields.StageConfig:
@@ -34,12 +35,12 @@ def _finetuning(batch: int, steps: int, validate_every: int, **changes) -> field
     )  # fmt: skip
 
 
-def _recipe(name: str, size: tuple[int, int], blocks: int, max_length: int, **parts) -> fields.Config:
+def _recipe(name: str, blocks: int, max_length: int, **parts) -> fields.Config:
     data = parts.pop("data", fields.DataConfig(shards=f"data/{name}"))
     return fields.Config(
         name=name,
         data=dataclasses.replace(data, source="none", tokenizer="words"),
-        backbone=fields.BackboneConfig(size=size),
+        backbone=RESNET101,
         # The vocabulary is read from the data; until then its size only has to be possible.
         model=ModelConfig(vocab_size=6, cross_modal_blocks=blocks, max_length=max_length, caption_loss="masked"),
         # Greedy, and scored on the words as they stand, as the published numbers are.
@@ -55,7 +56,7 @@ def clevr_change() -> fields.Config:
     its last value from step 20,000 on.
     """
     return _recipe(
-        "clevr_change", size=(160, 240), blocks=3, max_length=40,
+        "clevr_change", blocks=3, max_length=40,
         pretraining={"pretrain": _pretraining(200, 250_000, 8000, {"mlm": 8, "mvcl": 1, "fda": 2})},
         finetune=_finetuning(200, 40_000, 2000, select="CIDEr"),
     )  # fmt: skip
@@ -68,7 +69,7 @@ def birds_to_words() -> fields.Config:
     vocabulary for the captions of both. Left out: the reference's L2 term of 1e-4 in fine-tuning.
     """
     return _recipe(
-        "birds_to_words", size=(224, 224), blocks=2, max_length=80,
+        "birds_to_words", blocks=2, max_length=80,
         data=fields.DataConfig(shards="data/birds_to_words", photos="data/cub", classes="data/nabirds"),
         pretraining={
             "cub": _pretraining(350, 60_000, 4000, {"photo_mlm": 9, "photo_mvcl": 1, "photo_fda": 2}),
@@ -84,7 +85,7 @@ def spot_the_diff() -> fields.Config:
 
     40 words are enough for the protocol "single" (a sentence); for "multi" give --model.max_length 80.
     """
-    return _pairs_alone("spot_the_diff", size=(160, 256), max_length=40)
+    return _pairs_alone("spot_the_diff", max_length=40)
 
 
 def image_editing_request() -> fields.Config:
@@ -92,14 +93,20 @@ def image_editing_request() -> fields.Config:
 
     A third of the pairs of Spot-the-Diff, so a third of the steps of pre-training.
     """
-    config = _pairs_alone("image_editing_request", size=(224, 224), max_length=40)
+    config = _pairs_alone("image_editing_request", max_length=40)
     stage = dataclasses.replace(config.pretraining["pretrain"], steps=20_000)
     return dataclasses.replace(config, pretraining={"pretrain": stage})
 
 
-def _pairs_alone(name: str, size: tuple[int, int], max_length: int) -> fields.Config:
+def levir_cc() -> fields.Config:
+    """LEVIR-CC, for which the paper has no settings: those of its second stage for birds, without classes."""
+    return _pairs_alone("levir_cc", max_length=48, labelled=True)
+
+
+def _pairs_alone(name: str, max_length: int, labelled: bool = False) -> fields.Config:
+    """labelled: it is known which pairs have not changed."""
     return _recipe(
-        name, size=size, blocks=2, max_length=max_length,
+        name, blocks=2, max_length=max_length,
         pretraining={"pretrain": _pretraining(150, 60_000, 4000, {"mlm": 9, "mvcl": 1, "fda": 2})},
-        finetune=_finetuning(32, 20_000, 250, select="CIDEr", weights={"changed": 0}),
+        finetune=_finetuning(32, 20_000, 250, select="CIDEr", weights={} if labelled else {"changed": 0}),
     )  # fmt: skip

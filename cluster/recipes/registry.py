@@ -6,14 +6,30 @@ from collections.abc import Callable
 
 from cluster.config.fields import Config
 from cluster.recipes.blocks import blocks, blocks_full, blocks_paper
+from cluster.recipes.edits import edits
 from cluster.recipes.pairs import pairs
-from cluster.recipes.published import birds_to_words, clevr_change, image_editing_request, spot_the_diff
+from cluster.recipes.published import birds_to_words, clevr_change, image_editing_request, levir_cc, spot_the_diff
+from cluster.recipes.published_idc import (
+    birds_to_words_idc,
+    clevr_change_idc,
+    image_editing_request_idc,
+    levir_cc_idc,
+    spot_the_diff_idc,
+)
 from cluster.recipes.tiny import tiny
 
+# Those whose sizes go by the number of their pairs (`cluster.recipes.sizes`).
+BY_PAIRS: dict[str, Callable[[], Config]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        pairs, edits, clevr_change_idc, birds_to_words_idc, spot_the_diff_idc, image_editing_request_idc,
+        levir_cc_idc,
+    )
+}  # fmt: skip
 RECIPES: dict[str, Callable[[], Config]] = {
     recipe.__name__: recipe
     for recipe in (
-        blocks, pairs, blocks_paper, blocks_full, clevr_change, birds_to_words, spot_the_diff, image_editing_request,
-        tiny,
+        blocks, *BY_PAIRS.values(), blocks_paper, blocks_full, clevr_change, birds_to_words, spot_the_diff,
+        image_editing_request, levir_cc, tiny,
     )
 }  # fmt: skip

@@ -13,12 +13,13 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from cluster.evaluation.pointing import THRESHOLD, unpack_map
-from cluster.evaluation.scores import can_judge, change_of, says, truth_of, type_of
+from cluster.evaluation.scores import can_judge, change_of, claim_of, says, truth_of, type_of
 from idc.backbone.canvas import Canvas
 from idc.metrics.cider import Cider, has_weights
 from idc.metrics.segmentation import spaced
-from shards.blocks import grammar
+from shards.blocks.grammar import agrees
 from shards.reading.reader import Stream
+from shards.wording.claims import is_known
 
 THUMBNAIL = 240  # pixels of width, at most
 JPEG_QUALITY = 82
@@ -99,10 +100,10 @@ def verdict(pair: Mapping[str, Any]) -> str | None:
         return "alarm" if claims else "right"
     if not claims:
         return "missed"
-    if not truth or not truth.get("object") or not can_judge(pair):
+    if not is_known(truth) or not can_judge(pair):
         return None
-    claim = grammar.parse(pair["caption"])
-    if grammar.agrees(claim, dict(truth)):
+    claim = claim_of(pair)
+    if agrees(claim, dict(truth)):
         return "right"
     return "partly" if claim is not None and claim.type == truth["type"] else "wrong"
 

@@ -13,7 +13,7 @@ from cluster.evaluation.predict import read_predictions, with_denials
 from cluster.report.charts import line_chart, skill_scale
 from cluster.report.gallery import Pictures, Shown, card, drawn, example, extremes, judge
 from cluster.report.page import facts, number, page, tiles
-from cluster.report.tables import accuracy_table, interval_table, kind_name, protocol_table, score_table
+from cluster.report.tables import accuracy_table, interval_table, kind_name, named_table, protocol_table, score_table
 from cluster.tracking.run_log import read_metrics
 from idc.backbone.canvas import Canvas
 from shards.errors import DataError
@@ -109,6 +109,8 @@ def _scores(scores: Mapping[str, Any], shown: Sequence[Shown]) -> str:
     parts.append(
         f"<h3>By kind of change</h3>{accuracy_table(shown)}<h3>All metrics, in percent</h3>{score_table(scores)}"
     )
+    if named := named_table(scores):
+        parts.append(f"<h3>What sentences name, if the kind of change is right</h3>{named}")
     if why := scores.get("reasons", {}).get("tokenizer"):
         parts.append(f"<p class='note'>Tokens of the metrics: {escape(why)}.</p>")
     if scores.get("reasons", {}).get("oracle"):

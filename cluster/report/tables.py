@@ -10,6 +10,7 @@ from cluster.evaluation.scores import can_judge, truth_of
 from cluster.report.gallery import Shown
 from cluster.report.page import data_table, number
 from idc.metrics.coco import METRICS
+from shards.wording.claims import is_known
 
 KIND_NAMES = {
     "color": "color",
@@ -73,9 +74,7 @@ def accuracy_table(shown: Sequence[Shown]) -> str:
         if kind == "none":
             cells = [_bar(right), "", ""]
         else:
-            judged = [
-                one for one in group if can_judge(one.prediction) and (truth_of(one.prediction) or {}).get("object")
-            ]
+            judged = [one for one in group if can_judge(one.prediction) and is_known(truth_of(one.prediction))]
             cells = [
                 _bar(_share(group, {"right", "partly", "wrong", None})),
                 _bar(_share(judged, {"right", "partly"}), len(judged), len(group)),
@@ -89,6 +88,17 @@ def accuracy_table(shown: Sequence[Shown]) -> str:
         return ""
     head = "<th></th><th>pairs</th><th>says rightly whether it changed</th><th>right kind</th><th>right object too</th>"
     return data_table(head, rows)
+
+
+def named_table(scores: Mapping[str, Any]) -> str:
+    """Of the sentences with the right kind of change that name an attribute, how many name it right; "" for none."""
+    found = scores.get("accuracy_by", {})  # a scores.json of an earlier version has none
+    rows = [
+        f"<tr><td>{escape(label)}</td><td>{row['n']}</td><td>{_bar(row['right'])}</td></tr>"
+        for part, of in (("attribute", ""), ("place", ", place"))
+        for label, row in ((name + of, row) for name, row in found.get(part, {}).items())
+    ]
+    return data_table("<th></th><th>sentences</th><th>named right</th>", rows) if rows else ""
 
 
 def interval_table(scores: Mapping[str, Any]) -> str:

@@ -48,7 +48,8 @@ def run(job: Job, device: torch.device) -> None:
 
 def _require_same_backbone(trained: dict, features: Folder) -> None:
     found = features.manifest["features"]
-    differing = [name for name in trained if name not in ("of", "precision") and found.get(name) != trained[name]]
+    apart = ("of", "precision", "made_with")  # say where features came from, and nothing of what they are
+    differing = [name for name in trained if name not in apart and found.get(name) != trained[name]]
     if differing:
         raise ConfigError(
             f"{features.path} differs in {differing[0]} from the features that the model was trained on: give the "

@@ -1,16 +1,15 @@
 """Grid features of a frozen image backbone: what the captioning models see of an image.
 
-A convolutional backbone gives two levels by default, strides 8 and 16; whatever it has beyond the last is cut off. The
-finer level is folded 2 x 2 into the coarser grid, so that a cell carries its four fine cells side by side, then its own
-channels: F = 4 * C8 + C16 for each of the N = h * w cells of stride 16, row by row. A backbone without such levels (a
-vision transformer) gives its last patch grid.
+A cell of the grid carries the features of one level or of several: a finer level is folded into the coarser grid, so
+that a cell carries its k x k fine cells side by side, then its own channels. A convolutional backbone gives strides 8
+and 16 by default: F = 4 * C8 + C16 for each of the N = h * w cells of stride 16, row by row; whatever it has beyond the
+last level is cut off. A vision transformer gives its last patch grid, class and register tokens left out.
+`idc.backbone.layout` says which levels other strides take.
 """
 
 from __future__ import annotations
 
 import copy
-import difflib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,12 +20,14 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from idc.backbone.canvas import Canvas
+from idc.backbone.layout import Layout, TimmModel, layout
 from idc.backbone.timm_import import import_timm
 from idc.backbone.weights import (
     DEFAULT_BACKBONE,
     LITE0_MEAN_STD,
     BackboneError,
     is_lite0_package_format,
+    load_weights,
     map_by_position,
     packaged_weights,
     read_weights,
@@ -37,8 +38,8 @@ from idc.backbone.weights import (
 # Images put through at once. On CPU the activations of 16 images stay in the cache: 560 images/s on one core, against
 # 310 for 64 images and 230 for 128 (efficientnet_lite0, 160 x 128, bf16).
 CPU_CHUNK, GPU_CHUNK = 16, 256
-TimmModel = Any  # a torch module with methods of timm's own: prune_intermediate_layers, forward_intermediates
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+RESIZE = "fit, "  # before the interpolation, in descriptions
 
 
 class Backbone:
@@ -47,8 +48,9 @@ class Backbone:
     name: a timm model. weights: a local file (safetensors or torch zip); "" = the weights of an installed pip package
     if there is one, else those of timm's hub. size: (height, width) in pixels that images are fitted into, keeping
     their aspect; what is left is filled with the nearest edge pixels. Sides are rounded up to a whole grid.
-    strides: levels taken, each a multiple of the one before. precision: "bf16" or "fp32"; None = bf16 where the
-    processor computes with it.
+    strides: levels taken, each a multiple of the one before; () = 8 and 16 where the model has both, else its last.
+    precision: "bf16" or "fp32"; None = bf16 where the processor computes with it. interpolation: of the resizing, as
+    Pillow names it; None = the model's own, of timm's data configuration, as mean and std are.
     Raises BackboneError, one line with the fix, where the model or the weights cannot be had.
 
     Attributes: grid (rows, columns), dim (F), channels of each level, weights_sha256 of the tensors in use.
@@ -59,40 +61,33 @@ class Backbone:
         name: str = DEFAULT_BACKBONE,
         weights: str = "",
         size: tuple[int, int] = (128, 160),
-        strides: tuple[int, ...] = (8, 16),
+        strides: tuple[int, ...] = (),
         device: str | torch.device = "cpu",
         precision: str | None = None,
+        interpolation: str | None = None,
     ) -> None:
         self.name = name
         self.size = (int(size[0]), int(size[1]))
         self.device = torch.device(device)
         self.precision = precision or ("bf16" if _computes_bf16(self.device) else "fp32")
         if self.precision not in PRECISIONS:
-            raise BackboneError(f"precision is {precision!r}; it can be {' or '.join(PRECISIONS)}")
-        if min(self.size) < 16:
-            raise BackboneError(f"size is {self.size}; height and width must be 16 pixels or more")
+            raise BackboneError(f"precision is {self.precision!r}; it can be {' or '.join(PRECISIONS)}")
 
-        reductions, fixed_size = _levels(name)
-        self.strides, self._indices = _choose_levels(reductions, tuple(strides))
-        stride = self.strides[-1]
-        height, width = (-(-side // stride) * stride for side in self.size)
-        self.canvas = (height, width)  # in pixels
+        self._layout = layout(name, self.size, tuple(strides))
+        self.strides, self.channels, self.canvas = self._layout.strides, self._layout.channels, self._layout.canvas
+        self.grid, self.dim = self._layout.grid, self._layout.dim
         self._place = Canvas(self.size, self.canvas).place
-        self.grid = (self.canvas[0] // stride, self.canvas[1] // stride)
 
-        model, self.mean, self.std = _build(name, weights, self.canvas if fixed_size else None)
+        model, self.mean, self.std, own = _build(name, weights, self._layout)
+        self.interpolation = interpolation or own
+        self._resampling = Image.Resampling[self.interpolation.upper()]
         # Tiled to a row of pixels: arithmetic over a last axis of 3 would take as long as a quarter of the network.
         scale, shift = 1 / (255 * torch.tensor(self.std)), -torch.tensor(self.mean) / torch.tensor(self.std)
         self._scale, self._shift = (values.repeat(self.canvas[1]).to(self.device) for values in (scale, shift))
 
-        model.eval().requires_grad_(False)
-        model.prune_intermediate_layers(list(self._indices), prune_norm=False, prune_head=True)
         self.weights_sha256 = tensors_sha256(model.state_dict())
-        self._normed = len(set(reductions)) == 1 and len(reductions) > 1  # transformers end in a norm, pyramids do not
         # The same weights give other features under another padding of strided convolutions.
         self.same_padding = any(type(module).__name__ == "Conv2dSame" for module in model.modules())
-        self.channels = self._probe(model)
-        self.dim = sum(count * (stride // level) ** 2 for count, level in zip(self.channels, self.strides, strict=True))
         self._model = self._prepare_model(model)
         probe = self._fold(self._levels_of(self._model, self._normalise(torch.zeros(1, *self.canvas, 3).byte())))
         assert probe.shape == (1, self.cells, self.dim), (probe.shape, self.grid, self.dim)
@@ -119,7 +114,7 @@ class Backbone:
             "mean": list(self.mean),
             "std": list(self.std),
             "precision": self.precision,
-            "resize": "fit, bicubic",
+            "resize": RESIZE + self.interpolation,
             "padding": "edge, centred",
         }
 
@@ -130,7 +125,7 @@ class Backbone:
         """The backbone that `describe` described. BackboneError where the weights at hand are other ones.
 
         It computes in the precision of the description where this machine does, else in fp32: machines differ in it,
-        features hardly.
+        features hardly. Images are resized as the description says.
         """
         exact = description.get("precision") != "bf16" or not _computes_bf16(torch.device(device))
         backbone = cls(
@@ -140,6 +135,7 @@ class Backbone:
             tuple(description["strides"]),
             device,
             "fp32" if exact else "bf16",
+            description.get("resize", RESIZE + "bicubic").removeprefix(RESIZE),
         )
         for field in ("weights_sha256", "same_padding", "grid", "dim", "mean", "std"):
             if backbone.describe()[field] != description.get(field):
@@ -155,7 +151,7 @@ class Backbone:
             raise BackboneError(f"an image is uint8 of shape (height, width, 3), not {image.dtype} {image.shape}")
         top, left, height, width = self._place(*image.shape[:2])
         if image.shape[:2] != (height, width):
-            image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+            image = np.asarray(Image.fromarray(image).resize((width, height), self._resampling))
         if (height, width) == self.canvas:
             return image
         bottom, right = self.canvas[0] - top - height, self.canvas[1] - left - width
@@ -190,9 +186,7 @@ class Backbone:
 
     @torch.inference_mode()
     def _levels_of(self, model: TimmModel, pixels: Tensor) -> list[Tensor]:
-        return model.forward_intermediates(
-            pixels, list(self._indices), norm=self._normed, stop_early=True, output_fmt="NCHW", intermediates_only=True
-        )
+        return self._layout.levels(model, pixels)
 
     def _fold(self, levels: list[Tensor]) -> Tensor:
         """Levels (B, C_s, h * k, w * k), k = last stride / s -> float16 (B, h * w, sum of k * k * C_s).
@@ -205,24 +199,6 @@ class Backbone:
             for level in levels
         ]
         return torch.cat(folded, dim=-1).flatten(1, 2).to("cpu", torch.float16)
-
-    def _probe(self, model: TimmModel) -> list[int]:
-        """Channels of each level, from a dummy image: models disagree with what they declare (prefix tokens, sizes)."""
-        try:
-            levels = self._levels_of(model, torch.zeros(1, 3, *self.canvas))
-        except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-            raise BackboneError(
-                f"the backbone {self.name} does not take images of {self.canvas[0]} x {self.canvas[1]} pixels "
-                f"({str(error).splitlines()[0][:120]}); choose another size"
-            ) from None
-        for level, stride in zip(levels, self.strides, strict=True):
-            wanted = (1, level.shape[1], self.canvas[0] // stride, self.canvas[1] // stride)
-            if tuple(level.shape) != wanted:
-                raise BackboneError(
-                    f"the backbone {self.name} gives {tuple(level.shape)} at stride {stride} where {wanted} was "
-                    "expected; choose another backbone or size"
-                )
-        return [level.shape[1] for level in levels]
 
     def _prepare_model(self, model: TimmModel) -> TimmModel:
         """Folds batch norms into convolutions (20 % faster) where that provably changes nothing; casts; moves."""
@@ -242,71 +218,53 @@ def _computes_bf16(device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def _levels(name: str) -> tuple[list[int], bool]:
-    """(strides of the model's levels, whether it is built for one image size), without making its weights."""
+def _build(name: str, weights: str, taken: Layout) -> tuple[TimmModel, tuple[float, ...], tuple[float, ...], str]:
+    """(timm model with weights, cut off after the last level that is taken; mean, std, interpolation)."""
     timm = import_timm()
-    if not timm.is_model(name.split(".")[0]):
-        near = difflib.get_close_matches(name, timm.list_models(), n=1)
-        raise BackboneError(
-            f"timm has no model {name!r}" + (f"; did you mean {near[0]}?" if near else "; see timm.list_models()")
-        )
-    try:
-        with torch.device("meta"):
-            model = timm.create_model(name, pretrained=False)
-    except RuntimeError as error:
-        raise BackboneError(f"timm cannot build {name!r} ({str(error).splitlines()[0]})") from None
-    if not hasattr(model, "forward_intermediates"):
-        raise BackboneError(f"timm's {name} does not give its inner levels; choose another backbone")
-    return [level["reduction"] for level in model.feature_info], bool(model.pretrained_cfg.get("fixed_input_size"))
-
-
-def _choose_levels(reductions: list[int], strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(strides, their places among the model's levels); the last level alone where a stride is not to be had."""
-    if not strides or any(coarse % fine for fine, coarse in zip(strides, strides[1:], strict=False)):
-        raise BackboneError(f"strides are {strides}; each must be a multiple of the one before")
-    if set(strides) <= set(reductions) and len(set(reductions)) > 1:
-        last = {reduction: place for place, reduction in enumerate(reductions)}
-        return strides, tuple(last[stride] for stride in strides)
-    return (reductions[-1],), (len(reductions) - 1,)
-
-
-def _build(name: str, weights: str, size: tuple[int, int] | None) -> tuple[TimmModel, tuple, tuple]:
-    """(timm model with weights, mean, std)."""
-    timm = import_timm()
-    arguments: dict[str, Any] = {} if size is None else {"img_size": size}
-    path = weights or packaged_weights(name)
-    if not path:
-        published = timm.create_model(name, pretrained=False, **arguments).pretrained_cfg
-        require_hub(name, published.get("hf_hub_id"), published.get("url"))
-        try:
-            model = timm.create_model(name, pretrained=True, num_classes=0, **arguments)
-        except (OSError, RuntimeError) as error:
-            raise BackboneError(f"the hub's weights of {name} cannot be had ({str(error).splitlines()[0]})") from None
-        return model, tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
-
-    tensors = read_weights(path)
-    if is_lite0_package_format(tensors):
+    path, missing = weights or packaged_weights(name), set[str]()
+    where = f"{path} does not fit the backbone {name}"
+    tensors = read_weights(path) if path else {}
+    packaged = is_lite0_package_format(tensors)
+    if packaged:
         # Trained where strided convolutions pad below and on the right alone. With timm's own padding of this model the
         # cells of stride 8 and 16 look 7 and 13 pixels up and to the left of where they stand.
         model = timm.create_model(name, pad_type="same", bn_eps=1e-3)
         try:
             model.load_state_dict(map_by_position(tensors, model))
         except BackboneError as error:
-            raise BackboneError(f"{path} does not fit the backbone {name}: {error}") from None
-        return model, *LITE0_MEAN_STD
-    model = timm.create_model(name, num_classes=0, **arguments)
+            raise BackboneError(f"{where}: {error}") from None
+    elif path:
+        model = timm.create_model(name, num_classes=0, **taken.arguments())
+        missing = load_weights(model, name, tensors, taken.canvas, where)
+    else:
+        model = _published(name, taken)
+    model.eval().requires_grad_(False)
+    model.prune_intermediate_layers(list(taken.places), prune_norm=False, prune_head=True)
+    if lacking := sorted(missing & model.state_dict().keys()):
+        raise BackboneError(f"{where}: {lacking[0]} and {len(lacking) - 1} more are not in it")
+    data = timm.data.resolve_data_config({}, pretrained_cfg=model.pretrained_cfg)
+    mean, std = LITE0_MEAN_STD if packaged else (data["mean"], data["std"])
+    return model, tuple(mean), tuple(std), data["interpolation"]
+
+
+def _published(name: str, taken: Layout) -> TimmModel:
+    """The model with the hub's weights."""
+    timm = import_timm()
+    published = timm.get_pretrained_cfg(name)
+    require_hub(name, published.hf_hub_id, published.url)
     try:
-        # timm's own adaptation, where the model has one: older names of parameters, position tables of another size.
-        adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-        missing = model.load_state_dict(adapt(tensors, model) if adapt else tensors, strict=False).missing_keys
-    except (RuntimeError, KeyError, AttributeError) as error:
-        raise BackboneError(f"{path} does not fit the backbone {name} ({' '.join(str(error).split())[:200]})") from None
-    missing = [key for key in missing if not key.startswith("head")]
-    if missing:
-        raise BackboneError(
-            f"{path} does not fit the backbone {name}: {missing[0]} and {len(missing) - 1} more are not in it"
-        )
-    return model, tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
+        try:
+            return timm.create_model(name, pretrained=True, num_classes=0, **taken.arguments())
+        except RuntimeError as error:
+            if "size mismatch" not in str(error):
+                raise
+        # Tables of positions that timm does not resize: at the size that they were trained at, then ours.
+        trained = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+    except (OSError, RuntimeError) as error:
+        raise BackboneError(f"the hub's weights of {name} cannot be had ({str(error).splitlines()[0]})") from None
+    model = timm.create_model(name, num_classes=0, **taken.arguments())
+    load_weights(model, name, trained, taken.canvas, f"what the hub has does not fit the backbone {name}")
+    return model
 
 
 def _fuse(model: nn.Module) -> int:

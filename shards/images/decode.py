@@ -38,8 +38,10 @@ def sniff(data: bytes) -> str | None:
     return None
 
 
-def decode_image(data: bytes) -> np.ndarray:
+def decode_image(data: bytes, at_least: int = 0) -> np.ndarray:
     """Decodes JPEG or PNG bytes to uint8 RGB of shape (height, width, 3), upright as their EXIF says.
+
+    With `at_least`, a larger JPEG may come out smaller, which is sooner done; no side below that many pixels.
 
     Raises DataError where the bytes are neither, are damaged, claim more than PIXEL_LIMIT pixels, or do not fit into
     memory.
@@ -48,10 +50,10 @@ def decode_image(data: bytes) -> np.ndarray:
     try:
         if size := common_size(data):  # such a start leaves no room for EXIF
             _check_size(*size)
-            return simplejpeg.decode_jpeg(data, colorspace="RGB")
+            return _decode_jpeg(data, at_least)
         # CMYK and rare chroma subsamplings go to Pillow, and so do damaged headers.
         if kind == "jpg" and _jpeg_colours(data) in ("RGB", "YCbCr", "Gray"):
-            pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
+            pixels = _decode_jpeg(data, at_least)
             return _turned(pixels, data) if may_be_turned(data) else pixels
         check_header(data)
         return _decode_with_pillow(data)
@@ -62,6 +64,12 @@ def decode_image(data: bytes) -> np.ndarray:
     except _DAMAGE as error:
         assert kind is not None, "other bytes are refused by their start"
         raise _damaged(_NAMES[kind], error) from None
+
+
+def _decode_jpeg(data: bytes, at_least: int) -> np.ndarray:
+    """By libjpeg, at half the size or less if no side is then below `at_least` pixels; 0: at its own size."""
+    smaller = {"min_height": at_least, "min_width": at_least, "min_factor": 2} if at_least else {}
+    return simplejpeg.decode_jpeg(data, colorspace="RGB", **smaller)
 
 
 def format_of(start: bytes) -> str | None:

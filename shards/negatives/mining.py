@@ -8,9 +8,10 @@
 
 A pair without a change says nothing of objects, so its negatives are made from the captions of the changed pairs that
 share an image with it (they speak of objects that are there), or of changed pairs at random where there is none.
-Captions that the grammar of shards.blocks reads are reworded by it (shards.negatives.grammar_edits), others by a
-lexicon (shards.negatives.word_edits, shards.negatives.swaps). A list stays shorter than asked for rather than hold a
-sentence that may be true (shards.wording.claims).
+Captions that the grammar of shards.blocks reads are reworded by it (shards.negatives.grammar_edits), those of edited
+photos by theirs (shards.negatives.photo_edits), others by a lexicon (shards.negatives.word_edits,
+shards.negatives.swaps). A list stays shorter than asked for rather than hold a sentence that may be true
+(shards.wording.claims).
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from itertools import islice, zip_longest
 
 import numpy as np
 
+from shards.blocks import grammar as blocks
 from shards.errors import DataError
 from shards.format.record import Record
+from shards.negatives import photo_edits
 from shards.negatives.grammar_edits import confuse_change, confuse_photo, exchange_words, flip_directions
 from shards.negatives.neighbours import nearest_captions
 from shards.negatives.swaps import confuse_text
@@ -40,7 +44,7 @@ COUNT = 6  # per list: the K = 6 of the method
 SENTENCES = 4  # captions of a sample that are reworded
 QUERIES = 2  # of those, how many have their neighbours looked up
 NEIGHBOURS = 64  # captions looked at for each of them
-_READABLE = 0.5  # share of the captions that the grammar of blocks must read to be theirs
+_READABLE = 0.5  # share of the captions that a grammar must read to be its own
 DENIED = 1 / 3  # of the list "retrieve" of a changed pair, the most that say "no change"
 _SHORT = 10  # words of a denial that is taken for any pair
 _LOOKED_AT = 2000  # captions, evenly spread
@@ -78,40 +82,63 @@ def find_negatives(
     for place, record in enumerate(records):
         if record.kind != "class":
             groups.setdefault((record.kind, record.split), []).append(place)
-    lexicons = {kind: _lexicon(kind, records) for kind in {kind for kind, _ in groups}}
+    things = _things(records)
+    lexicons = {kind: _lexicon(kind, records, things) for kind in {kind for kind, _ in groups}}
     learnt = learn_denials(records)
     for (kind, _), places in groups.items():
-        group = _Group([records[place] for place in places], lexicons[kind], counts, seed, learnt)
+        group = _Group([records[place] for place in places], lexicons[kind], counts, seed, learnt, things)
         for place, lists in zip(places, group.find(workers), strict=True):
             found[place] = lists
     return found
 
 
-def _lexicon(kind: str, records: Sequence[Record]) -> Lexicon | None:
-    """The lexicon for the captions of a kind of sample; None where they are of the grammar of blocks."""
+def _things(records: Sequence[Record]) -> frozenset[str]:
+    """The names of what changes, where the truth tells them: cut-outs have names that no grammar knows."""
+    objects = (record.truth.get("object") for record in records if record.truth)
+    return frozenset(thing["shape"] for thing in objects if thing and "shape" in thing and "place" in thing)
+
+
+def _lexicon(kind: str, records: Sequence[Record], things: Set[str]) -> Lexicon | None:
+    """The lexicon for the captions of a kind of sample; None where they are of a grammar."""
     captions = [caption for record in records if record.kind == kind for caption in record.captions]
     looked_at = captions[:: max(1, len(captions) // _LOOKED_AT)]
-    read = photo_claim if kind == "photo" else change_claim
+    read = photo_claim if kind == "photo" else partial(change_claim, things=things)
     if sum(read(caption) is not None for caption in looked_at) >= _READABLE * max(1, len(looked_at)):
         return None
     return choose_lexicon(captions)
+
+
+def _of_edits(captions: Sequence[str], things: Set[str]) -> bool:
+    """Whether the changes that captions state are those of edited photos rather than of blocks."""
+    looked_at = captions[:: max(1, len(captions) // _LOOKED_AT)]
+    claims = ((text, change_claim(text, things)) for text in looked_at)
+    said = [text for text, claim in claims if claim is not None and claim.type != "none"]
+    return 2 * sum(blocks.parse(text) is None for text in said) > len(said)
 
 
 class _Group:
     """The records of one kind and split, between which captions may be exchanged."""
 
     def __init__(
-        self, records: list[Record], lexicon: Lexicon | None, counts: dict[str, int], seed: int, learnt: Set[str]
+        self,
+        records: list[Record],
+        lexicon: Lexicon | None,
+        counts: dict[str, int],
+        seed: int,
+        learnt: Set[str],
+        things: Set[str],
     ) -> None:
         """`learnt`: sentences that say "no change" in another language (`shards.wording.denials`)."""
         self.records = records
         self.learnt = learnt
+        self.things = things
         self.kind = records[0].kind
         self.lexicon = lexicon
         self.counts = counts
         self.seed = seed
         self.captions = list(dict.fromkeys(caption for record in records for caption in record.captions))
         self.usage = Counter(word for caption in self.captions for word in caption.lower().split())
+        self.edited = lexicon is None and self.kind == "pair" and _of_edits(self.captions, things)
         self.no_change = [] if lexicon is None else _plain_denials(records, learnt)
         unchanged = [record for record in records if is_unchanged(record, learnt)]
         self.said_of_unchanged = _plain_denials(unchanged, learnt)
@@ -132,7 +159,7 @@ class _Group:
         sharing = _sharing(self.records) if self.lexicon is not None else {}
         for record, sentences, asked_here, rng in zip(self.records, sources, queries, generators, strict=True):
             related = [c for image in record.images.values() for c in sharing.get(image, ())]
-            truth = Truth(record, related, self.lexicon, self.learnt)
+            truth = Truth(record, related, self.lexicon, self.learnt, self.things)
             similar = [neighbours[query] for query in asked_here]
             retrieve = (sentence for rank in zip_longest(*similar) for sentence in rank if sentence is not None)
             reword = self._by_grammar if self.lexicon is None else self._by_lexicon
@@ -163,6 +190,13 @@ class _Group:
     ) -> dict[str, list[str]]:
         """The list "replace", up to a third with directions turned round where there are any, and "confuse"."""
         count = self.counts["replace"]
+        if self.edited:
+            exchanged = photo_edits.exchange_words(sentences, self.usage.keys(), rng, self.things)
+            confused = photo_edits.confuse_change(sentences, truth, rng, self.things)
+            return {
+                "replace": _choose(self.kind, exchanged, truth.may_hold, count),
+                "confuse": _choose(self.kind, confused, truth.may_hold, self.counts["confuse"]),
+            }
         flipped = list(dict.fromkeys(islice(flip_directions(sentences, rng), count // 3)))
         exchanged = exchange_words(sentences, self.usage.keys(), rng)
         confuse = confuse_photo if self.kind == "photo" else confuse_change

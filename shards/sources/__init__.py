@@ -45,14 +45,18 @@ class Option:
 class Adapter:
     """Where a source's class is, what its --root must hold (None: it needs no folder), and its own options.
 
-    The class is called with the root, where there is one, and the options that were given as keywords.
+    The class is called with the root, where there is one, and the options that were given as keywords. What it holds
+    may be drawn: then --seed is its own, too.
     """
 
     module: str
     class_name: str
     root: str | None
     options: tuple[Option, ...] = ()
+    drawn: bool = False
 
+
+_SIZE = Option("--size", "of the images in pixels (default: 336x224), of edits 224x224", "WxH", whole_numbers(2))
 
 SOURCES: dict[str, Adapter] = {
     "blocks": Adapter(
@@ -61,7 +65,7 @@ SOURCES: dict[str, Adapter] = {
         root=None,
         options=(
             Option("--scenes", "scenes in each split (default: 4000,250,500)", "TRAIN,VAL,TEST", whole_numbers(3)),
-            Option("--size", "of the images in pixels (default: 336x224)", "WxH", whole_numbers(2)),
+            _SIZE,
             Option("--supersample", "rays along each side of a pixel (default: 1)", "N", int),
             Option("--relational", "of captions that refer by place (default: 0.0)", "SHARE", float),
             Option("--class-photos", "photos of each class (default: 40)", "N", int),
@@ -72,6 +76,7 @@ SOURCES: dict[str, Adapter] = {
                 float,
             ),
         ),
+        drawn=True,
     ),
     "birds_to_words": Adapter(
         "shards.sources.birds_to_words", "BirdsToWordsSource", root="birds-to-words-v1.0.tsv and images/ID.jpg"
@@ -106,6 +111,17 @@ SOURCES: dict[str, Adapter] = {
         root="the photos and a table of pairs (.jsonl or .csv)",
         options=(Option("--table", "inside the root (default: the one .jsonl or .csv there)", "FILE"),),
     ),
+    "edits": Adapter(
+        "shards.sources.edits",
+        "EditsSource",
+        root="photos, in sub-folders or not",
+        options=(
+            Option("--pairs", "in each split (default: 2000,200,500)", "TRAIN,VAL,TEST", whole_numbers(3)),
+            _SIZE,
+            Option("--cutouts", "PNGs with transparency to paste (default: shapes and glyphs)", "DIR"),
+        ),
+        drawn=True,
+    ),
 }
 
 
@@ -122,7 +138,7 @@ def make_source(name: str, root: str | Path | None = None, options: Mapping[str,
         raise DataError(f"--root does not fit {name}: its scenes are rendered, not read; leave --root out")
     if adapter.root is not None and root is None:
         raise DataError(f"{name} needs --root DIR: the folder that has {adapter.root}")
-    known = {option.keyword for option in adapter.options} | ({"seed"} if adapter.root is None else set())
+    known = {option.keyword for option in adapter.options} | ({"seed"} if adapter.drawn else set())
     for keyword in options:
         if keyword not in known:
             owners = [other for other, it in SOURCES.items() if keyword in {option.keyword for option in it.options}]

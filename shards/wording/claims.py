@@ -1,17 +1,19 @@
 """What a sentence claims of a sample, and whether that may be true: so that no true sentence serves as a negative.
 
-Sentences about blocks (and CLEVR) are read by the grammar of shards.blocks and compared with the truth of the sample:
-the source's own, or what its references say together. Other text is compared word by word with the references, and with
-the captions of pairs that share an image with it.
+Sentences about blocks (and CLEVR) are read by the grammar of shards.blocks, those about edited photos by that of
+shards.edits, and compared with the truth of the sample: the source's own, or what its references say together. Other
+text is compared word by word with the references, and with the captions of pairs that share an image with it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Sequence, Set
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from functools import lru_cache
+from typing import Any
 
 from shards.blocks import grammar
+from shards.edits import grammar as edits
 from shards.format.record import Record
 from shards.wording.lexicons.lexicon import Lexicon
 from shards.wording.segmentation import words_of
@@ -45,9 +47,31 @@ _PHOTO_PREFIXES = ("a photo of ", "a picture of ", "an image of ")
 
 
 @lru_cache(maxsize=_CACHE)
-def change_claim(sentence: str) -> grammar.Change | None:
-    """The change that a sentence states, None where the grammar cannot read it (cached: templates repeat)."""
+def change_claim(sentence: str, things: Set[str] = NONE) -> grammar.Change | None:
+    """The change that a sentence states, None where no grammar reads it (cached: templates repeat).
+
+    `things`, a frozenset, are names of cut-outs that were pasted into photos.
+    """
+    return _of_blocks(sentence) or edits.parse(sentence, things)
+
+
+@lru_cache(maxsize=_CACHE)
+def _of_blocks(sentence: str) -> grammar.Change | None:
     return grammar.parse(sentence)
+
+
+def say_truth(truth: Mapping[str, Any]) -> str | None:
+    """The truth of a pair in fixed words; None where it is not known whole."""
+    if set(grammar.SYNONYMS) <= set(truth["object"] or ()):
+        return grammar.say(dict(truth))
+    return edits.say(truth)
+
+
+def is_known(truth: Mapping[str, Any] | None) -> bool:
+    """Whether a truth says what has changed: a thing, or the whole image."""
+    if not truth:
+        return False
+    return bool(truth.get("object") or truth["type"] in edits.GLOBAL)
 
 
 @lru_cache(maxsize=_CACHE)
@@ -90,9 +114,10 @@ def claim_key(kind: str, sentence: str) -> Hashable:
 def truth_of_references(references: Sequence[str]) -> dict | None:
     """What the references of a pair say together: {"type", "object", "to"} with the attributes they name.
 
-    References that cannot be read are passed over; None where none can, or two contradict one another.
+    The grammar of blocks reads them; whoever edits photos knows the truth. References that cannot be read are passed
+    over; None where none can, or two contradict one another.
     """
-    changes = [change for change in map(change_claim, references) if change is not None]
+    changes = [change for change in map(_of_blocks, references) if change is not None]
     if not changes or any(change.type != changes[0].type for change in changes):
         return None
     if changes[0].type == "none":
@@ -151,7 +176,7 @@ class Truth:
 
     `related` are captions of samples that share an image with it: of free text they may hold as well. The words of a
     family of the `lexicon` ("larger", "bigger") count as one. `learnt` are sentences that say "no change" in another
-    language.
+    language, `things` names of cut-outs.
     """
 
     def __init__(
@@ -160,10 +185,12 @@ class Truth:
         related: Iterable[str] = (),
         lexicon: Lexicon | None = None,
         learnt: Set[str] = NONE,
+        things: Set[str] = NONE,
     ) -> None:
         self.change: dict | None = None
         self.objects: set[tuple[tuple[str, str], ...]] | None = None
         self._learnt = learnt
+        self._things = things
         self.unchanged = record.changed is False or any(says_no_change(text, learnt) for text in record.captions)
         self._certainly_unchanged = record.changed is False
         self._references = set(record.captions)
@@ -183,7 +210,7 @@ class Truth:
         if sentence in self._references:
             return True
         if self.change is not None:
-            claim = change_claim(sentence)
+            claim = change_claim(sentence, self._things)
             if claim is not None:
                 return _may_be(claim, self.change)
         elif self.objects is not None:
@@ -235,8 +262,12 @@ def _may_be(claim: grammar.Change, truth: dict) -> bool:
         return False
     if claim.type == "none":
         return True
-    return _consistent(claim.object, truth["object"] or {}) and (claim.to or None) == (truth["to"] or None)
+    return _consistent(claim.object, truth["object"] or {}) and _consistent(claim.to or {}, truth["to"] or {})
 
 
 def _consistent(claimed: dict[str, str], known: dict[str, str]) -> bool:
-    return all(known.get(attribute, value) == value for attribute, value in claimed.items())
+    """Whether nothing contradicts. What is "left" may be what is at the "top left"."""
+    return all(
+        known.get(attribute, value) == value or (attribute == "place" and value in known[attribute].split())
+        for attribute, value in claimed.items()
+    )

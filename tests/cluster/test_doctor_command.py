@@ -50,18 +50,18 @@ def test_this_machine_is_looked_at(tmp_path: Path, tiny_data: Path) -> None:
 
 @pytest.mark.ray
 def test_every_node_of_a_ray_cluster_is_looked_at(tmp_path: Path) -> None:
-    with ray_head() as (address, _):
+    with ray_head() as (address, _), open(tmp_path.with_suffix(".txt"), "w+") as said:
         port, agent, agent_grpc = free_ports(3)
         second = subprocess.Popen(
             [RAY, "start", "--block", f"--address={address}", "--num-cpus=1", f"--node-manager-port={port}",
              f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={agent_grpc}",
              "--object-store-memory=134217728", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=said, stderr=said, start_new_session=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         try:
             waited = [sys.executable, "-m", "cluster.nodes", "2", "--limit", "60"]
-            subprocess.run(waited, cwd=ROOT, env=os.environ | {"RAY_ADDRESS": address}, check=True, timeout=LIMIT_S)
+            there = subprocess.run(waited, cwd=ROOT, env=os.environ | {"RAY_ADDRESS": address}, timeout=LIMIT_S)
+            assert there.returncode == 0, said.seek(0) or said.read()
             done = doctor("--root", str(tmp_path), RAY_ADDRESS=address)
         finally:
             end(second, limit_s=10)

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import multiprocessing
@@ -12,11 +13,12 @@ import torch
 from PIL import Image
 
 from cluster.batches import feature_cache, feature_lock
-from cluster.batches.feature_cache import Extraction, _run_processes, cache_features, open_features
+from cluster.batches.feature_cache import Extraction, _build, _run_processes, cache_features, open_features
 from cluster.errors import ConfigError
 from cluster.prepare import prepare
 from cluster.training.worker import _require_same_backbone
 from idc.backbone.backbone import Backbone
+from idc.backbone.weights import packaged_weights, read_weights
 from shards.errors import DataError
 from shards.format import manifest
 from shards.format.tars import write_shard
@@ -124,6 +126,36 @@ def test_features_of_other_images_or_sizes_are_refused(shards, tmp_path):
         open_features(out, Folder.open(shards))
 
 
+def test_features_that_do_not_fit_on_the_disk_are_refused_before_the_first(shards, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    needed = 14 * 20 * 272 * 2  # images, cells, channels, bytes
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed - 1))
+    with pytest.raises(DataError, match=r"features of 14 images take 0\.0 GB \(20 cells of 272 float16 numbers each\)"):
+        cache_features(shards, tmp_path / "features", EXTRACTION)
+    assert not list((tmp_path / "features").glob("*.tar"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed))
+    assert cache_features(shards, tmp_path / "features", EXTRACTION).manifest["features"]["dim"] == 272
+
+
+def test_a_finished_folder_is_known_without_its_backbone_and_another_weight_file_is_not(shards, tmp_path):
+    made = cache_features(shards, tmp_path / "features", EXTRACTION)
+    _build.cache_clear()
+    assert cache_features(shards, tmp_path / "features", EXTRACTION).manifest == made.manifest
+    copy, other = tmp_path / "copy.pth", tmp_path / "other.pth"
+    shutil.copy(packaged_weights("efficientnet_lite0"), copy)
+    same = dataclasses.replace(EXTRACTION, weights=str(copy))
+    assert cache_features(shards, tmp_path / "features", same).manifest == made.manifest
+    assert _build.cache_info().misses == 0, "the weight file tells that they are the same"
+    tensors = read_weights(copy)
+    tensors["_conv_stem.weight"][0] += 1
+    torch.save(tensors, other)
+    with pytest.raises(DataError, match="differ in weights_sha256; delete it"):
+        cache_features(shards, tmp_path / "features", dataclasses.replace(EXTRACTION, weights=str(other)))
+    levels = dataclasses.replace(EXTRACTION, strides=(16,))
+    with pytest.raises(DataError, match="differ in channels, dim, strides; delete it"):
+        cache_features(shards, tmp_path / "features", levels)
+
+
 def other_precision(folder: Path) -> str:
     """Makes the manifest of features say that they were made on a machine of the other precision; returns which."""
     made = json.loads((folder / "manifest.json").read_text())
@@ -141,6 +173,7 @@ def test_features_of_a_machine_of_the_other_precision_are_the_same_features(shar
     assert open_features(out, Folder.open(shards)).manifest == again.manifest
     trained = cache_features(shards, tmp_path / "here", EXTRACTION).manifest["features"]
     _require_same_backbone(trained, again)
+    _require_same_backbone(trained | {"made_with": {"timm": "0.1"}}, again)
     assert Backbone.from_description(again.manifest["features"]).describe()["grid"] == [4, 5]
     other = cache_features(shards, tmp_path / "larger", Extraction(size=(96, 96)))
     with pytest.raises(ConfigError, match="differs in grid"):

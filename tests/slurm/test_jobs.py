@@ -55,18 +55,6 @@ def test_a_mistake_ends_the_job_before_ray_is_started(cluster: Slurm, arguments:
     assert "head" not in cluster.output(ALICE, job)
 
 
-def test_scancel_leaves_no_process_and_no_folder(cluster: Slurm, with_data: Callable[[str], Path]) -> None:
-    home = with_data(BOB)
-    job = cluster.submit(BOB, NODES, "slurm/pretrain.sh", *TINY, "--name", "cancelled", "--pretrain.steps", "100000")
-    cluster.wait_while_running(BOB, job, lambda: (home / "runs" / "cancelled" / "metrics.jsonl").exists())
-    assert any("RayTrainWorker" in line for line in cluster.machines.processes(1, BOB))
-    assert cluster.left_behind(BOB)
-    cluster.run(BOB, "scancel", job)
-    assert cluster.wait(job)["JobState"] == "CANCELLED"
-    assert "requeue" not in cluster.output(BOB, job)
-    assert cluster.left_behind(BOB) == []
-
-
 def test_a_dead_ray_ends_the_job_at_once(cluster: Slurm, with_data: Callable[[str], Path]) -> None:
     home = with_data(BOB)
     arguments = (*TINY, "--name", "struck", "--pretrain.steps", "100000")
@@ -82,26 +70,37 @@ def test_a_dead_ray_ends_the_job_at_once(cluster: Slurm, with_data: Callable[[st
     assert cluster.left_behind(BOB) == []
 
 
-def test_two_users_at_once_on_the_same_nodes(cluster: Slurm, with_data: Callable[[str], Path]) -> None:
+def test_two_users_at_once_and_scancel(cluster: Slurm, with_data: Callable[[str], Path]) -> None:
+    """On the same two nodes, one trains to the end; the other one's job is cancelled and leaves nothing behind."""
+    endless = {ALICE: (), BOB: ("--pretrain.steps", "100000")}
     jobs = {}
-    for user in (ALICE, BOB):
+    for user, more in endless.items():
         with_data(user)
-        jobs[user] = cluster.submit(user, NODES, "slurm/pretrain.sh", *TINY, "--name", "together")
+        jobs[user] = cluster.submit(user, NODES, "slurm/pretrain.sh", *TINY, "--name", "together", *more)
+    run = cluster.home(BOB) / "idc" / "runs" / "together"
     cluster.wait_for("two jobs at once", lambda: len(_running(cluster)) == 2)
+    ended = cluster.wait(jobs[ALICE])
+    assert ended["ExitCode"] == "0:0", cluster.output(ALICE, jobs[ALICE])
+    assert any((cluster.home(ALICE) / "idc" / "runs" / "together" / "checkpoints").iterdir())
+    assert cluster.left_behind(ALICE) == []
+
+    cluster.wait_while_running(BOB, jobs[BOB], lambda: (run / "metrics.jsonl").exists())
+    assert any("RayTrainWorker" in line for line in cluster.machines.processes(1, BOB))
+    assert cluster.left_behind(BOB)
+    cluster.run(BOB, "scancel", jobs[BOB])
+    assert cluster.wait(jobs[BOB])["JobState"] == "CANCELLED"
+    assert "requeue" not in cluster.output(BOB, jobs[BOB])
+    assert cluster.left_behind(BOB) == []
     for user, job in jobs.items():
-        ended = cluster.wait(job)
-        assert ended["ExitCode"] == "0:0", cluster.output(user, job)
-        assert ended["NodeList"] == "slurm[0-1]"
+        assert cluster.show(job)["NodeList"] == "slurm[0-1]"
         assert "2 nodes after" in cluster.output(user, job)
-        assert any((cluster.home(user) / "idc" / "runs" / "together" / "checkpoints").iterdir())
-        assert cluster.left_behind(user) == []
     heads = {line for user, job in jobs.items() for line in cluster.output(user, job).splitlines() if "head" in line}
     assert len(heads) == 2  # other ports
 
 
 def test_a_sweep_on_two_nodes(cluster: Slurm, with_data: Callable[[str], Path]) -> None:
     folder = with_data(BOB) / "runs" / "sweeps" / "rates"
-    rates = ("--search", "grid", "--finetune.lr", "choice:0.001/0.002", "--repeats", "0")
+    rates = ("--search", "grid", "--finetune.lr", "choice:0.001/0.002", "--repeats", "0", "--pretrain.steps", "0")
     job = cluster.submit(BOB, NODES, "slurm/sweep.sh", *TINY, "--name", "rates", *rates)
     assert cluster.wait(job)["ExitCode"] == "0:0", cluster.output(BOB, job)
     assert "2 trials at once" in cluster.output(BOB, job)  # a CPU on each node

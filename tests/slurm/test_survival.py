@@ -5,7 +5,6 @@ What the losses of a run are that nothing happens to is told by two workers on t
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 from collections.abc import Callable
@@ -13,10 +12,9 @@ from pathlib import Path
 
 import pytest
 from testing.machines.slurm_cluster import Slurm
-from testing.multirank import run_ranks
+from testing.multirank import fit
 
 from cluster.tracking.run_log import read_metrics
-from cluster.training.job import Job
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ranks]
 
@@ -33,22 +31,6 @@ WHOLE = (
 )  # fmt: skip
 
 
-def _rank(job: Job) -> None:
-    import torch
-
-    from cluster.distributed.devices import choose_accelerator
-    from cluster.training import worker
-
-    choose_accelerator(torch.device("cpu"), job.config.cluster.precision)
-    worker.run(job, torch.device("cpu"))
-
-
-def _fit(job: Job) -> None:
-    from cluster.distributed.devices import place, resolved
-
-    run_ranks(2, _rank, dataclasses.replace(job, config=resolved(job.config, place(job.config.cluster, []))))
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], list[dict]]:
     """What is measured at each step of a run that nothing happens to; made when it is first called."""
@@ -60,7 +42,7 @@ def undisturbed(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Ca
 
         root = tmp_path_factory.mktemp("undisturbed")
         (root / "data").symlink_to(tiny_data)
-        run(parse([*WHOLE, "--stage", "train", "--root", str(root), "--cluster.workers", "2"]), _fit)
+        run(parse([*WHOLE, "--stage", "train", "--root", str(root), "--cluster.workers", "2"]), fit)
         found = steps_of(root / "runs" / "tiny")
         assert [(record["stage"], record["step"]) for record in found] == in_order(*STEPS)
         return found

@@ -5,6 +5,7 @@ They are forks of a server that has imported what takes seconds to import, and d
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import queue
@@ -12,9 +13,12 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from testing.suite import marked
+
+if TYPE_CHECKING:
+    from cluster.training.job import Job
 
 LIMIT_S = 240
 # DeepSpeed and torch's optimisers import the second and the third, seconds of work, when an engine is made.
@@ -62,6 +66,24 @@ def run_ranks(world: int, function: Callable[..., Any], *arguments: Any) -> list
             process.join(10 if len(found) == world else 0)
             process.kill()
     return [found[rank] for rank in range(world)]
+
+
+def fit(job: Job) -> None:
+    """What `cluster.launch.ray_train.fit` does, with such ranks as the workers."""
+    from cluster.distributed.devices import place, resolved
+
+    placement = place(job.config.cluster, [])
+    run_ranks(placement.workers, _work, dataclasses.replace(job, config=resolved(job.config, placement)))
+
+
+def _work(job: Job) -> None:
+    import torch
+
+    from cluster.distributed.devices import choose_accelerator
+    from cluster.training import worker
+
+    choose_accelerator(torch.device("cpu"), job.config.cluster.precision)
+    worker.run(job, torch.device("cpu"))
 
 
 def _rank(

@@ -1,4 +1,4 @@
-"""Real sweeps of the recipe `tiny`: one killed and gone on with on a running Ray cluster, a population on its own."""
+"""Real sweeps of the recipe `tiny`: one killed twice and gone on with on a running Ray cluster, a population alone."""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ from pathlib import Path
 
 import psutil
 import pytest
+from testing.here import run_here
 from testing.machines.ray_head import ROOT, ray_head
 
 from cluster.recipes.commandline import read_config
 from cluster.tracking.run_log import read_metrics
+from tune import sweep
 from tune.search.table import DIVERGED, FAILED, FINAL, FINISHED, REPLACED, STOPPED, Table
 
 pytestmark = pytest.mark.ray
 LIMIT_S = 480  # of a whole sweep, on a machine that does other work too
 FAST = ["--log.wandb", "disabled", "--data.pack_workers", "1"]
 # The first learns nothing and finishes, the second diverges, the third forgets what pre-training left (CIDEr 0) and is
-# stopped at the first rung, where the first one's score is known.
-RATES = ["--search", "grid", "--finetune.lr", "choice:1e-6/1e30/0.01", "--finetune.steps", "20", "--repeats", "0"]
-# Two that finish, then both again with another seed.
-SEEDS = ["--search", "grid", "--finetune.lr", "choice:1e-6/1e-3", "--pretrain.steps", "0", "--finetune.validate_every",
-         "10", "--repeats", "1"]  # fmt: skip
+# stopped at the first rung, where the first one's score is known. The first then runs again with another seed.
+RATES = ["--search", "grid", "--finetune.lr", "choice:1e-6/1e30/0.01", "--finetune.steps", "20", "--repeats", "1"]
 LEFT_BEHIND = """
-import json, logging, ray
+import json, logging, ray, time
 from ray._private.state import actors
 ray.init(logging_level=logging.ERROR, log_to_driver=False)
-groups = [group["state"] for group in ray.util.placement_group_table().values()]
-alive = [actor["ActorClassName"] for actor in actors().values() if actor["State"] == "ALIVE"]
-# Ray Train asks for this one, once a cluster and for all runs.
-alive = [name for name in alive if name != "_AutoscalingCoordinatorActor"]
-print(json.dumps({"groups": groups, "alive": alive, "cpus": ray.available_resources().get("CPU")}))
+def state():
+    groups = [group["state"] for group in ray.util.placement_group_table().values()]
+    alive = [actor["ActorClassName"] for actor in actors().values() if actor["State"] == "ALIVE"]
+    # Ray Train asks for this one, once a cluster and for all runs.
+    alive = [name for name in alive if name != "_AutoscalingCoordinatorActor"]
+    return {"groups": groups, "alive": alive, "cpus": ray.available_resources().get("CPU")}
+until = time.monotonic() + 30
+while (found := state())["alive"] and time.monotonic() < until:
+    time.sleep(0.5)
+print(json.dumps(found))
 """
 
 
@@ -76,12 +80,13 @@ def cluster() -> Iterator[dict[str, str]]:
 
 @dataclass
 class Killed:
-    """A sweep that was killed once and then finished by the same command."""
+    """A sweep that was killed twice and then finished by the same command."""
 
     folder: Path
     over: dict[str, float]  # trials that were over when it was killed -> when their metrics were last written
     pretrained: float  # when those of the shared pre-training were
     left: list[psutil.Process]  # processes a while after the kill
+    searched: dict[str, float]  # trials, all over, when it was killed among the further seeds -> when written
     again: subprocess.CompletedProcess
 
 
@@ -119,8 +124,10 @@ def killed(home: Path, cluster: dict[str, str]) -> Killed:
     deadline = time.monotonic() + 30
     while (left := processes_of(folder)) and time.monotonic() < deadline:
         time.sleep(0.1)
+    kill_at(home, cluster, command(home, "rates", *RATES), "repeat that has begun", lambda: bool(Table(folder).repeats))
+    searched = {key: written(folder / "trials" / key) for key in Table(folder).trials}
     again = run(command(home, "rates", *RATES), cluster)
-    return Killed(folder, over, pretrained, left, again)
+    return Killed(folder, over, pretrained, left, searched, again)
 
 
 def test_the_same_command_finishes_a_killed_sweep(killed: Killed) -> None:
@@ -134,7 +141,7 @@ def test_the_same_command_finishes_a_killed_sweep(killed: Killed) -> None:
 
 def test_a_finished_trial_is_not_run_again(killed: Killed) -> None:
     table = Table(killed.folder)
-    assert killed.over and len(table.sessions) == 2
+    assert killed.over and len(table.sessions) == 3
     for key, when in killed.over.items():
         assert len(table.trials[key].starts) == 1 and written(killed.folder / "trials" / key) == when
     interrupted = [trial for trial in table.trials.values() if len(trial.starts) == 2]
@@ -150,24 +157,34 @@ def test_trials_share_one_pretraining(killed: Killed) -> None:
         assert not (folder / "predictions.jsonl").exists() and not (folder / "evaluations").exists(), "no test split"
 
 
-def test_nothing_is_left_on_the_cluster(killed: Killed, cluster: dict[str, str]) -> None:
-    def state() -> dict:
-        asked = run([sys.executable, "-c", LEFT_BEHIND], cluster)
-        assert asked.returncode == 0, asked.stderr
-        return json.loads(asked.stdout)
+def test_further_seeds_go_on_where_they_were_and_the_search_is_not_run_again(killed: Killed) -> None:
+    folder, table = killed.folder, Table(killed.folder)
+    assert "0 of 3 trials to run" in killed.again.stderr
+    assert {key: written(folder / "trials" / key) for key in table.trials} == killed.searched
+    ((key, repeats),) = table.repeats.items()  # the one that finished
+    (repeat,) = repeats.values()
+    own, other = (read_config(folder / "trials" / one / "config.yaml") for one in (key, repeat.key))
+    assert (own.seed, other.seed, repeat.state, repeat.step) == (0, 1, FINISHED, 20), killed.again.stderr
+    assert len(repeat.starts) == 2, "begun before the kill"
+    assert own.finetune == other.finetune and repeat.values == table.trials[key].values
+    assert {record["stage"] for record in read_metrics(folder / "trials" / repeat.key)} == {"finetune"}
+    assert "over 1 further seed (1: " in killed.again.stderr
+    assert "over 1 further seed (1: " in (folder / "best.yaml").read_text()
 
-    deadline = time.monotonic() + 30
-    while (found := state())["alive"] and time.monotonic() < deadline:
-        time.sleep(0.5)
+
+def test_nothing_is_left_on_the_cluster(killed: Killed, cluster: dict[str, str]) -> None:
+    asked = run([sys.executable, "-c", LEFT_BEHIND], cluster)
+    assert asked.returncode == 0, asked.stderr
+    found = json.loads(asked.stdout)
     assert found["groups"] and set(found["groups"]) == {"REMOVED"}
     assert found["alive"] == [] and found["cpus"] == 2
 
 
 def test_the_report_is_there_and_the_command_then_does_nothing(killed: Killed, home: Path) -> None:
     assert "finished" in (killed.folder / "report.html").read_text()
-    assert len((killed.folder / "results.csv").read_text().splitlines()) == 4
+    assert len((killed.folder / "results.csv").read_text().splitlines()) == 5
     before = (killed.folder / "trials.jsonl").read_bytes()
-    again = run(command(home, "rates", *RATES), dict(os.environ))
+    again = run_here(sweep.main, *command(home, "rates", *RATES)[2:])
     assert again.returncode == 0 and "0 of 3 trials to run" in again.stderr
     assert (killed.folder / "trials.jsonl").read_bytes() == before
 
@@ -187,33 +204,8 @@ def test_the_winner_is_a_recipe_that_repeats_its_trial(killed: Killed, home: Pat
     assert losses[0] == pytest.approx(losses[1], rel=1e-4), "though one had its pre-training from another run"
 
 
-def test_a_sweep_that_is_killed_among_the_further_seeds_goes_on(home: Path, cluster: dict[str, str]) -> None:
-    folder = home / "runs" / "sweeps" / "seeds"
-    kill_at(home, cluster, command(home, "seeds", *SEEDS), "repeat that has begun", lambda: bool(Table(folder).repeats))
-    begun = Table(folder)
-    assert [trial.state for trial in begun.trials.values()] == [FINISHED, FINISHED]
-    before = {key: written(folder / "trials" / key) for key in begun.trials}
-    again = run(command(home, "seeds", *SEEDS), cluster)
-    assert again.returncode == 0 and "0 of 2 trials to run" in again.stderr, again.stderr
-    table = Table(folder)
-    assert {key: written(folder / "trials" / key) for key in table.trials} == before, "the search is not run again"
-    assert all(len(trial.starts) == 1 for trial in table.trials.values())
-    assert any(len(trial.starts) == 2 for runs in table.repeats.values() for trial in runs.values())
-    for key, trial in table.trials.items():
-        (repeat,) = table.repeats[key].values()
-        own, other = (read_config(folder / "trials" / one / "config.yaml") for one in (key, repeat.key))
-        assert (own.seed, other.seed, repeat.state, repeat.step) == (0, 1, FINISHED, 10), again.stderr
-        assert own.finetune == other.finetune and repeat.values == trial.values
-        assert {record["stage"] for record in read_metrics(folder / "trials" / repeat.key)} == {"finetune"}
-    assert (
-        "over 1 further seed (1: " in again.stderr and "over 1 further seed (1: " in (folder / "best.yaml").read_text()
-    )
-    assert run(command(home, "seeds", *SEEDS), dict(os.environ)).returncode == 0
-    assert len(Table(folder).sessions) == 2, "and then nothing is left to do"
-
-
 def test_a_population_takes_over_checkpoints_and_changes_values(home: Path) -> None:
-    options = ["--search", "pbt", "--trials", "2", "--pretrain.steps", "0", "--finetune.steps", "160",
+    options = ["--search", "pbt", "--trials", "2", "--pretrain.steps", "0", "--finetune.steps", "80",
                "--finetune.validate_every", "40", "--finetune.log_every", "40", "--top", "1",
                "--repeats", "1"]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -237,18 +229,17 @@ def test_a_population_takes_over_checkpoints_and_changes_values(home: Path) -> N
         assert before[-1].state == REPLACED
     assert all(len(trial.starts) == 1 for trial in table.trials.values()), "with room for all, nobody is paused"
     ends = {trial.member: trial for trial in table.trials.values()}
-    assert len(ends) == 2 and all(trial.state == FINISHED and trial.step == 160 for trial in ends.values())
+    assert len(ends) == 2 and all(trial.state == FINISHED and trial.step == 80 for trial in ends.values())
     ((key, repeats),) = table.repeats.items()
     assert table.trials[key].score == max(trial.score for trial in ends.values())
-    assert (repeats[1].state, repeats[1].step, repeats[1].values) == (FINISHED, 160, table.trials[key].values)
+    assert (repeats[1].state, repeats[1].step, repeats[1].values) == (FINISHED, 80, table.trials[key].values)
     assert processes_of(folder) == []
 
 
-def test_why_a_trial_failed_is_kept(home: Path) -> None:
+def test_why_a_trial_failed_is_kept(home: Path, cluster: dict[str, str]) -> None:
     options = ["--search", "grid", "--finetune.lr", "choice:1e-3/1e-4", "--pretrain.steps", "0",
                "--finetune.validate_limit", "1"]  # fmt: skip
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    done = run(command(home, "unscored", *options), environment)
+    done = run(command(home, "unscored", *options), cluster)
     trials = list(Table(home / "runs" / "sweeps" / "unscored").trials.values())
     assert [trial.state for trial in trials] == [FAILED, FAILED], done.stderr
     assert all("it needs two pairs or more" in trial.reason for trial in trials), [one.reason for one in trials]

@@ -20,14 +20,15 @@ SPLIT_NAMES: dict[str, Split] = {
 }
 
 
-def split_groups(sizes: Mapping[str, int]) -> dict[str, Split]:
+def split_groups(sizes: Mapping[str, int], shares: Mapping[Split, int] = SHARES) -> dict[str, Split]:
     """The split of each group of samples that must stay together, by the group's name; `sizes` counts its samples.
 
+    `shares` are those of the splits that get any, each above 0.
     Groups come in the order of their names' hashes, each to the split that has the smallest part of its share so far,
     among those it fits into. Those too large for val and test come first, so that the others can make up for them.
     """
-    parts = sum(SHARES.values())
-    lacking = {split: share * sum(sizes.values()) for split, share in SHARES.items()}  # in samples times `parts`
+    parts = sum(shares.values())
+    lacking = {split: share * sum(sizes.values()) for split, share in shares.items()}  # in samples times `parts`
     smallest = min(lacking.values())
 
     def turn(name: str) -> tuple[bool, str]:
@@ -36,11 +37,11 @@ def split_groups(sizes: Mapping[str, int]) -> dict[str, Split]:
     found: dict[str, Split] = {}
     for name in sorted(sizes, key=turn):
         size = parts * sizes[name]
-        fitting = [split for split in SHARES if lacking[split] >= size]
+        fitting = [split for split in shares if lacking[split] >= size]
         if fitting:
-            split = max(fitting, key=lambda split: lacking[split] / SHARES[split])
+            split = max(fitting, key=lambda split: lacking[split] / shares[split])
         else:
-            split = max(SHARES, key=lambda split: lacking[split])
+            split = max(shares, key=lambda split: lacking[split])
         lacking[split] -= size
         found[name] = split
     return found

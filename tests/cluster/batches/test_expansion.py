@@ -39,7 +39,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def config(root: Path) -> Config:
     """The recipe `birds_to_words` at the size of its data."""
-    cut = {"backbone.size": "48,64", "model.d_model": "16", "model.heads": "2", "data.pack_workers": "1"}
+    cut = {"backbone.name": "efficientnet_lite0", "backbone.strides": "", "backbone.size": "48,64",
+           "model.d_model": "16", "model.heads": "2", "data.pack_workers": "1"}  # fmt: skip
     for stage in ("cub", "birds", "finetune"):
         cut |= {f"{stage}.global_batch_size": "8", f"{stage}.micro_batch_size": "8", f"{stage}.contrastive_group": "2",
                 f"{stage}.steps": "12", f"{stage}.batch_sizes": ""}  # fmt: skip

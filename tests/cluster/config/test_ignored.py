@@ -87,15 +87,17 @@ def test_what_has_an_effect_or_is_the_recipes_own_is_let_through(command: str) -
             {"model.regions": "200"},
             "--model: regions and novelties are 200 and 8; a grid of 3 x 4 cells has at most 48 of both",
         ),
-        ({"backbone.name": "vit_tiny_patch16_224", "backbone.size": "64,64"}, "vit_tiny_patch16_224"),
+        ({"backbone.name": "vit_tiny_patch16_224"}, "vit_tiny_patch16_224"),
         ({"backbone.name": "efficientnet_lite9"}, "efficientnet_lite9"),
         ({"backbone.weights": "no/such.safetensors"}, "no/such.safetensors"),
     ],
 )
-def test_a_backbone_that_cannot_be_used_is_refused_before_data_are_made(changes: dict[str, str], said: str) -> None:
+def test_a_backbone_that_cannot_be_used_is_refused_before_data_are_made(
+    changes: dict[str, str], said: str, tmp_path: Path
+) -> None:
     config = override(RECIPES["blocks"](), [("backbone.size", "48,64"), *changes.items()])
     with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
-        check_backbone(config)
+        check_backbone(config, tmp_path)
     assert said in str(caught.value)
 
 

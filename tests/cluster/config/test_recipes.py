@@ -1,6 +1,6 @@
 """Every recipe for a data set, on a small copy of it in the layout it is published in: three steps of each stage.
 
-All stages to the report, through Ray, one after another on one head. What is cut is sizes alone.
+All stages to the report, without Ray. What is cut is sizes alone.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 from testing import native_layouts
+from testing.multirank import fit
+from testing.suite.no_java import hide_java
 
-from cluster import train
+from cluster import pipeline
 from cluster.config.fields import task_batch_size
 from cluster.config.options import to_yaml
 from cluster.config.tasks import compares_samples
@@ -34,7 +36,8 @@ LAYOUTS = {  # recipe -> what is packed for it
 }
 STEPS = 3
 SMALL = {
-    "log.wandb": "disabled", "data.pack_workers": "1", "backbone.size": "48,64", "model.d_model": "32",
+    "log.wandb": "disabled", "data.pack_workers": "1", "backbone.name": "efficientnet_lite0",
+    "backbone.strides": "", "backbone.size": "48,64", "model.d_model": "32",
     "model.heads": "2", "model.d_ff": "64", "model.cross_modal_blocks": "1", "evaluate.limit": "4",
     "evaluate.beam": "1", "evaluate.tokenizer": "split", "finetune.validate_every": str(STEPS),
     "finetune.validate_limit": "2", "cluster.workers": "1", "cluster.timeout_s": "120",
@@ -44,9 +47,12 @@ BLOCKS = {"data.blocks.scenes": "8,2,2", "data.blocks.size": "64,48", "data.bloc
           "data.blocks.class_photos": "1"}  # fmt: skip
 
 
-@pytest.mark.ray
+@pytest.mark.ranks
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_three_steps_of_every_stage_and_the_evaluation(head: str, tmp_path: Path, name: str) -> None:
+def test_three_steps_of_every_stage_and_the_evaluation(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide_java(monkeypatch)
     for layout in LAYOUTS[name]:
         getattr(native_layouts, layout)(tmp_path / "native" / layout)
         command = [layout, "--root", str(tmp_path / "native" / layout), "--out", str(tmp_path / "data" / layout)]
@@ -61,7 +67,7 @@ def test_three_steps_of_every_stage_and_the_evaluation(head: str, tmp_path: Path
         if any(map(compares_samples, recipe.stage(stage).ratios)):
             options[f"{stage}.contrastive_group"] = "2"
     arguments = [word for option, value in options.items() for word in (f"--{option}", value)]
-    assert train.main([name, "--root", str(tmp_path), *arguments]) == 0
+    pipeline.run(parse([name, "--root", str(tmp_path), *arguments]), fit)
 
     run = tmp_path / "runs" / recipe.name
     steps = [record for record in read_metrics(run) if "task" in record]

@@ -186,7 +186,7 @@ def test_what_could_not_run_is_null_with_its_reason(tmp_path, monkeypatch):
     scores = score(predictions(*["there is no change"] * 6), tokenizer="ptb", time_limit=0.0)
     assert set(scores) == {
         "total", "changed", "unchanged", "by_type", "accuracy", "baselines", "oracle", "skill", "n", "tokenizer",
-        "seed", "checkpoint", "intervals", "reasons",
+        "seed", "checkpoint", "intervals", "reasons", "accuracy_by",
     }  # fmt: skip
     assert scores["tokenizer"] == "words"
     assert scores["reasons"] == {"tokenizer": "ptb could not run: not done within the time limit"}

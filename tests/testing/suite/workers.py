@@ -15,9 +15,8 @@ FIRST = (  # each line goes to one worker
     ("tests/slurm/",),
     ("tests/tune/test_sweep.py",),
     ("tests/cluster/test_train.py",),
-    ("tests/cluster/config/test_recipes.py", "tests/cluster/launch/test_launch.py",
-     "tests/cluster/launch/test_restarts.py", "tests/cluster/launch/test_watch.py",
-     "tests/shards/packing/test_ray_tasks.py"),  # they share a Ray head
+    ("tests/cluster/launch/test_launch.py", "tests/cluster/launch/test_restarts.py",
+     "tests/cluster/launch/test_watch.py", "tests/shards/packing/test_ray_tasks.py"),  # they share a Ray head
     ("tests/cluster/launch/test_ray_job.py",),
     ("tests/cluster/test_seeds.py",),
     ("tests/cluster/launch/test_elastic.py",),
