@@ -15,7 +15,6 @@ def pairs() -> Config:
     """
     base = blocks()
     stages = base.pretraining
-    labels = {"pair_labels": 1.0}
     return dataclasses.replace(
         base,
         name="pairs",
@@ -28,7 +27,8 @@ def pairs() -> Config:
                 stages["regions"], steps=240, ratios={"pair_labels": 1}, micro_batch_size=48, checkpoint_every=240
             ),
             "pretrain": dataclasses.replace(
-                stages["pretrain"], steps=40, ratios={"mlm": 2, "mvcl": 1, "fda": 1}, warmup_steps=20, checkpoint_every=40
+                stages["pretrain"], steps=40, ratios={"mlm": 2, "mvcl": 1, "fda": 1}, warmup_steps=20,
+                checkpoint_every=40,
             ),
         },
         finetune=dataclasses.replace(
