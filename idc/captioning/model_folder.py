@@ -116,7 +116,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Exported:
             f"{folder / CONFIG} is not the description of a model ({type(error).__name__}); export it again"
         ) from None
     architecture = values.get("architecture") if isinstance(values, dict) else None
-    wanted = FORMATS.get(architecture, max(FORMATS.values()))
+    wanted = FORMATS.get(str(architecture), max(FORMATS.values()))
     if version != wanted:
         raise ExportError(
             f"{folder / CONFIG} has format {version} and this version reads {wanted} of architecture {architecture!r}: "

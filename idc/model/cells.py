@@ -44,6 +44,8 @@ class CellMap(nn.Module):
     pool_rows: Tensor  # (pooled rows, rows)
     pool_columns: Tensor  # (pooled columns, columns)
     owner: Tensor  # (M,) the pooled cell that each cell lies in
+    place: Tensor  # (M, 2) x, y of each cell in steps
+    pooled_place: Tensor  # (G, 2)
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -228,6 +228,7 @@ class Stack(nn.Module):
         """Fills the caches with the keys and values of `memory` (B, M, d), as `forward` makes them."""
         memory = self.norm(memory)
         for block, cache in zip(self.blocks, caches, strict=True):
+            assert isinstance(block, Block)
             block.attention.remember(block.attention_norm(memory), cache)
 
 

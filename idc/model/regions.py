@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -138,11 +139,10 @@ class RegionFinder(nn.Module):
         """
         sides = len(images)
         size = SEARCHED // sides if images[0].device.type == "cpu" else len(images[0])
-        blanks = [None] * sides if hidden is None else hidden.chunk(sides, dim=1)
         parts = []
         for start in range(0, len(images[0]), size):
             some = slice(start, start + size)
-            blank = None if hidden is None else torch.cat([each[some] for each in blanks])
+            blank = None if hidden is None else torch.cat(hidden[some].chunk(sides, dim=1))
             # Autocast would refuse to join float16, as features come.
             features = torch.cat([each[some].to(self.map.mean.dtype) for each in images])
             parts.append(self._look(features, sides, blank))
@@ -225,10 +225,10 @@ def _together(parts: Sequence[Seen], sides: int) -> Seen:
         return torch.cat([half for side in zip(*(each.chunk(sides) for each in values), strict=True) for half in side])
 
     partners = [part.counterparts for part in parts if part.counterparts is not None]
-    named = (field.name for field in fields(Seen) if field.name != "counterparts")
+    named = [field.name for field in fields(Seen) if field.name != "counterparts"]
+    seen: dict[str, Any] = {name: whole([getattr(part, name) for part in parts]) for name in named}
     of_cells = [whole([getattr(each, field.name) for each in partners]) for field in fields(Counterparts) if partners]
-    seen = [whole([getattr(part, name) for part in parts]) for name in named]
-    return Seen(*seen, Counterparts(*of_cells) if partners else None)
+    return Seen(**seen, counterparts=Counterparts(*of_cells) if partners else None)
 
 
 def image_labels_loss(shown: Tensor, present: Tensor, weight: Tensor | None = None) -> Tensor:
