@@ -30,7 +30,7 @@ def blocks() -> Config:
         # Every pixel of the pictures: the backbone's cells are 8 and 16 pixels wide, small blocks 14.
         backbone=BackboneConfig(size=(224, 336)),
         model=ModelConfig(
-            **OPEN, **SIZES["small"], architecture="idc",
+            **OPEN, **SIZES["small"], architecture="idc", novelties=6,
             dropout=0.0, attention_dropout=0.0, max_length=32, layer_norm="standard", final_norm=True,
         ),
         # What a region shows comes first: words about it cannot be learnt before (docs/experiments.md, E6).
@@ -47,8 +47,8 @@ def blocks() -> Config:
             ),
         },
         finetune=FinetuneConfig(
-            steps=1080, global_batch_size=64, micro_batch_size=32, ratios={"finetune": 6, "photo_labels": 1},
-            weights={"changed": 0.5, "labels": 0.1, "fda": 0.1}, negatives=NegativesConfig(count=1),
+            steps=1080, global_batch_size=32, micro_batch_size=32, ratios={"finetune": 6, "photo_labels": 1},
+            weights={"changed": 0.5, "labels": 0.1}, negatives=NegativesConfig(count=1),
             fda_temperature=0.1, references=3, lr=1e-3, warmup_steps=40, validate_every=120, checkpoint_every=360,
             # Scores of 300 pairs differ by more from step to step than the last steps, of small ones, improve.
             select="last",
