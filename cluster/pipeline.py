@@ -84,12 +84,12 @@ def _run(
         scored = _evaluation(folder, config, prepare_evaluation(config, root, data)) if command.evaluates else None
         job = Job(
             config, folder, data.shards.location, data.features.path, stages, _exports(folder, config, stages), scored,
-            mixed=training.mixed, photos=training.photos and training.photos.place,
-            classes=training.classes and training.classes.place, joint_tokenizer=training.tokenizer,
+            mixed=training.mixed, photos=training.photos.place if training.photos else None,
+            classes=training.classes.place if training.classes else None, joint_tokenizer=training.tokenizer,
             names=training.names,
         )  # fmt: skip
     results = job.evaluation.predictions.parent if job.evaluation else None
-    if not again and not job.stages and not job.exports and job.evaluation and _is_scored(job):
+    if not again and not job.stages and not job.exports and job.evaluation and _is_scored(job, job.evaluation):
         say(f"{folder} is done")
         return results
     run_folder.write_provenance(folder, CODE)
@@ -203,14 +203,14 @@ def _scored_checkpoint(folder: Path, config: Config) -> str:
     return str(best.folder.relative_to(folder)) if best else ""
 
 
-def _is_scored(job: Job) -> bool:
-    """Whether the scores of the job's evaluation are there, of the checkpoint and the protocol that it asks for."""
+def _is_scored(job: Job, evaluation: Evaluation) -> bool:
+    """Whether the scores of a job's evaluation are there, of the checkpoint and the protocol that it asks for."""
     try:
-        saved = json.loads((job.evaluation.predictions.parent / SCORES).read_bytes())
-        predictions = read_predictions(job.evaluation.predictions)
+        saved = json.loads((evaluation.predictions.parent / SCORES).read_bytes())
+        predictions = read_predictions(evaluation.predictions)
     except (OSError, ValueError, DataError):
         return False
-    asked = _protocol(job.run, job.config, job.evaluation, predictions)
+    asked = _protocol(job.run, job.config, evaluation, predictions)
     same = comparable(saved.get("protocol", {})) == comparable(asked)
     return same and saved["checkpoint"] == _scored_checkpoint(job.run, job.config)
 

@@ -18,7 +18,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cluster.config.fields import Config
 from cluster.errors import ConfigError
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 def split(arguments: Sequence[str]) -> tuple[Asked, list[str]]:
     """The plan's own options, and the arguments of cluster/train.py. ConfigError for values that are no numbers."""
     words = read_words(arguments, USAGE.replace("cluster/train.py", "-m cluster.plan", 1))
-    own: dict[str, float] = {}
+    own: dict[str, Any] = {}  # whole numbers and others, by field
     rest = [words.recipe] if words.recipe else []
     for name, value in words.options:
         field = name.replace("-", "_")

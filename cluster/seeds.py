@@ -46,7 +46,8 @@ def run_seeds(command: Command, fit: Callable[[Job], None] = ray_train.fit) -> P
     results = {}
     for number, (seed, one) in enumerate(single.items(), start=1):
         say(f"seed {seed}, {number} of {len(single)}")
-        results[seed] = run(one, fit, again=False)
+        if folder := run(one, fit, again=False):
+            results[seed] = folder
     if not command.evaluates:
         return None
     scores = {seed: json.loads((folder / SCORES).read_bytes()) for seed, folder in results.items()}

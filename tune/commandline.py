@@ -57,7 +57,8 @@ def parse(arguments: Sequence[str]) -> Sweep:
     """
     words = read_words(arguments, USAGE, flags=("resume",))
     options = dict(words.options)
-    own = {name: options.pop(name) for name in ("trials", "add", "search", "top", "repeats", "name") if name in options}
+    names = ("trials", "add", "search", "top", "repeats", "name")
+    own: dict[str, str] = {name: options.pop(name) for name in names if name in options}
     root = find_root(options.get("root", ""), CODE)
     given = tuple(option for option in options.items() if option[0] != "root")
     recipe, search = words.recipe or DEFAULT_RECIPE, own.get("search", TPE)
@@ -69,7 +70,8 @@ def parse(arguments: Sequence[str]) -> Sweep:
         left = [*dict(given), *(["search"] if "search" in own else [])]
         if left:
             raise ConfigError(f"--resume takes the options of the first command: leave out --{left[0]}")
-        recipe, given, search = saved["recipe"], tuple(map(tuple, saved["given"])), saved["search"]
+        given = tuple((option, value) for option, value in saved["given"])
+        recipe, search = saved["recipe"], saved["search"]
     if search not in SEARCHES:
         raise ConfigError(f"--search {search!r} is not a search{nearest(search, SEARCHES)}")
     plan = _plan(recipe, given, name, root, search)
@@ -77,10 +79,9 @@ def parse(arguments: Sequence[str]) -> Sweep:
     target = _target(plan, numbers, saved)
     if saved is not None:
         _check_same(plan, saved)
-    top, repeats = (
-        numbers[name] if numbers[name] is not None else (saved or {}).get(name, default)
-        for name, default in (("top", DEFAULT_TOP), ("repeats", DEFAULT_REPEATS))
-    )
+    top, repeats = numbers["top"], numbers["repeats"]
+    top = (saved or {}).get("top", DEFAULT_TOP) if top is None else top
+    repeats = (saved or {}).get("repeats", DEFAULT_REPEATS) if repeats is None else repeats
     if any("seed" in one.options for one in plan.dimensions):
         if numbers["repeats"]:
             raise ConfigError("--repeats: the sweep varies --seed itself; leave one of the two out")

@@ -37,17 +37,18 @@ class Recorder(Callback):
             return
         if plan is not self._plan:
             self._table.start_again(key, self._table.trials[trial.config["of"]], plan.config.seed)
-            say(f"{_named(self._table.run(key))} starts")
+            say(f"{_named(self._table.begun(key))} starts")
             return
         member = self._member.get(trial.trial_id, known.member if known else len(set(self._members())) + 1)
         self._member[trial.trial_id] = member
-        takes_over = donor is not None and donor.run != key
-        origin = {"run": donor.run, "step": donor.step, "trial": donor.trial} if takes_over else None
+        origin, goes_on = None, ""
+        if donor is not None and donor.run != key:
+            origin = {"run": donor.run, "step": donor.step, "trial": donor.trial}
+            goes_on = f"on from {donor.run} at step {donor.step}"
         self._table.start(key, values, member, origin)
-        if before not in (None, key):  # after the start: killed in between, the member goes on in its new run
-            self._table.end(before, REPLACED, f"went on from {donor.run} at step {donor.step}")
-        named = _named(self._table.run(key))
-        say(f"{named} " + (f"goes on from {donor.run} at step {donor.step}" if takes_over else "starts"))
+        if before is not None and before != key:  # after the start: killed in between, it goes on in its new run
+            self._table.end(before, REPLACED, f"went {goes_on}")
+        say(f"{_named(self._table.begun(key))} {f'goes {goes_on}' if goes_on else 'starts'}")
 
     def _members(self) -> list[int]:
         return [trial.member for trial in self._table.trials.values()]
@@ -56,7 +57,7 @@ class Recorder(Callback):
         """A validation."""
         if "score" in result:
             self._table.score(result["run"], result["step"], result["score"], result["chosen_by"])
-            say(f"{_named(self._table.run(result['run']))} step {result['step']}: CIDEr {result['score']:.1f}")
+            say(f"{_named(self._table.begun(result['run']))} step {result['step']}: CIDEr {result['score']:.1f}")
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """The end of a trial: it finished, diverged, or was stopped."""

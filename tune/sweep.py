@@ -68,9 +68,9 @@ def run(sweep: Sweep) -> int:
     varied = f"{len(plan.dimensions)} dimension{'s' if len(plan.dimensions) > 1 else ''}"
     say(f"sweep {plan.folder}: {left} of {sweep.target} trials to run, {varied}, {plan.search}")
     if left and sweep.repeats:
-        best = min(sweep.top, sweep.target)
+        count = min(sweep.top, sweep.target)
         further = seeds_text(sweep.further_seeds)
-        say(f"then the best {best} again with {further}: {best * sweep.repeats} runs more at most")
+        say(f"then the best {count} again with {further}: {count * sweep.repeats} runs more at most")
     if left or repeats_left(sweep, table):
         # Data are made once, before any trial asks for them.
         prepare.main([str(plan.folder / CONFIG), "--stage", "train", "--root", str(plan.root)])

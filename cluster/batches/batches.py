@@ -19,7 +19,7 @@ from torch import Tensor
 from cluster.batches.bad_samples import Bad
 from cluster.batches.fda_samples import Unchanged, draw_negatives
 from cluster.batches.resident import Resident
-from cluster.batches.samples import ClassIndex, Mixed, Samples, check_text, stack
+from cluster.batches.samples import Arrays, ClassIndex, Mixed, Samples, check_text, stack
 from cluster.batches.schedule import TaskSchedule
 from cluster.config.fields import (
     FinetuneConfig,
@@ -113,6 +113,7 @@ class Batches:
             ]
             sizes = [len(samples) for samples in self._samples[kind]]
             self._mixtures[kind] = Mixture(sizes, [folder.weight for folder in folders[kind]])
+        self._references = stage.references if isinstance(stage, FinetuneConfig) else 1
         self._aligns_captions = isinstance(stage, FinetuneConfig) and stage.weights.get("fda", 0) > 0
         self._names_regions = names_regions(stage, model)
         self._kept = {
@@ -192,7 +193,10 @@ class Batches:
     def _assemble(self, task: str, positions: np.ndarray, bad: list[Bad], names: list[str]) -> dict[str, Tensor]:
         kind = TASKS[task].stream
         located = np.stack([positions, *self._mixtures[kind].locate(positions, self._seed)], axis=1)
-        draws, indices, records, arrays = [], [], [], []
+        draws: list[np.random.Generator] = []
+        indices: list[int] = []
+        records: list[dict] = []
+        arrays: list[Arrays] = []
         for position, source, epoch, i in located.tolist():
             samples = self._samples[kind][source]
             others = replacements(position, len(samples), self._seed, epoch)
@@ -200,8 +204,9 @@ class Batches:
             if task == "fda" or (task == "finetune" and self._aligns_captions):
                 rng = generator(self._seed, epoch, position, f"{task}/unchanged")
                 found = self._kept[kind][source].choose(found, others if task == "fda" else None, rng, bad)
-            for column, value in zip((indices, records, arrays), found, strict=True):
-                column.append(value)
+            indices.append(found[0])
+            records.append(found[1])
+            arrays.append(found[2])
             names.append(samples.name_of(found[0]))
             draws.append(generator(self._seed, epoch, position, task))
         batch = stack(arrays)
@@ -250,7 +255,7 @@ class Batches:
         return present
 
     def _finetune(self, records: list[dict], draws: list[np.random.Generator]) -> dict[str, Tensor]:
-        references = self._stage.references
+        references = self._references
         if self._model.caption_loss == "masked":
             batch = self._masked(self._captions(records, draws), draws)
         elif references == 1:
@@ -303,8 +308,7 @@ class Batches:
 
     def _encode(self, texts: list[str]) -> Tensor:
         """Ids (n, L); an empty text is a row of padding. What all rows pad is cut, unless the model sees padding."""
-        ids = self._tokenizer.batch(texts, self._model.max_length)
-        ids = torch.as_tensor(ids, dtype=torch.int64)
+        ids = torch.as_tensor(self._tokenizer.batch(texts, self._model.max_length), dtype=torch.int64)
         ids[[number for number, text in enumerate(texts) if not text]] = self._model.pad
         if self._model.mask_padding:
             longest = int((ids != self._model.pad).sum(dim=1).max())

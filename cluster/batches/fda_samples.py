@@ -8,11 +8,11 @@ from itertools import chain
 import numpy as np
 
 from cluster.batches.bad_samples import Bad
-from cluster.batches.samples import Samples
+from cluster.batches.samples import Arrays, Samples
 from cluster.config.fields import NegativesConfig
 from shards.negatives.text_only import draw, kept_share
 
-Found = tuple[int, dict, dict[str, np.ndarray]]  # index, json, arrays: as `Samples.first_good` gives them
+Found = tuple[int, dict, Arrays]  # index, json, arrays: as `Samples.first_good` gives them
 
 
 def draw_negatives(record: dict, negatives: NegativesConfig, rng: np.random.Generator) -> list[str]:

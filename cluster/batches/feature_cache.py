@@ -166,8 +166,8 @@ def _make(
         groups[shard["split"], shard["name"].rpartition("-")[2]].append(shard)
     entries: dict[str, dict] = {}
     for key, group in list(groups.items()):
-        kept = [_finished_entry(out, shard) for shard in group]
-        if all(kept):
+        kept = [entry for shard in group if (entry := _finished_entry(out, shard)) is not None]
+        if len(kept) == len(group):
             entries |= {entry["name"]: entry for entry in kept}
             del groups[key]
     images = sum(_images(shard) for group in groups.values() for shard in group)

@@ -63,7 +63,7 @@ class Resident:
 
     def _row(self, array: np.ndarray) -> int:
         array = np.array(array, dtype=np.float16)
-        digest = hashlib.blake2b(array, digest_size=16).digest()
+        digest = hashlib.blake2b(array.data, digest_size=16).digest()
         with self._lock:
             if digest not in self._row_of:
                 self._row_of[digest] = row = len(self._row_of)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +20,7 @@ from shards.format.schema import faults
 from shards.reading.reader import Folder, Stream
 
 SURVEYED_SAMPLES = 32  # of each kind, whose features say what channels are like
+Arrays = Mapping[str, np.ndarray | np.int64]  # by role: grid features (N, F), or their row in memory (`Resident`)
 PROBED_SAMPLES = 64  # samples looked at when a stage starts, to find data that cannot serve its tasks
 
 
@@ -92,9 +93,13 @@ class Samples:
             raise DataError(f"{self._features.folder.path}: none of the {self.name} looked at has features to be read")
         return torch.cat(found)
 
-    def _arrays(self, i: int) -> dict[str, np.ndarray]:
+    def _arrays(self, i: int) -> Arrays:
         """Grid features (N, F) of sample i by role, or their rows in memory (`Resident`)."""
-        return self._from_disk(i) if self._rows is None else self._rows[i]
+        if self._rows is None:
+            return self._from_disk(i)
+        rows = self._rows[i]
+        assert not isinstance(rows, DataError), "it was condemned when it was read into memory"
+        return rows
 
     def _from_disk(self, i: int) -> dict[str, np.ndarray]:
         """Grid features (N, F) of sample i by role; DataError naming it where they cannot be used."""
@@ -107,7 +112,7 @@ class Samples:
             )
         return arrays
 
-    def first_good(self, candidates: Iterable[int], bad: list[Bad]) -> tuple[int, dict, dict[str, np.ndarray]]:
+    def first_good(self, candidates: Iterable[int], bad: list[Bad]) -> tuple[int, dict, Arrays]:
         """(index, json, arrays) of the first candidate that can be read; those before it go to `bad`.
 
         One damaged member condemns a sample, whether the task at hand needs it or not. DataError where none is left.
@@ -131,7 +136,7 @@ class Samples:
         self._bad[i] = Bad(self.name, self.records.keys[i], str(error).partition(";")[0])
 
 
-def stack(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+def stack(rows: Sequence[Arrays]) -> dict[str, Tensor]:
     """Arrays of several samples by role as tensors with one dimension more, of the same type."""
     return {role: torch.from_numpy(np.stack([row[role] for row in rows])) for role in rows[0]}
 
@@ -179,7 +184,7 @@ def check_text(samples: Samples, negatives: NegativesConfig | None) -> None:
             raise DataError(f"{samples.records.folder.path}: sample {samples.records.keys[i]} has no caption")
         if negatives is not None:
             any_negative |= any(record.get("negatives", {}).get(kind) for kind in negatives.kinds)
-    if not any_negative:
+    if negatives is not None and not any_negative:
         raise DataError(
             f"{samples.records.folder.path}: {samples.kind} samples have no negatives of the kinds "
             f"{', '.join(negatives.kinds)}: choose other negatives.kinds, or set the ratio and weight of fda to 0"

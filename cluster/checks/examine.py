@@ -104,10 +104,10 @@ def _clocks(nodes: Sequence[Node]) -> list[Finding]:
 def _sums(nodes: Sequence[Node], found: Sequence[Finding], limit_s: float) -> list[Finding]:
     """A sum over ranks on all nodes: one a GPU; of a node without GPUs one, of a machine alone two."""
     gpus = {one.node: one.facts["gpus"] for one in found if "gpus" in one.facts}
-    places = []  # (node, GPU or None) of each rank
+    places: list[tuple[int, int | None]] = []  # (node, GPU or None) of each rank
     for number, node in enumerate(nodes):
-        count = gpus.get(node.name, 0)
-        places += [(number, gpu) for gpu in range(count)] or [(number, None)] * (2 if len(nodes) == 1 else 1)
+        there: list[int | None] = list(range(gpus.get(node.name, 0)))
+        places += [(number, gpu) for gpu in there or [None] * (2 if len(nodes) == 1 else 1)]
     if not places:
         return []
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cluster.config.tasks import LossName, TaskName, compares_samples
 from idc.model.config import ModelConfig
@@ -11,6 +11,10 @@ from idc.model.config import ModelConfig
 HOLDOUT = "holdout"  # --evaluate.split: not a split of a folder, but a folder of its own
 
 NegativeKind = Literal["retrieve", "replace", "confuse"]
+if TYPE_CHECKING:  # fractions are no literals to a type checker (PEP 586); the command line knows the choices
+    GpusPerWorker = float | Literal["auto"]
+else:
+    GpusPerWorker = Literal["auto", 0, 0.5, 1]
 RESERVED = ("all", "train", "evaluate", "stage", "help")  # words of the command line that cannot name a stage
 # Fields that cannot change what is learned: a run folder may be resumed with other values of these.
 HARMLESS = (
@@ -154,7 +158,7 @@ class ClusterConfig:
     # is room for, fewer when a machine is lost, more when one comes.
     workers: int | str = 0
     # auto: 1 where Ray's cluster has GPUs, else 0. 0: CPUs, gloo; 1: a GPU each, NCCL; 0.5: two share a GPU, gloo.
-    gpus_per_worker: Literal["auto", 0, 0.5, 1] = "auto"
+    gpus_per_worker: GpusPerWorker = "auto"
     cpus_per_worker: float = 1.0  # CPUs that Ray sets aside for a worker
     threads: int = 1  # torch threads of a worker
     # DeepSpeed ZeRO: what is sharded (1 optimiser, 2 gradients, 3 parameters); auto: 1 for several workers, 0 for one.
@@ -215,8 +219,9 @@ def is_harmless(option: str) -> bool:
 
 def is_lowered(option: str, new: object, old: object) -> bool:
     """True where an option that may be lowered under way is: to a smaller number, or from none (0) to one."""
-    numbers = isinstance(new, (int, float)) and isinstance(old, (int, float))
-    return numbers and option.rpartition(".")[2] in LOWERED and 0 < new and (new < old or not old)
+    if not (isinstance(new, (int, float)) and isinstance(old, (int, float))):
+        return False
+    return option.rpartition(".")[2] in LOWERED and 0 < new and (new < old or not old)
 
 
 def names_regions(stage: StageConfig, model: ModelConfig) -> bool:

@@ -88,7 +88,7 @@ def _unused_in_stage(stage: StageConfig) -> Iterator[tuple[str, str]]:
         yield "same_class_share", "the stage does not draw classify"
     if not losses & {"mlm", "caption"}:
         yield "label_smoothing", "the stage has no loss over words"
-    if finetunes and not stage.validate_every:
+    if isinstance(stage, FinetuneConfig) and not stage.validate_every:
         yield "validate_limit", "--finetune.validate_every is 0"
         if stage.select != "last":
             yield "select", "--finetune.validate_every is 0, so there are no scores to choose by"

@@ -49,7 +49,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def options(config: Any, prefix: str = "") -> Iterator[Option]:
     """Every leaf field of a nested dataclass, in order."""
-    hints, comments = get_type_hints(type(config)), field_comments(type(config))
+    kind: type = type(config)
+    hints, comments = get_type_hints(kind), field_comments(kind)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
@@ -64,7 +65,7 @@ def options(config: Any, prefix: str = "") -> Iterator[Option]:
 def _part_type(kind: Any) -> type | None:
     """The dataclass of a field that is a table of named parts; the names stand in options in place of the field's."""
     entry = get_args(kind)[-1] if get_origin(kind) is dict else None
-    return entry if dataclasses.is_dataclass(entry) else None
+    return entry if isinstance(entry, type) and dataclasses.is_dataclass(entry) else None
 
 
 @cache
@@ -79,7 +80,9 @@ def field_comments(cls: type) -> dict[str, str]:
     for node, following in zip(body, [*body[1:], None], strict=True):
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
-        above, row = [], node.lineno - 2
+        assert node.end_lineno is not None, "what is parsed has its place"
+        above: list[str] = []
+        row = node.lineno - 2
         while row >= 0 and lines[row].strip().startswith("#"):
             above.insert(0, lines[row].strip().lstrip("# "))
             row -= 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from idc.losses.objectives import LOSSES, OBJECTIVES
 
@@ -27,8 +27,12 @@ TASKS: dict[str, Task] = {
     "pair_labels": Task("labels", "pair"),
     "finetune": Task("finetune", "pair"),
 }
-TaskName = Literal[*TASKS]
-LossName = Literal[*LOSSES]
+if TYPE_CHECKING:  # a type checker cannot run the tables: to it they are strings, and the command line looks them up
+    TaskName = str
+    LossName = str
+else:
+    TaskName = Literal[*TASKS]
+    LossName = Literal[*LOSSES]
 
 
 def compares_samples(task: str) -> bool:

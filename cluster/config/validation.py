@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import get_args
+from typing import Any, get_args
 
 from cluster.config.fields import (
     HOLDOUT,
@@ -111,7 +111,7 @@ def _validate_mix(data: DataConfig) -> None:
 
 def _at_least(config: object, least: int, *names: str, prefix: str = "") -> None:
     for name in names:
-        value = config
+        value: Any = config
         for part in name.split("."):
             value = getattr(value, part)
         if value < least:

@@ -122,10 +122,12 @@ def _node(node: dict, count: int) -> str:
 
 def resolved(config: Config, placement: Placement) -> Config:
     """The configuration that workers are told: numbers where the options leave them open."""
-    changes = {"gpus_per_worker": placement.gpus_per_worker, "precision": placement.precision}
-    if not placement.least:  # of a range, each group of workers takes its number from its process group
-        changes["workers"] = placement.workers
-    return dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, **changes))
+    # Of a range, each group of workers takes its number from its process group.
+    workers = config.cluster.workers if placement.least else placement.workers
+    cluster = dataclasses.replace(
+        config.cluster, workers=workers, gpus_per_worker=placement.gpus_per_worker, precision=placement.precision
+    )
+    return dataclasses.replace(config, cluster=cluster)
 
 
 def local_gpus() -> int:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ def predict(
     limit: int = 0,
     device: torch.device | str = "cpu",
     maps: bool = False,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: str = "fp32",
 ) -> list[dict]:
     """Captions of every world-th sample from `rank` on, of the first `limit` (0 = all).
 

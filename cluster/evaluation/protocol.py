@@ -76,11 +76,11 @@ def selection(config: Config, chosen: Mapping[str, Any] | None) -> dict[str, Any
     if chosen is None:
         return {"rule": None, "reason": "the run folder has no checkpoints: its model was put there"}
     stage = config.stage(chosen["stage"])
-    by = stage.select if isinstance(stage, FinetuneConfig) else "last"
-    if (chosen.get("validation") or {}).get(by) is None:  # no step had such a score: the newest is taken
-        return {"stage": chosen["stage"], "rule": "last"}
+    scores = chosen.get("validation") or {}
+    if not isinstance(stage, FinetuneConfig) or scores.get(stage.select) is None:
+        return {"stage": chosen["stage"], "rule": "last"}  # no step had such a score: the newest is taken
     limit = stage.validate_limit or None
-    return {"stage": chosen["stage"], "rule": "best", "metric": by, "split": "val", "pairs": limit}
+    return {"stage": chosen["stage"], "rule": "best", "metric": stage.select, "split": "val", "pairs": limit}
 
 
 def comparable(protocol: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def score(
         "unchanged": [i for i, pair in enumerate(pairs) if change_of(pair) is False],
     }
     kinds = [type_of(pair) if change_of(pair) is True else None for pair in pairs]
-    types = sorted({*kinds} - {None})
+    types = sorted({kind for kind in kinds if kind is not None})
     of_type = {name: [i for i, kind in enumerate(kinds) if kind == name] for name in types}
     truths = [truth_of(pair) for pair in pairs]
     right = right_of(pairs, truths)
@@ -71,7 +71,7 @@ def score(
     sayings: dict[str, tuple[list[int], Callable[[int], str | None]]] = {
         **{half: (places, said.__getitem__) for half, places in keys.items()},
         **{f"type {name}": (places, said.__getitem__) for name, places in of_type.items()},
-        **{f"constant {half}": (keys[half], lambda _, text=text: text) for half, text in constant.items() if text},
+        **{f"constant {half}": (keys[half], _always(text)) for half, text in constant.items() if text},
         **{f"shuffled {half}": (keys[half], shuffled.__getitem__) for half in ("total", "changed")},
         **{f"oracle {half}": (keys[half], oracle.__getitem__) for half in ("total", "changed") if oracle},
     }
@@ -143,8 +143,8 @@ def right_of(
         right["changed"].append(claims is True if is_changed is True else None)
         right["unchanged"].append(claims is False if is_changed is False else None)
         right["type"].append(_says_type(pair, pair["caption"]) if judged else None)
-        known = judged and truth and truth.get("object")
-        right["object"].append(grammar.agrees(claim_of(pair), dict(truth)) if known else None)
+        known = truth if judged and truth is not None and truth.get("object") else None
+        right["object"].append(grammar.agrees(claim_of(pair), dict(known)) if known else None)
     return right
 
 
@@ -181,7 +181,7 @@ def _says_type(pair: Mapping[str, Any], sentence: str) -> bool:
 def _why_none(name: str, changed: Sequence[Mapping[str, Any]]) -> str:
     """Why an accuracy is of no pairs."""
     if name in ("type", "object") and changed:
-        kinds = sorted({type_of(pair) for pair in changed} - {None})
+        kinds = sorted({kind for pair in changed if (kind := type_of(pair)) is not None})
         if not kinds:
             return "the kind of change is not known of any pair"
         if not any(map(can_judge, changed)):
@@ -249,6 +249,11 @@ def _best_constant(
         return max(pool, key=lambda text: (scorer.constant(token[text]), text))
     often = Counter(text for i in places for text in references[i])
     return max(pool, key=lambda text: often[token[text]])
+
+
+def _always(text: str) -> Callable[[int], str]:
+    """Said of any pair."""
+    return lambda _: text
 
 
 def _shuffled(said: Sequence[str], seed: int) -> list[str]:

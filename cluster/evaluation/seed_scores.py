@@ -59,7 +59,7 @@ def _spread(values: Mapping[str, float | None], reason: str) -> dict[str, Any]:
     if lacking:
         why = f"seed {', '.join(lacking)} has no value{f': {reason}' if reason else ''}"
         return {"mean": None, "std": None, "values": dict(values), "reason": why}
-    known = list(values.values())
+    known = [value for value in values.values() if value is not None]
     return {"mean": statistics.mean(known), "std": statistics.stdev(known), "values": dict(values)}
 
 

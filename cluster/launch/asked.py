@@ -39,6 +39,12 @@ def listening() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def listen_again() -> None:
+    """After something of Ray's: it takes SIGTERM for itself when it starts, and leaves it to end the process after."""
+    if _Driver.listens:
+        _listen()
+
+
 def _listen() -> None:
     for number in SIGNALS:
         signal.signal(number, _heard)
@@ -49,8 +55,7 @@ def heeded(run: Path) -> Iterator[None]:
     """While workers are at work an ask waits until they have stopped; at other times it ends the driver at once."""
     (run / FILE).unlink(missing_ok=True)  # of a driver that was killed
     _Driver.run = run
-    if _Driver.listens:
-        _listen()  # starting Ray took SIGTERM for itself
+    listen_again()
     try:
         yield
     finally:

@@ -11,14 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray._raylet import RAY_NODE_ID_KEY
-from ray.train import TrainingFailedError
-from ray.train.torch import TorchTrainer
+from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]  # of Cython, whose names mypy does not see
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from cluster.distributed.devices import Placement
 from cluster.errors import TrainingError
@@ -69,7 +69,8 @@ class Trainer(TorchTrainer):
 
     def supervised(self, job: Job, placement: Placement, own_ray: bool) -> None:
         """Runs the job to its end; raises as `cluster.launch.ray_train.fit` does. `own_ray`: no cluster of others'."""
-        self._job, self._placement, self._own_ray, self._verdict = job, placement, own_ray, None
+        self._job, self._placement, self._own_ray = job, placement, own_ray
+        self._verdict: Exception | None = None
         try:
             self.fit()
         except TrainingFailedError as error:  # without a verdict: the controller itself could not go on
@@ -81,18 +82,18 @@ class Trainer(TorchTrainer):
                 f"command goes on"
             ) from None
 
-    def _initialize_and_run_controller(self, scaling_policy: Any, failure_policy: Any, **rest: Any) -> Any:
+    def _initialize_and_run_controller(self, **settings: Any) -> Any:
+        scaling: Any = self.scaling_config  # of the V2 API; mypy takes it for that of the API before
+        settings["failure_policy"] = Supervisor(self._job, self._placement)
         if self._placement.least:
-            scaling_policy = Elastic(self.scaling_config, self._placement, self._job.config.cluster)
+            settings["scaling_policy"] = Elastic(scaling, self._placement, self._job.config.cluster)
         elif self._own_ray:
-            scaling_policy = Fixed(self.scaling_config)
+            settings["scaling_policy"] = Fixed(scaling)
         # On this machine: it sees at once what the driver writes into the run folder. Ctrl-C is our caller's.
         here = {RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
         environment = _VARIABLES | get_env_vars_to_propagate()
         actor = ray.remote(num_cpus=0, label_selector=here, runtime_env={"env_vars": environment})(Controller)
-        controller = actor.remote(
-            scaling_policy=scaling_policy, failure_policy=Supervisor(self._job, self._placement), **rest
-        )
+        controller: Any = actor.remote(**settings)  # a handle, which has every method of the actor's to call from afar
         ray.get(controller.run.remote())
         self._verdict = ray.get(controller.verdict.remote())
         return ray.get(controller.get_result.remote())

@@ -13,8 +13,8 @@ from typing import Any
 
 import ray
 from ray._private.state import available_resources_per_node, state
-from ray.train import ScalingConfig
 from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision, ScalingDecision, ScalingPolicy
+from ray.train.v2.api.config import ScalingConfig
 
 from cluster.config.fields import ClusterConfig
 from cluster.distributed.devices import Placement, room

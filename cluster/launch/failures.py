@@ -7,15 +7,16 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
-from ray.train import TrainingFailedError
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupFailedError,
     WorkerGroupStartupTimeoutError,
     WorkerHealthCheckFailedError,
     WorkerHealthCheckTimeoutError,
 )
+from ray.train.v2.api.exceptions import TrainingFailedError
 
 from cluster.config.fields import ClusterConfig
 from cluster.distributed.devices import Placement
@@ -98,10 +99,12 @@ def is_echo(cause: BaseException) -> bool:
 
 
 def _causes(error: TrainingFailedError) -> dict[int, BaseException]:
-    causes = {}
-    for rank, failure in dict(getattr(error, "worker_failures", {})).items():
+    failures: dict[int, Any] = getattr(error, "worker_failures", {})
+    causes: dict[int, BaseException] = {}
+    for rank, failure in failures.items():
         cause = getattr(failure, "_base_exc", failure)
-        causes[rank] = cause.health_check_failure if isinstance(cause, WorkerHealthCheckFailedError) else cause
+        inner = cause.health_check_failure if isinstance(cause, WorkerHealthCheckFailedError) else None
+        causes[rank] = inner or cause
     return causes
 
 

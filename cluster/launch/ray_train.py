@@ -158,11 +158,12 @@ def fit(job: Job) -> None:
             _train(job, placement, {"job": job, "placement": placement, "credentials": secret})
     finally:
         ray.shutdown()
+        asked.listen_again()
 
 
 def _train(job: Job, placement: Placement, settings: dict[str, Any]) -> None:
-    import ray.train
     from ray.train.torch import TorchConfig
+    from ray.train.v2.api.config import RunConfig, ScalingConfig
 
     from cluster.launch.controller import Trainer
 
@@ -171,14 +172,14 @@ def _train(job: Job, placement: Placement, settings: dict[str, Any]) -> None:
         _worker,
         train_loop_config=settings,
         torch_config=TorchConfig(backend=placement.backend, timeout_s=job.config.cluster.timeout_s),
-        scaling_config=ray.train.ScalingConfig(
+        scaling_config=ScalingConfig(
             num_workers=(placement.least, placement.workers) if placement.least else placement.workers,
             use_gpu=bool(placement.gpus_per_worker),
             resources_per_worker=placement.resources,
             # GPUs of one machine are joined by the fastest links; CPUs of one share its memory's bandwidth.
             placement_strategy="PACK" if placement.gpus_per_worker else "SPREAD",
         ),
-        run_config=ray.train.RunConfig(
+        run_config=RunConfig(
             name="train",
             storage_path=str(job.run / RAY_FOLDER),
             worker_runtime_env={"env_vars": placement.environment},

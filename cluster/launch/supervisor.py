@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train import FailureConfig, TrainingFailedError
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
+from ray.train.v2.api.config import FailureConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
 
 from cluster.distributed import beat
 from cluster.distributed.devices import Placement

@@ -55,9 +55,11 @@ def measure(config: Config, stage: str, world: int, together: int, gpus: bool, l
         )  # fmt: skip
         for _ in range(together)
     ]
-    found, until = [], time.monotonic() + limit_s
+    found: list[dict[str, Any]] = []
+    until = time.monotonic() + limit_s
     try:
         for number, child in enumerate(children):
+            assert child.stdin is not None, "it was asked for"
             child.stdin.write(json.dumps(asked | {"gpu": number if gpus else None}))
             child.stdin.close()
             child.stdin = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TypedDict, TypeVar
 
 from cluster.config.fields import (
     BackboneConfig,
@@ -17,8 +18,18 @@ from cluster.config.fields import (
 )
 from idc.model.config import SIZES, ModelConfig
 
-# What the data decide (fields.DERIVED) is filled in when they are opened; until then it only has to be possible.
-OPEN = {"vocab_size": 6, "classes": 1, "fine_channels": 1}
+S = TypeVar("S", bound=StageConfig)
+
+
+class Open(TypedDict):
+    """What the data decide (fields.DERIVED): filled in when they are opened; until then it only has to be possible."""
+
+    vocab_size: int
+    classes: int
+    fine_channels: int
+
+
+OPEN: Open = {"vocab_size": 6, "classes": 1, "fine_channels": 1}
 
 
 def blocks() -> Config:
@@ -63,7 +74,6 @@ def blocks_paper() -> Config:
 
     Its 250,000 steps are meant for GPUs.
     """
-    paper = {"mvcl_temperature": 1.0, "fda_temperature": 1.0, "weight_decay": 0.0, "clip": 0.0, "log_every": 50}
     return Config(
         name="blocks_paper",
         data=DataConfig(shards="data/blocks-20000", blocks=BlocksConfig(scenes=(20_000, 1000, 2000))),
@@ -72,12 +82,13 @@ def blocks_paper() -> Config:
         pretraining={"pretrain": StageConfig(
             steps=250_000, global_batch_size=200, micro_batch_size=100, batch_sizes={"fda": 28},
             ratios={"mlm": 8, "mvcl": 1, "fda": 2}, negatives=NegativesConfig(count=6), contrastive_group=0,
-            lr=1e-4, schedule="noam", warmup_steps=8000, checkpoint_every=5000, **paper,
+            lr=1e-4, schedule="noam", warmup_steps=8000, checkpoint_every=5000,
+            mvcl_temperature=1.0, fda_temperature=1.0, weight_decay=0.0, clip=0.0, log_every=50,
         )},
         finetune=FinetuneConfig(
             steps=40_000, global_batch_size=200, micro_batch_size=100, ratios={"finetune": 1}, per_word=True,
             lr=3e-5, schedule="halving", halve_at=(10_000, 20_000), warmup_steps=0,
-            validate_every=2000, checkpoint_every=2000, **paper,
+            validate_every=2000, checkpoint_every=2000, weight_decay=0.0, clip=0.0, log_every=50,
         ),
         evaluate=EvaluateConfig(beam=1),
     )  # fmt: skip
@@ -91,7 +102,7 @@ def blocks_full() -> Config:
     """
     small = blocks()
 
-    def longer(stage: StageConfig) -> StageConfig:
+    def longer(stage: S) -> S:
         return dataclasses.replace(
             stage, steps=6 * stage.steps, warmup_steps=6 * stage.warmup_steps, lr=stage.lr / 2,
             global_batch_size=4 * stage.global_batch_size, micro_batch_size=4 * stage.micro_batch_size,

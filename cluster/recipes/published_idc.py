@@ -12,14 +12,14 @@ from cluster.config.fields import BackboneConfig, Config
 from cluster.recipes.pairs import pairs
 
 
-def _ours(name: str, size: tuple[int, int], max_length: int, labelled: bool, **data: str) -> Config:
+def _ours(name: str, size: tuple[int, int], max_length: int, labelled: bool, photos: str = "") -> Config:
     """labelled: it is known which pairs have not changed."""
     base = pairs()
     weights = base.finetune.weights if labelled else base.finetune.weights | {"changed": 0.0}
     return dataclasses.replace(
         base,
         name=f"{name}_idc",
-        data=dataclasses.replace(base.data, shards=f"data/{name}", **data),
+        data=dataclasses.replace(base.data, shards=f"data/{name}", photos=photos),
         backbone=BackboneConfig(size=size),
         model=dataclasses.replace(base.model, max_length=max_length),
         finetune=dataclasses.replace(base.finetune, weights=weights),

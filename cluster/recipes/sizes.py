@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any, TypeVar
 
 from cluster.config.fields import Config, StageConfig
 from cluster.recipes.commandline import read_config
@@ -19,6 +20,7 @@ from shards.format.manifest import FILE
 from shards.reading.object_store import is_url
 from shards.reading.reader import Folder
 
+S = TypeVar("S", bound=StageConfig)
 MEASURED = 1500  # training pairs that the schedule of `pairs` was measured with
 LEAST, MOST = 1 / 3, 10.0  # of its samples
 # Pairs below which a batch is halved, since it would be a good part of all, and from which it is doubled.
@@ -56,11 +58,12 @@ def scaled(config: Config, pairs: int) -> Config:
     times = min(max(math.sqrt(max(pairs, 1) / MEASURED), LEAST), MOST)
     batch = 0.5 if pairs < FEW else 2 if pairs >= MANY else 1
 
-    def of(stage: StageConfig) -> StageConfig:
-        sizes = {field: math.ceil(getattr(stage, field) * times / batch) for field in _periods(stage)}
+    def of(stage: S) -> S:
+        sizes: dict[str, Any] = {field: math.ceil(getattr(stage, field) * times / batch) for field in _periods(stage)}
         if validate := getattr(stage, "validate_every", 0):  # the last step is validated where it was
             sizes["steps"] = round(stage.steps / validate) * sizes["validate_every"]
-        return dataclasses.replace(stage, **sizes, **{BATCH: int(stage.global_batch_size * batch)})
+        sizes[BATCH] = int(stage.global_batch_size * batch)
+        return dataclasses.replace(stage, **sizes)
 
     pretraining = {name: of(stage) for name, stage in config.pretraining.items()}
     return dataclasses.replace(config, finetune=of(config.finetune), pretraining=pretraining)
@@ -69,7 +72,7 @@ def scaled(config: Config, pairs: int) -> Config:
 def _with_sizes(config: Config, other: Config, given: Collection[str]) -> Config:
     """The configuration with the sizes of another, those aside that are given."""
 
-    def of(name: str, stage: StageConfig) -> StageConfig:
+    def of(name: str, stage: S) -> S:
         fields = [field for field in _periods(stage) if f"{name}.{field}" not in given]
         # A group that the user has set divides the recipe's own batch, maybe no smaller one.
         if not {f"{name}.{BATCH}", f"{name}.contrastive_group"} & set(given):

@@ -9,7 +9,6 @@ from idc.model.config import SIZES, ModelConfig
 
 def tiny() -> fields.Config:
     """Every part of the main job within seconds, on a handful of scenes: for tests. It learns nothing."""
-    stage = {"global_batch_size": 8, "micro_batch_size": 4, "contrastive_group": 2, "log_every": 1, "warmup_steps": 2}
     return fields.Config(
         name="tiny",
         data=fields.DataConfig(
@@ -22,14 +21,14 @@ def tiny() -> fields.Config:
             attention_dropout=0.0, max_length=24,
         ),
         pretraining={"pretrain": fields.StageConfig(
-            steps=10,
+            steps=10, global_batch_size=8, micro_batch_size=4, contrastive_group=2, log_every=1, warmup_steps=2,
             ratios={"mlm": 2, "mvcl": 1, "fda": 1, "classify": 2, "photo_mlm": 1, "photo_mvcl": 1, "photo_fda": 1},
-            negatives=fields.NegativesConfig(count=2), checkpoint_every=5, **stage,
+            negatives=fields.NegativesConfig(count=2), checkpoint_every=5,
         )},
         finetune=fields.FinetuneConfig(
-            steps=10, ratios={"finetune": 2, "classify": 1}, weights={"fda": 0.5},
-            negatives=fields.NegativesConfig(count=2),
-            references=2, validate_every=5, validate_limit=4, checkpoint_every=5, **stage,
+            steps=10, global_batch_size=8, micro_batch_size=4, contrastive_group=2, log_every=1, warmup_steps=2,
+            ratios={"finetune": 2, "classify": 1}, weights={"fda": 0.5}, negatives=fields.NegativesConfig(count=2),
+            references=2, validate_every=5, validate_limit=4, checkpoint_every=5,
         ),
         evaluate=fields.EvaluateConfig(beam=2, limit=8),
         cluster=fields.ClusterConfig(timeout_s=120),

@@ -100,7 +100,7 @@ def verdict(pair: Mapping[str, Any]) -> str | None:
         return "alarm" if claims else "right"
     if not claims:
         return "missed"
-    if not is_known(truth) or not can_judge(pair):
+    if truth is None or not is_known(truth) or not can_judge(pair):
         return None
     claim = claim_of(pair)
     if agrees(claim, dict(truth)):
@@ -120,20 +120,22 @@ def extremes(shown: Sequence[Shown]) -> dict[str, tuple[list[Shown], list[Shown]
     kinds = sorted({one.kind for one in shown if one.kind}, key=lambda kind: (kind == "none", kind)) or [""]
     result = {}
     for kind in kinds:
-        group = [one for one in shown if one.cider is not None and (one.kind or "") == kind]
-        group.sort(key=lambda one: (-one.cider, -one.prediction.get("log_probability", 0.0)))
-        best = group[: min(EACH_WAY, (len(group) + 1) // 2)]
-        rest = group[len(best) :]
-        rest.sort(key=lambda one: (one.cider, -one.prediction.get("log_probability", 0.0)))
-        result[kind] = best, rest[:EACH_WAY]
+        scored = [(one.cider, one) for one in shown if one.cider is not None and (one.kind or "") == kind]
+        scored.sort(key=lambda found: (-found[0], -found[1].prediction.get("log_probability", 0.0)))
+        best = scored[: min(EACH_WAY, (len(scored) + 1) // 2)]
+        rest = scored[len(best) :]
+        rest.sort(key=lambda found: (found[0], -found[1].prediction.get("log_probability", 0.0)))
+        result[kind] = [one for _, one in best], [one for _, one in rest[:EACH_WAY]]
     return {kind: pair for kind, pair in result.items() if pair[0]}
 
 
 def example(shown: Sequence[Shown]) -> Shown | None:
     """The pair at the top of the page: a change said rightly, with a middling score among such."""
-    right = [one for one in shown if one.verdict == "right" and one.kind != "none" and one.cider is not None]
-    right.sort(key=lambda one: one.cider)
-    return right[len(right) // 2] if right else (shown[0] if shown else None)
+    right = [
+        (one.cider, one) for one in shown if one.verdict == "right" and one.kind != "none" and one.cider is not None
+    ]
+    right.sort(key=lambda found: found[0])
+    return right[len(right) // 2][1] if right else (shown[0] if shown else None)
 
 
 def card(one: Shown, pictures: Pictures, large: bool = False) -> str:

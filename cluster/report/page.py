@@ -39,6 +39,7 @@ p.note { font-size: 14.5px }
 }
 
 .scroll { overflow-x: auto }
+.scroll + p.note { margin-top: 10px }
 table { border-collapse: collapse; width: 100%; font-size: 14.5px; font-variant-numeric: tabular-nums }
 th, td { padding: 7px 12px; text-align: right; white-space: nowrap }
 th { color: var(--soft); font-weight: 600 }
@@ -142,8 +143,8 @@ def tiles(entries: Sequence[tuple[str, str]]) -> str:
 
 
 def data_table(head: str, rows: Sequence[str]) -> str:
-    """A table that scrolls sideways. head: the `th` elements; rows: whole `tr` elements."""
-    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    """A table that scrolls sideways. head: the `th` elements, "" for none; rows: whole `tr` elements."""
+    body = (f"<thead><tr>{head}</tr></thead>" if head else "") + f"<tbody>{''.join(rows)}</tbody>"
     return f'<div class="scroll"><table>{body}</table></div>'
 
 

@@ -148,7 +148,7 @@ def protocol_table(scores: Mapping[str, Any]) -> str:
         + f" · sha256 {code['sha256'][:16]}",
     }
     rows = [f'<tr><td>{name}</td><td class="text">{escape(text)}</td></tr>' for name, text in facts.items()]
-    return data_table("<th></th><th></th>", rows)
+    return data_table("", rows)
 
 
 def _row(label: str, values: Mapping[str, Any], count: int, kind: str) -> str:

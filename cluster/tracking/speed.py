@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import resource
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from idc.losses.objectives import losses
 from idc.model.build import build
+from idc.model.trunk import Trunk
 
 # Dense bf16 products of a card, TFLOP/s, by its makers' data sheets; what its name has to contain.
 PEAKS = {"H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "H200": 989, "B200": 2250, "A100": 312, "L40S": 362}
@@ -31,7 +32,7 @@ def peak_flops(device: torch.device) -> float | None:
 class StepFlops:
     """Floating point operations of a training step of one worker, counted once for each shape of batch."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Trunk) -> None:
         # Shapes alone: no memory, no computing, and nothing of DeepSpeed's hooks.
         with torch.device("meta"):
             self._model = build(model.config)
@@ -52,12 +53,12 @@ class StepFlops:
 class Speed:
     """Speed since the last line of the log, validations and checkpoints left out. Of one worker, and of all."""
 
-    def __init__(self, device: torch.device, model: nn.Module | None, step: int, samples: int) -> None:
+    def __init__(self, device: torch.device, model: Trunk | None, step: int, samples: int) -> None:
         """`model` is needed where operations are counted, on GPUs; `step` and `samples` have been done before."""
         self._device, self._peak = device, peak_flops(device)
         self._flops = StepFlops(model) if device.type == "cuda" and model is not None else None
         self._done, self._time = (step, samples), time.perf_counter()
-        self._made: Counter[str] = Counter()
+        self._made: dict[str, float] = defaultdict(float)
 
     def waited(self, seconds: float) -> None:
         """Time without a batch."""
@@ -93,7 +94,7 @@ class Speed:
                 "model_tflops": round(rate / 1e12, 2),
                 "mfu": round(rate / self._peak, 4) if self._peak else None,
             }
-        self._done, self._time, self._made = (step, samples), now, Counter()
+        self._done, self._time, self._made = (step, samples), now, defaultdict(float)
         return found
 
 

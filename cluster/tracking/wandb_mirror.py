@@ -16,7 +16,7 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cluster.config.fields import Config, LogConfig
 from shards.format.whole_files import write_whole
@@ -93,7 +93,7 @@ def _read_count(path: Path) -> int:
         return 0
 
 
-def wandb_mode(log: LogConfig) -> str:
+def wandb_mode(log: LogConfig) -> Literal["online", "offline", "disabled"]:
     """'online', 'offline' or 'disabled': 'auto' is online where a key is set."""
     if log.wandb != "auto":
         return log.wandb

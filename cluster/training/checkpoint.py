@@ -110,8 +110,9 @@ def newest_readable(stage_folder: Path, ranks: Ranks) -> Checkpoint | None:
 
 def _folders(stage_folder: Path) -> list[Path]:
     """All folders of checkpoints, committed or not, oldest first."""
-    found = {path: _NAME.fullmatch(path.name) for path in (stage_folder.iterdir() if stage_folder.is_dir() else ())}
-    return sorted((path for path, name in found.items() if name), key=lambda path: (int(found[path][1]), path.name))
+    there = stage_folder.iterdir() if stage_folder.is_dir() else ()
+    found = [(int(name[1]), path.name, path) for path in there if (name := _NAME.fullmatch(path.name))]
+    return [path for _, _, path in sorted(found)]
 
 
 def committed(folder: Path) -> Checkpoint | None:
@@ -180,7 +181,7 @@ def best(stage_folder: Path, metric: str) -> Checkpoint | None:
 def best_step(scores: Mapping[int, float | None]) -> int | None:
     """The step with the highest score, the earlier of equals; the newest if none has a score."""
     scored = {step: score for step, score in sorted(scores.items()) if score is not None}
-    return max(scored, key=scored.get) if scored else max(scores, default=None)
+    return max(scored, key=lambda step: scored[step]) if scored else max(scores, default=None)
 
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:

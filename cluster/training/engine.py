@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -170,8 +171,11 @@ class Engine:
                     parameter.grad = torch.zeros_like(parameter)
         norm = self._gradient_norm()
         applied, usual = self._norms.judge(task, norm)
-        self._adam.found_inf = (~applied).float()
-        self._adam.grad_scale = (norm / self._clip).clamp_min(1.0).nan_to_num(1.0, 1.0) if self._clip else None
+        # torch's fused AdamW looks for both.
+        self._adam.found_inf = (~applied).float()  # type: ignore[attr-defined]
+        self._adam.grad_scale = (  # type: ignore[attr-defined]
+            (norm / self._clip).clamp_min(1.0).nan_to_num(1.0, 1.0) if self._clip else None
+        )
         self._engine.step()
         if self.zero_stage == 3:
             # DeepSpeed 0.19.8 overwrites a parameter's gradient when the next one arrives, and not before: parameters
@@ -239,7 +243,9 @@ class Engine:
         held = optimizer_state.to_write(self._pieces, self.zero_stage, dist.get_rank(), self.world)
         moments = copy("moments", optimizer_state.runs(held, self._adam.state))
         applied, norms = optimizer_state.applied_steps(self._pieces, self._adam.state), self._norms.state()
-        parameters, buffers = dict(self.model.named_parameters(remove_duplicate=False)), self._buffers()
+        # DeepSpeed gives them attributes of its own.
+        parameters: dict[str, Any] = dict(self.model.named_parameters(remove_duplicate=False))
+        buffers = self._buffers()
         parts, shapes, whole = {}, None, {}
         if self.zero_stage == 3:
             runs = {piece.name: optimizer_state.run_of(piece, piece.owner) for piece in self._pieces}
@@ -304,7 +310,7 @@ def _settings(cluster: ClusterConfig, zero_stage: int) -> dict:
     micro-batch of each step. bf16 is torch's autocast at every ZeRO stage: weights, gradients and optimiser stay fp32,
     whereas DeepSpeed's own bf16 mode takes another optimiser and path at stage 0.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         # Torch's optimiser: no op to compile.

@@ -8,7 +8,7 @@ number of ranks and the stage may be others. Weights are not in here: AdamW's co
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ def pieces(model: nn.Module, optimizer: Any, zero_stage: int, rank: int) -> list
     stage 3 cuts every parameter into equal runs, the last ones padded.
     """
     found = []
-    for name, parameter in model.named_parameters():
+    parameters: Iterable[tuple[str, Any]] = model.named_parameters()  # DeepSpeed gives them attributes of its own
+    for name, parameter in parameters:
         if not parameter.requires_grad:
             continue
         if zero_stage == 0:
@@ -136,8 +137,10 @@ class _Saved:
         """(place in the run asked for, values), until all of it has been given; DataError if some of it is missing."""
         missing = length
         for first, stop, file, key in self._runs.get(name, ()):
-            whole = file.get_tensor(key).flatten() if stop is None else None
-            stop = len(whole) if whole is not None else stop
+            whole = None
+            if stop is None:
+                whole = file.get_tensor(key).flatten()
+                stop = len(whole)
             begin, end = max(start, first), min(start + length, stop)
             if begin < end:
                 source = whole if whole is not None else file.get_slice(key)

@@ -120,7 +120,9 @@ class _Write(threading.Thread):
     def _write(self) -> int:
         final = self._stage_folder / self.name
         folder = final.with_name(final.name + PARTIAL)
-        ranks, files, fault = self._ranks, {}, None
+        ranks = self._ranks
+        files: dict[str, File] = {}
+        fault: Exception | None = None
         weights = self._whole_weights()
         try:
             folder.mkdir(parents=True, exist_ok=True)

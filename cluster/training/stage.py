@@ -111,8 +111,10 @@ class StageRun:
             engine.close()
 
     def _best_so_far(self) -> float | None:
-        top = checkpoint.best(self._folder, self._metric) if self._metric is not None else None
-        return top and (top.commit.validation or {}).get(self._metric)
+        if self._metric is None:
+            return None
+        top = checkpoint.best(self._folder, self._metric)
+        return (top.commit.validation or {}).get(self._metric) if top else None
 
     def _train(self, engine: Engine, batches: Batches, first: int, saver: Saver) -> None:
         stage, data, run, schedule = self._stage, self._job.config.data, self._job.run, batches.schedule
@@ -203,7 +205,7 @@ class StageRun:
 
     def _is_better(self, scores: dict[str, float | None] | None) -> bool:
         """Whether these scores are of the best weights so far, which are kept: the run may be exported from them."""
-        score = (scores or {}).get(self._metric)
+        score = scores.get(self._metric) if scores and self._metric is not None else None
         if score is None or (self._best is not None and score <= self._best):
             return False
         self._best = score
@@ -221,6 +223,7 @@ class StageRun:
     def _validate(self, engine: Engine, done: int) -> dict[str, float | None]:
         """Scores of the validation split's captions, the same on every rank; a line of the log."""
         config, stage, ranks, started = self._job.config, self._stage, self._ranks, time.perf_counter()
+        assert isinstance(stage, FinetuneConfig), "no other stage validates"
         samples = self._samples
         with engine.whole_model() as model:
             mine = predict(
@@ -239,6 +242,7 @@ class StageRun:
         name, newest = self._name, checkpoint.latest(self._folder)
         bad = [loss for loss, value in found.losses.items() if not math.isfinite(value)]
         if math.isfinite(found.norm):
+            assert found.usual is not None, "a finite gradient is left out beside others alone"
             what = (
                 f"the gradient is {found.norm / found.usual:.0f} times what it usually is (--{name}.spike_factor "
                 f"{self._stage.spike_factor:g})"

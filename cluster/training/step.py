@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
@@ -25,6 +25,22 @@ class Measured:
     names: tuple[str, ...]
     losses: Tensor  # (losses,) float32
     result: StepResult
+
+
+class Passes(Protocol):
+    """What a step asks of an engine: `Engine` is one, and so is what stands in its place to look at a step."""
+
+    def forward(self, *arguments: Any) -> Any:
+        """The losses of `TrainingModel.forward`."""
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Adds the gradient of this rank's part of the global loss."""
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all ranks."""
+
+    def step(self, lr: float, task: str) -> StepResult:
+        """One optimiser step."""
 
 
 def objective_options(stage: StageConfig) -> ObjectiveOptions:
@@ -49,7 +65,7 @@ def rounding(device: torch.device, cluster: ClusterConfig) -> tuple[int, int]:
 
 
 def train_step(
-    engine: Engine,
+    engine: Passes,
     batch: StepBatch,
     stage: StageConfig,
     lr: float,
@@ -119,7 +135,7 @@ def read(engine: Engine, measured: list[Measured]) -> list[Numbers]:
 
 
 def _wanted_of_each(
-    engine: Engine,
+    engine: Passes,
     task: str,
     parts: list[dict[str, Tensor]],
     options: ObjectiveOptions,

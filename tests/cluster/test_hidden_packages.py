@@ -54,10 +54,15 @@ def test_scripts_run_our_packages(folder: Path, command: str) -> None:
 
 @pytest.mark.parametrize("module", ["cluster.train", "cluster.prepare", "cluster.features", "cluster.nodes"])
 def test_modules_run_our_packages(folder: Path, module: str) -> None:
-    """Python itself looks for the package of the command in the working folder first: that one cannot be helped."""
+    """Python itself looks for the package of the command in the working folder first: docs/trouble.md says so."""
     (folder / "cluster.py").unlink()
     done = run(folder, "-m", module, "--help")
     assert done.returncode == 0 and "usage: " in done.stdout, done.stderr
+
+
+def test_console_scripts_run_our_packages(folder: Path) -> None:
+    done = run(folder, str(Path(sys.executable).with_name("idc-train")), "--help")
+    assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr
 
 
 @pytest.mark.ray

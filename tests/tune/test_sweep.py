@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import secrets
@@ -148,13 +149,21 @@ def test_a_finished_trial_is_not_run_again(killed: Killed) -> None:
     assert interrupted and all(trial.key not in killed.over for trial in interrupted)
 
 
+def pretraining_of(trial: Path) -> Path:
+    """The run folder of the pre-training that a trial began from."""
+    return trial.parents[1] / "pretraining" / Path(read_config(trial / "config.yaml").finetune.start_from).name
+
+
 def test_trials_share_one_pretraining(killed: Killed) -> None:
-    (shared,) = (killed.folder / "pretraining").iterdir()
-    assert {record["stage"] for record in read_metrics(shared)} == {"pretrain"} and written(shared) == killed.pretrained
+    shared: dict[int, set[Path]] = {}
     for folder in (killed.folder / "trials").iterdir():
+        shared.setdefault(read_config(folder / "config.yaml").seed, set()).add(pretraining_of(folder))
         assert {record["stage"] for record in read_metrics(folder)} == {"finetune"}
-        assert read_config(folder / "config.yaml").finetune.start_from.endswith(shared.name)
         assert not (folder / "predictions.jsonl").exists() and not (folder / "evaluations").exists(), "no test split"
+    ((first,), (other,)) = shared[0], shared[1]
+    assert written(first) == killed.pretrained and {first, other} == set((killed.folder / "pretraining").iterdir())
+    for one in (first, other):
+        assert {record["stage"] for record in read_metrics(one)} == {"pretrain"}
 
 
 def test_further_seeds_go_on_where_they_were_and_the_search_is_not_run_again(killed: Killed) -> None:
@@ -166,7 +175,8 @@ def test_further_seeds_go_on_where_they_were_and_the_search_is_not_run_again(kil
     own, other = (read_config(folder / "trials" / one / "config.yaml") for one in (key, repeat.key))
     assert (own.seed, other.seed, repeat.state, repeat.step) == (0, 1, FINISHED, 20), killed.again.stderr
     assert len(repeat.starts) == 2, "begun before the kill"
-    assert own.finetune == other.finetune and repeat.values == table.trials[key].values
+    assert dataclasses.replace(own.finetune, start_from=other.finetune.start_from) == other.finetune
+    assert repeat.values == table.trials[key].values
     assert {record["stage"] for record in read_metrics(folder / "trials" / repeat.key)} == {"finetune"}
     assert "over 1 further seed (1: " in killed.again.stderr
     assert "over 1 further seed (1: " in (folder / "best.yaml").read_text()
@@ -195,9 +205,8 @@ def test_the_winner_is_a_recipe_that_repeats_its_trial(killed: Killed, home: Pat
     assert done.returncode == 0, done.stderr
     again = home / "runs" / "rates-best"
     best = max((t for t in Table(killed.folder).trials.values() if t.state == FINISHED), key=lambda t: t.score)
-    (shared,) = (killed.folder / "pretraining").iterdir()
     trial = killed.folder / "trials" / best.key
-    assert without_times(again) == without_times(shared) + without_times(trial)
+    assert without_times(again) == without_times(pretraining_of(trial)) + without_times(trial)
     losses = [
         [r["loss"]["caption"] for r in read_metrics(run) if r.get("task") == "finetune"] for run in (again, trial)
     ]

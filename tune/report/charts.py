@@ -102,7 +102,7 @@ def bars(shares: Sequence[tuple[str, float]]) -> str:
 def slice_chart(one: Dimension, trials: Sequence[Trial], steps: int, own: Value | None) -> str:
     """CIDEr of each trial over the values of one dimension; a larger dot went further in training."""
     width, height, left, right, top, bottom = 320, 190, 44, 14, 28, 30
-    low, high, ticks = axis([trial.score for trial in trials])
+    low, high, ticks = axis([trial.value for trial in trials])
 
     def across(value: Value) -> float:
         return left + (width - left - right) * one.place(value)
@@ -115,13 +115,13 @@ def slice_chart(one: Dimension, trials: Sequence[Trial], steps: int, own: Value 
     for number, (place, text) in enumerate(_ticks(one)):
         x = left + (width - left - right) * place
         side = "middle" if 0.1 < place < 0.9 or one.choices else "end" if place > 0.5 else ""
-        y = height - 16 + 11 * (number % 2) if one.choices else height - 10  # names of choices need two lines
-        parts.append(f'<text x="{x:.1f}" y="{y}" class="{side}">{escape(text)}</text>')
+        under = height - 16 + 11 * (number % 2) if one.choices else height - 10  # names of choices need two lines
+        parts.append(f'<text x="{x:.1f}" y="{under}" class="{side}">{escape(text)}</text>')
     if own is not None and one.has(own):
         x = across(own)
         parts.append(f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{height - bottom}" class="own"/>')
     for rank, trial in reversed(list(enumerate(trials))):
-        y = up(trial.score)
+        y = up(trial.value)
         size = 2.2 + 3.0 * trial.step / steps
         shape = f'<circle cx="{across(trial.values[one.name]):.1f}" cy="{y:.1f}" r="{size:.1f}"/>'
         parts.append(_group(trial, rank, len(trials), shape, f", {one.name} {show_value(trial.values[one.name])}"))
@@ -132,7 +132,7 @@ def parallel(dimensions: Sequence[Dimension], trials: Sequence[Trial]) -> str:
     """One line a trial through its values on all dimensions, to its CIDEr on the last axis."""
     step, left, top, bottom = 92, 46, 96, 28
     width, height = left * 2 + step * len(dimensions), 420
-    low, high, ticks = axis([trial.score for trial in trials])
+    low, high, ticks = axis([trial.value for trial in trials])
 
     def up(place: float) -> float:
         return height - bottom - (height - top - bottom) * place
@@ -151,7 +151,7 @@ def parallel(dimensions: Sequence[Dimension], trials: Sequence[Trial]) -> str:
     for tick in ticks:
         parts.append(f'<text x="{x + 6}" y="{up((tick - low) / (high - low)) + 3.5:.1f}">{short_number(tick)}</text>')
     for rank, trial in reversed(list(enumerate(trials))):
-        places = [one.place(trial.values[one.name]) for one in dimensions] + [(trial.score - low) / (high - low)]
+        places = [one.place(trial.values[one.name]) for one in dimensions] + [(trial.value - low) / (high - low)]
         path = " ".join(f"{left + step * number},{up(place):.1f}" for number, place in enumerate(places))
         lines = f'<polyline points="{path}" class="seen"/><polyline points="{path}" class="wide-hit"/>'
         parts.append(_group(trial, rank, len(trials), lines))

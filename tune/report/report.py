@@ -142,6 +142,7 @@ def _repeated(results: Results) -> str:
     seeds = results.sweep.further_seeds
     head = "<th>trial</th><th>in the search</th>" + "".join(f"<th>seed {seed}</th>" for seed in seeds)
     rows = []
+    best = results.winner.trial if results.winner else None
     for one in results.repeated:
         cells = [f"{one.trial.number} {_key(one.trial)}", f"{one.trial.score:.1f}"]
         for seed in seeds:
@@ -149,7 +150,7 @@ def _repeated(results: Results) -> str:
             cells.append(number(one.scores.get(seed), "not begun" if run is None else run.state))
         few = one.reason or "one seed has no spread"
         cells += [f"<b>{number(one.mean, one.reason)}</b>", number(one.spread, few)]
-        rows.append(_row(cells, "main" if one is results.winner or one.trial is results.winner.trial else ""))
+        rows.append(_row(cells, "main" if one.trial is best else ""))
     begins = " The members of the population are trained from the start with their last values." * (
         results.plan.search == PBT
     )
@@ -207,14 +208,14 @@ def _importance(results: Results) -> str:
     if plan.search == PBT:
         return f"{title}<p class='note'>Not said of PBT: a score there is the work of several configurations.</p>"
     # In the order of their starts: the forest's draws are then the same, whoever wins.
-    trials = sorted(
-        (one for one in results.trials if at_first_rung(plan, one) is not None), key=lambda trial: trial.number
-    )
+    there = [(one, score) for one in results.trials if (score := at_first_rung(plan, one)) is not None]
+    there.sort(key=lambda found: found[0].number)
+    trials, scores = [one for one, _ in there], [score for _, score in there]
     finished = sum(trial.state == FINISHED for trial in trials)
     first = plan.config.finetune.validate_every
     if len(trials) < FEWEST:
         return f"{title}<p class='note'>Not said of {len(trials)} trials: {FEWEST} are the fewest.</p>"
-    found = importances(plan.dimensions, trials, [at_first_rung(plan, trial) for trial in trials])
+    found = importances(plan.dimensions, trials, scores)
     if found is None:
         return f"{title}<p class='note'>Not said: all {len(trials)} trials have the same score at step {first}.</p>"
     share = f"{max(100 * found.explained, 0):.0f} % of the variance of trials that its trees had not seen"

@@ -24,7 +24,7 @@ def ranked(table: Table) -> list[Trial]:
     among them.
     """
     others = [one for one in table.trials.values() if one.state not in (FINISHED, DIVERGED, FAILED) and one.scores]
-    return finished(table) + sorted(others, key=lambda trial: (-trial.step, -trial.score, trial.number))
+    return finished(table) + sorted(others, key=lambda trial: (-trial.step, -trial.value, trial.number))
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ def useful_seconds(run: Path) -> float:
 
     The speed of a line of steps is that since the line before it, whatever came between the two.
     """
-    seconds, last, after = 0.0, {}, 0.0
+    seconds = after = 0.0
+    last: dict[str, int] = {}  # stage -> step of its last line
     for record in read_metrics(run):
         if "validation" in record:
             after += record["seconds"]

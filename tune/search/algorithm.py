@@ -88,7 +88,8 @@ def _known(trial: Trial, space: dict[str, Any]) -> Any:
 
 def _so_far(trial: Trial) -> dict[int, float]:
     """Step -> CIDEr of the checkpoint that was kept then: what a running trial tells."""
-    return {step: trial.scores[trial.kept_at(step)] for step in sorted(trial.scores)}
+    kept = {step: trial.kept_at(step) for step in sorted(trial.scores)}
+    return {step: trial.scores[one] for step, one in kept.items() if one is not None}
 
 
 def _distribution(one: Dimension):
@@ -117,14 +118,15 @@ def scheduler_of(plan: Plan, table: Table, slots: int) -> TrialScheduler:
         time_attr="step", metric=METRIC, mode="max", grace_period=finetune.validate_every, max_t=finetune.steps,
         reduction_factor=REDUCTION,
     )  # fmt: skip
+    nobody: Any = None  # in the place of Tune's controller, of which ASHA asks nothing
     for trial in table.trials.values():
         if trial.state not in FINAL:
             continue  # it will say so itself
-        known = SimpleNamespace(trial_id=f"earlier {trial.key}")
-        asha.on_trial_add(None, known)
+        known: Any = SimpleNamespace(trial_id=f"earlier {trial.key}")  # all that ASHA asks of a trial
+        asha.on_trial_add(nobody, known)
         for step, score in _so_far(trial).items():
-            asha.on_trial_result(None, known, {"step": step, METRIC: score})
-        asha.on_trial_remove(None, known)
+            asha.on_trial_result(nobody, known, {"step": step, METRIC: score})
+        asha.on_trial_remove(nobody, known)
     return asha
 
 

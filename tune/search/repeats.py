@@ -51,7 +51,7 @@ class Repeated:
 def finished(table: Table) -> list[Trial]:
     """The trials of the search that were trained to the end, the best first, the earlier of equals."""
     found = [one for one in table.trials.values() if one.state == FINISHED and one.score is not None]
-    return sorted(found, key=lambda trial: (-trial.score, trial.number))
+    return sorted(found, key=lambda trial: (-trial.value, trial.number))
 
 
 def repeated(sweep: Sweep, table: Table) -> list[Repeated]:
@@ -69,8 +69,8 @@ def winner(sweep: Sweep, table: Table) -> Repeated | None:
     None if no trial of the search has finished.
     """
     compared = repeated(sweep, table)
-    if with_mean := [one for one in compared if one.mean is not None]:
-        return max(with_mean, key=lambda one: one.mean)
+    if with_mean := [(one.mean, one) for one in compared if one.mean is not None]:
+        return max(with_mean, key=lambda one: one[0])[1]
     # One that diverges under another seed is no winner, as long as there is another.
     sound = [one for one in compared if not any(run.state == DIVERGED for run in one.runs.values())] or compared
     return sound[0] if sound else next((Repeated(trial, (), {}) for trial in finished(table)), None)

@@ -96,7 +96,7 @@ def _from_tables(config: Config) -> dict[str, str]:
                 continue
             text = row.range
             if row.times:
-                own = value_of(config, f"{stage_name}.{row.option}")
+                own = float(value_of(config, f"{stage_name}.{row.option}"))
                 low, high = (float(end) * own for end in text.removeprefix("log:").split(".."))
                 text = f"log:{low:.6g}..{high:.6g}"
             found[f"{stage_name}.{row.option}"] = text

@@ -55,6 +55,12 @@ class Trial:
         return None if self.kept is None else self.scores[self.kept]
 
     @property
+    def value(self) -> float:
+        """The score of a trial that has one."""
+        assert self.score is not None, "nothing is compared that has no score"
+        return self.score
+
+    @property
     def step(self) -> int:
         """The last step with a score."""
         return max(self.scores, default=0)
@@ -102,9 +108,13 @@ class Table:
         """The trial of the search, or the repeat of one, that works in this run folder."""
         return self._runs.get(key)
 
+    def begun(self, key: str) -> Trial:
+        """The same of one that has begun."""
+        return self._runs[key]
+
     def start(self, key: str, values: dict[str, Any], member: int | None = None, donor: dict | None = None) -> None:
         """An attempt at a trial begins."""
-        event = {"event": "start", "trial": key, "values": values}
+        event: dict[str, Any] = {"event": "start", "trial": key, "values": values}
         event |= {} if member is None else {"member": member}
         self._append(event | ({} if donor is None else {"donor": donor}))
 

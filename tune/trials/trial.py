@@ -39,7 +39,7 @@ class SweepTrial(tune.Trainable):
     That of a repeat has "repeat", another seed, and "of", the key of the trial of the search.
     """
 
-    def setup(self, config: dict[str, Any], plan: Plan, ray: Ray) -> None:
+    def setup(self, config: dict[str, Any], plan: Plan, ray: Ray) -> None:  # type: ignore[override]  # with_parameters
         """Tune's constructor."""
         self._sweep_plan, self._ray = plan, ray
         self._begin(config)
@@ -73,7 +73,7 @@ class SweepTrial(tune.Trainable):
         """Starts the run, or goes on with it; what the table says of a configuration that is done with."""
         plan = self._plan
         self._key = place(plan, self._values, self._known, self._donor, self.trial_id)
-        before = Table(plan.folder).run(self._key)  # the sweep writes its start before Tune asks for a step
+        before = Table(plan.folder).begun(self._key)  # the sweep writes its start before Tune asks for a step
         if before.state in FINAL:
             score = 0.0 if before.state == DIVERGED else before.score or 0.0
             return self._result(score, done=True, state=before.state, step=before.step)
@@ -96,6 +96,7 @@ class SweepTrial(tune.Trainable):
 
     def _next(self) -> dict[str, Any]:
         steps = self._plan.config.finetune.steps
+        assert self._process is not None, "it has been started"
         while True:
             ended = self._process.ended()
             for record in self._log.read():
@@ -114,8 +115,9 @@ class SweepTrial(tune.Trainable):
                 self._chosen_by[self._step] = chosen_by = record["validation"].get(self._select)
                 self._scores[self._step] = score
                 kept = best_step({step: one for step, one in self._chosen_by.items() if step <= self._step})
+                assert kept is not None, "this step is one of them"
                 done = self._step >= steps
-                state = {"state": FINISHED} if done else {}
+                state: dict[str, Any] = {"state": FINISHED} if done else {}
                 return self._result(self._scores[kept], done=done, score=score, chosen_by=chosen_by, **state)
             if ended:
                 raise TrainingError(f"the run has ended after step {self._step} of {steps} without a score")
@@ -137,7 +139,7 @@ class SweepTrial(tune.Trainable):
         pointer = {"run": self._key, "step": self._step, "trial": self.trial_id}
         write_whole(Path(checkpoint_dir) / POINTER, json.dumps(pointer))
 
-    def load_checkpoint(self, checkpoint_dir: str) -> None:
+    def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]  # Ray hands on that folder
         """What `save_checkpoint` wrote, of this trial or of another one."""
         self._donor = read_pointer(Path(checkpoint_dir))
 

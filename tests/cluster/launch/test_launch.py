@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from cluster.config.fields import ClusterConfig
 from cluster.config.options import override
 from cluster.errors import ConfigError, TrainingError
-from cluster.launch import credentials, ray_train
+from cluster.launch import asked, credentials, ray_train
 from cluster.launch.credentials import handed_over, read
 from cluster.tracking.run_log import read_metrics
 from cluster.training.worker import Job
@@ -77,7 +78,11 @@ def test_secrets_reach_the_workers_and_nobody_else(head: str, tiny: Any, s3_url:
     finally:
         ray.shutdown()
     run = tmp_path / "run"
-    ray_train.fit(dataclasses.replace(job(tiny, run, stages=("pretrain",)), shards=s3_url))
+    with asked.listening():
+        ray_train.fit(dataclasses.replace(job(tiny, run, stages=("pretrain",)), shards=s3_url))
+        assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGUSR1), "Ray had it in between"
+        with pytest.raises(SystemExit, match="85"):  # as while captions are scored
+            os.kill(os.getpid(), signal.SIGTERM)
     assert [record["step"] for record in read_metrics(run)] == [1, 2]
     assert not (run / credentials.FILE).exists()
     for rank in range(2):
