@@ -24,7 +24,7 @@ def pairs() -> Config:
         model=dataclasses.replace(base.model, regions=0, novelties=16, max_length=40),
         pretraining={
             "regions": dataclasses.replace(
-                stages["regions"], steps=240, ratios={"pair_labels": 1}, micro_batch_size=48, checkpoint_every=240
+                stages["regions"], steps=120, ratios={"pair_labels": 1}, micro_batch_size=48, checkpoint_every=120
             ),
             "pretrain": dataclasses.replace(
                 stages["pretrain"], steps=40, ratios={"mlm": 2, "mvcl": 1, "fda": 1}, warmup_steps=20,
@@ -32,7 +32,7 @@ def pairs() -> Config:
             ),
         },
         finetune=dataclasses.replace(
-            base.finetune, steps=720, global_batch_size=24, ratios={"finetune": 1}, lr=1.2e-3,
-            weights={"changed": 0.5, "labels": 0.3}, select="CIDEr",
+            base.finetune, steps=360, global_batch_size=24, ratios={"finetune": 1}, lr=1.2e-3,
+            weights={"changed": 0.5, "labels": 0.3}, validate_every=60, select="CIDEr",
         ),
     )  # fmt: skip

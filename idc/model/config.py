@@ -14,7 +14,7 @@ NOT_SCORED = -1
 """Label of a word that no loss looks at, and of a pair of which nobody knows whether it changed."""
 
 ARCHITECTURES = ("paper", "idc")
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"d_model": 32, "heads": 2, "d_ff": 64, "cross_modal_blocks": 1, "cell_size": 32},
     "small": {"d_model": 128, "heads": 4, "d_ff": 512, "cross_modal_blocks": 2, "cell_size": 128},
     "base": {"d_model": 512, "heads": 8, "d_ff": 2048, "cross_modal_blocks": 3, "cell_size": 256},

@@ -57,6 +57,7 @@ def test_mistakes_are_named(folder, tmp_path):
     good = json.loads(config.read_text())
     for change, message in (
         ({"format": 99}, "format 99"),
+        ({"model": good["model"] | {"architecture": "idc"}}, "format 3 and this version reads 4 of architecture 'idc'"),
         ({"model": good["model"] | {"depth": 3}}, "no field 'depth'"),
         ({"decoding": {"width": 3}}, "config.json"),
         ({"model": good["model"] | {"d_model": 32}}, "model.safetensors does not fit config.json"),
