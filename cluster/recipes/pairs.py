@@ -21,7 +21,7 @@ def pairs() -> Config:
         data=DataConfig(shards="data/pairs", source="none", words=200),
         backbone=BackboneConfig(size=(224, 224)),
         # Things that stay are not named, so that nothing teaches to find them: what is new is found without.
-        model=dataclasses.replace(base.model, regions=0, novelties=16, max_length=40),
+        model=dataclasses.replace(base.model, regions=0, novelties=16, dropout=0.1, max_length=40),
         pretraining={
             "regions": dataclasses.replace(
                 stages["regions"], steps=120, ratios={"pair_labels": 1}, micro_batch_size=48, checkpoint_every=120
