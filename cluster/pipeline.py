@@ -30,6 +30,7 @@ from cluster.prepare import (
 from cluster.recipes.commandline import Command, read_config
 from cluster.recipes.sizes import with_sizes_of
 from cluster.report.report import write_report
+from cluster.tracking import goodput
 from cluster.tracking.run_log import Progress
 from cluster.training import checkpoint
 from cluster.training.job import Evaluation, Job
@@ -175,6 +176,9 @@ def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
     )
     scores["where"] = where_scores(predictions, canvas)
     scores["protocol"] = _protocol(folder, config, evaluation, predictions, scores["tokenizer"])
+    scores["goodput"], why = goodput.read(folder)
+    if why:
+        scores.setdefault("reasons", {})["goodput"] = why
     out = evaluation.predictions.parent
     write_scores(out / SCORES, scores)
     say(summary(scores))

@@ -197,9 +197,13 @@ alone() { # COMMAND...: runs it on this node, without Ray
   show_plan "$@"
   [ -z "${IDC_DRYRUN:-}" ] || return 0
   open_folder
+  local code=0
   TMPDIR=$FOLDER/tmp "$@" &
   DRIVER=$!
-  wait "$DRIVER"
+  [ -z "$STOPPING" ] || stop # the signal came between these lines
+  wait "$DRIVER" || code=$?
+  [ -z "$STOPPING" ] || [ "$code" = 0 ] || judge "$code"
+  exit "$code"
 }
 
 on_ray() { # COMMAND...: runs it beside a Ray of all nodes, which ends with it; its exit code is the job's

@@ -6,12 +6,12 @@ STOPPED=85                     # the driver's exit code: asked to stop, a last c
 GRACE_S=${IDC_GRACE_S:-90}     # from the signal to the end of the driver; --signal gives 120 s until that of the job
 PROBE_LIMIT_S=30               # for a step of one command on every node
 STOPPING='' AGAIN='' DRIVER='' # asked to stop; what has the job started once more; the driver's process
-RUN='' SCRIPT=''               # what goes on then: a folder below runs/, the script that makes it; none: nothing does
+RUN='' SCRIPT=''               # what goes on then: a folder below runs/, or data; the script that makes it; none: nothing
 
 stop() { # Slurm's signal: asks the driver for a last checkpoint, and sees that it ends in time
   STOPPING=yes
   [ -n "$DRIVER" ] || return 0
-  say "asked to stop: up to $GRACE_S s for a last checkpoint"
+  say "asked to stop: up to $GRACE_S s to end"
   kill -USR1 "$DRIVER" 2>/dev/null || return 0
   if ! ended_within "$GRACE_S" "$DRIVER"; then
     say "not stopped after $GRACE_S s (IDC_GRACE_S): the job goes on from the checkpoint before"
@@ -50,10 +50,14 @@ name_run() { # HELP ARGUMENTS...: RUN, the folder below runs/ that `train` works
   fi
 }
 
-reached() { # where the run is: its newest checkpoint
+reached() { # where the run is: its newest checkpoint; of packing, how many shards there are
   local newest
-  newest=$(find "$HOME_FOLDER/runs/$RUN" -name COMMIT -printf '%T@ %P\n' 2>/dev/null | sort -n | tail -n 1) || true
-  newest=${newest#* checkpoints/} newest=${newest#* } newest=${newest%/COMMIT}
+  if [ "$SCRIPT" = pack ]; then
+    newest="$(find "$HOME_FOLDER/data" -name '*.tar' 2>/dev/null | wc -l) shards" || true
+  else
+    newest=$(find "$HOME_FOLDER/runs/$RUN" -name COMMIT -printf '%T@ %P\n' 2>/dev/null | sort -n | tail -n 1) || true
+    newest=${newest#* checkpoints/} newest=${newest#* } newest=${newest%/COMMIT}
+  fi
   printf '%s' "${newest:-its start}"
 }
 

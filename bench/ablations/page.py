@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.ablations.tables import COMMON, MINUTES, SCALES, TABLES, Arm, Setting
-from cluster.launch.run_folder import CONFIG, PROVENANCE
+from cluster.launch.run_folder import CONFIG
 from cluster.pipeline import SCORES
 from cluster.recipes.commandline import parse, read_config
-from cluster.tracking.run_log import read_metrics
+from cluster.tracking.run_log import PROVENANCE, read_metrics
 from shards.errors import DataError
 from shards.format.whole_files import write_whole
 from shards.reading.reader import Folder

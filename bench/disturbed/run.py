@@ -14,20 +14,24 @@ from pathlib import Path
 
 import psutil
 
-from cluster.tracking.run_log import RESTARTS, read_metrics
+from cluster.tracking.run_log import METRICS, RESTARTS, SKIPPED, read_metrics
 from cluster.training import checkpoint
 from shards.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, EVERY, LIMIT_S, TIMEOUT_S = 160, 10, 600.0, 20
+STOPPED = 85  # the exit code of a run that was asked to stop
+TAIL = 1 << 14  # bytes that hold the last lines of a log
 TIMES = ("samples_per_s", "steps_per_s", "data_wait", "memory", "seconds")
 
 
 class Run:
     """A run of cluster/train.py in the bench's folder."""
 
-    def __init__(self, root: Path, name: str, *more: str) -> None:
+    def __init__(self, root: Path, name: str, *more: str, **environment: str) -> None:
+        """`more`: options of the command; `environment`: further variables."""
         self.folder, self._log = root / "runs" / name, root / f"{name}.txt"
+        self._environment = os.environ | environment
         options = {
             "stage": "train", "root": root, "name": name, "log.wandb": "disabled", "pretrain.steps": 0,
             "finetune.steps": STEPS, "finetune.validate_every": 0, "finetune.checkpoint_every": EVERY,
@@ -38,10 +42,12 @@ class Run:
         self._command = [sys.executable, str(ROOT / "cluster" / "train.py"), "tiny", *words, *more]
         self.driver = self.start()
 
-    def start(self) -> subprocess.Popen:
-        """The command, once more."""
+    def start(self, *more: str) -> subprocess.Popen:
+        """The command, once more; with further options."""
         with self._log.open("ab") as log:
-            self.driver = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+            self.driver = subprocess.Popen(
+                [*self._command, *more], stdout=log, stderr=log, start_new_session=True, env=self._environment
+            )
         return self.driver
 
     def end(self, wanted: int = 0) -> None:
@@ -65,6 +71,12 @@ class Run:
                 raise DataError(f"workers of {self.folder.name} are still there {LIMIT_S:g} s after their driver")
             time.sleep(0.05)
 
+    def close(self) -> None:
+        """Ends what is left of it."""
+        if self.driver.poll() is None:
+            os.killpg(self.driver.pid, signal.SIGKILL)
+            self.driver.wait(60)
+
     def said(self) -> str:
         """All that it has said."""
         return self._log.read_text(errors="replace")
@@ -75,8 +87,14 @@ class Run:
         return lines[-1] if lines else ""
 
     def reached(self) -> int:
-        """The last step in its log."""
-        return max((record["step"] for record in self.records()), default=0)
+        """The last step in its log, of which the end alone is read: a run is asked often, and not to be disturbed."""
+        try:
+            with (self.folder / METRICS).open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
+                lines = log.read().split(b"\n")
+        except FileNotFoundError:
+            return 0
+        return json.loads(lines[-2])["step"] if len(lines) > 1 else 0
 
     def records(self) -> list[dict]:
         """The lines of its log but for times."""
@@ -85,7 +103,14 @@ class Run:
 
     def restarts(self) -> list[dict]:
         """What its supervisor wrote down."""
-        path = self.folder / RESTARTS
+        return self._lines(RESTARTS)
+
+    def skipped(self) -> list[dict]:
+        """The steps that were left out."""
+        return self._lines(SKIPPED)
+
+    def _lines(self, file: str) -> list[dict]:
+        path = self.folder / file
         return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
     def wait(self, what: Callable[[], object]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ def predict(
     device: torch.device | str = "cpu",
     maps: bool = False,
     precision: str = "fp32",
+    stop: Callable[[], object] = lambda: False,
 ) -> list[dict]:
     """Captions of every world-th sample from `rank` on, of the first `limit` (0 = all).
 
@@ -47,8 +48,8 @@ def predict(
     Each is {"index", "key", "caption", "log_probability", "changed_probability", "references", "id", "changed",
     "change_type", "truth"}: index is the place in the split; the last four as far as the sample has them. maps: also
     "map", what in the two images the caption is about (`cluster.evaluation.pointing.pack_map`). precision: of the
-    captions' matrix products on a GPU; a CPU's, and those of the maps, are fp32. DataError for a sample that cannot be
-    read.
+    captions' matrix products on a GPU; a CPU's, and those of the maps, are fp32. stop: looked at after every
+    `batch_size` samples; once it is true, no more are captioned. DataError for a sample that cannot be read.
     """
     device = torch.device(device)
     if device.type == "cuda" and device.index is None:
@@ -87,6 +88,8 @@ def predict(
                     prediction["map"] = pack_map(shares)
                 predictions.append(prediction | {name: record[name] for name in _COPIED if name in record})
             beat.went_on()
+            if stop():
+                break
     return predictions
 
 

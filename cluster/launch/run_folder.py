@@ -21,11 +21,12 @@ from cluster.config.options import differences, show, to_yaml
 from cluster.errors import ConfigError
 from cluster.launch import run_lock
 from cluster.recipes.commandline import read_config
+from cluster.tracking.run_log import PROVENANCE
 from cluster.training import checkpoint
 from shards.format.whole_files import write_whole
 
 HOME_VARIABLE = "IDC_HOME"
-CONFIG, DATA, PROVENANCE = "config.yaml", "data.json", "provenance.json"
+CONFIG, DATA = "config.yaml", "data.json"
 CHANGES = "changes.jsonl"  # a line an option that was lowered while its stage was under way
 SCHEDULER_VARIABLES = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "RAY_ADDRESS")
 GIT_LIMIT_S = 20

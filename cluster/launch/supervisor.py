@@ -55,8 +55,10 @@ class Supervisor(FailurePolicy, WorkerGroupCallback):
         self._ask: _Ask | None = None
         self._reply: ray.ObjectRef | None = None  # of the first worker, to the ask
         self._restarts = 0
+        self._from, self._tries = "", 0  # where workers went on the last time, and how often from there in a row
         self._last: tuple[tuple[str, int] | None, str] | None = None  # of the failure before: step reached and cause
         self._looked = self._looked_for_room = time.monotonic()
+        self._grow_s = GROW_S
 
     @property
     def run(self) -> Path:
@@ -80,7 +82,8 @@ class Supervisor(FailurePolicy, WorkerGroupCallback):
             self._ask = self._asked(self._watch)
             if self._ask is None:
                 return
-            self._reply = self._watch.workers[0].execute_async(beat.ask_to_stop, self._ask.why)
+            # The first decides after which step, which may follow a validation; that, each of them cuts short.
+            self._reply, *_ = [one.execute_async(beat.ask_to_stop, self._ask.why) for one in self._watch.workers]
         if self._reply is not None and ray.wait([self._reply], timeout=0)[0]:
             first, self._reply = ray.get(self._reply), None
             if not first.stage and not first.ended:
@@ -133,10 +136,12 @@ class Supervisor(FailurePolicy, WorkerGroupCallback):
         if why:
             return self._end(as_told(failure, self.run, self._cluster, self._placement, f"at {at}, {why}"))
         self._restarts += 1
-        pause = min(2.0 ** (self._restarts - 1), LONGEST_PAUSE_S)
+        newest = self._newest()
+        self._from, self._tries = newest, self._tries + 1 if newest == self._from else 1
+        pause = min(2.0 ** (self._tries - 1), LONGEST_PAUSE_S)  # short again after each new checkpoint
         self._pause_until = time.monotonic() + pause
         self._say(
-            f"{told} at {at}: goes on from {self._newest()} in {pause:.0f} s, restart {self._restarts} of "
+            f"{told} at {at}: goes on from {newest} in {pause:.0f} s, restart {self._restarts} of "
             f"{self._cluster.restarts}", failure, reached,
         )  # fmt: skip
         return FailureDecision.RETRY
@@ -157,11 +162,11 @@ class Supervisor(FailurePolicy, WorkerGroupCallback):
         hosts = {one.metadata.hostname for one in watch.workers if one.metadata.node_id in leaving}
         if hosts:
             return _Ask(f"because {', '.join(sorted(hosts))} is being drained", True)
-        if self._placement.least and now - self._looked_for_room > GROW_S:
+        if self._placement.least and now - self._looked_for_room > self._grow_s:
             self._looked_for_room = now
             here = len(watch.workers)
             room = min(here + free_room(self._placement), self._placement.workers)
-            if room > here and watch.beats and all(one.stage for one in watch.beats.values()):
+            if room > here and len(watch.places()) == here:  # all of them train
                 return _Ask(f"because there is room for {room} workers in place of {here}", True)
         return None
 

@@ -14,7 +14,7 @@ from cluster.report.charts import line_chart, skill_scale
 from cluster.report.gallery import Pictures, Shown, card, drawn, example, extremes, judge
 from cluster.report.page import facts, number, page, tiles
 from cluster.report.tables import accuracy_table, interval_table, kind_name, named_table, protocol_table, score_table
-from cluster.tracking.run_log import read_metrics
+from cluster.tracking.run_log import PROVENANCE, read_metrics
 from idc.backbone.canvas import Canvas
 from shards.errors import DataError
 from shards.format.whole_files import write_whole
@@ -205,7 +205,7 @@ def _about(run: Path, scores: Mapping[str, Any]) -> str:
         "checkpoint": scores.get("checkpoint") or "–",
         "seed": scores.get("seed"),
     }
-    entry = _last_provenance(run / "provenance.json")
+    entry = _last_provenance(run / PROVENANCE)
     git = entry.get("git") or {}
     packages = entry.get("packages") or {}
     known |= {
@@ -215,6 +215,7 @@ def _about(run: Path, scores: Mapping[str, Any]) -> str:
         else "",
         "host": " · ".join(str(entry[name]) for name in ("host", "platform", "cpus") if name in entry),
         "time": entry.get("time", ""),
+        "goodput": _goodput(scores),
         "packages": ", ".join(
             f"{name} {packages[name]}" for name in ("torch", "deepspeed", "ray", "timm") if name in packages
         ),
@@ -223,6 +224,13 @@ def _about(run: Path, scores: Mapping[str, Any]) -> str:
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
     shown = f"<details><summary>Configuration</summary><pre>{escape(text)}</pre></details>" if text else ""
     return f"<h2>This run</h2>{facts(known)}{shown}"
+
+
+def _goodput(scores: Mapping[str, Any]) -> str:
+    """Of the run's training, in words; empty in a scores.json of an earlier version."""
+    if scores.get("goodput") is None:
+        return scores.get("reasons", {}).get("goodput", "")
+    return f"{scores['goodput']:.0%} of the time from the first command to the last step went into steps that count"
 
 
 def _percent(value: float | None, reason: str) -> str:

@@ -17,6 +17,7 @@ from cluster.tracking.wandb_mirror import open_mirror
 from cluster.tracking.worker_logs import WARNINGS, own_warning
 
 METRICS = "metrics.jsonl"
+PROVENANCE = "provenance.json"  # an entry each time the command was given; the driver writes it
 SKIPPED = "skipped.jsonl"  # a line a step that was left out, with the samples of its batch
 RESTARTS = "restarts.jsonl"  # a line each time that workers are started again
 CHECKPOINTS = "checkpoints.jsonl"  # what each took; apart, for when one has been written is not the same twice

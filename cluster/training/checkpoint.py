@@ -16,17 +16,17 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cluster.distributed.ranks import Ranks
 from shards.errors import DataError
 from shards.format.tars import file_sha256
-from shards.format.whole_files import PARTIAL
+from shards.format.whole_files import PARTIAL, write_whole
 
 COMMIT = "COMMIT"
 DAMAGED = "COMMIT.damaged"  # of a checkpoint that turned out to be no use
@@ -184,14 +184,6 @@ def best_step(scores: Mapping[int, float | None]) -> int | None:
     return max(scored, key=lambda step: scored[step]) if scored else max(scores, default=None)
 
 
-def save_weights(weights: dict[str, Tensor], path: Path) -> None:
-    """Writes a safetensors file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    # Tied parameters share memory, which the format has no way to say: each name gets its own copy.
-    save_file({name: tensor.clone().contiguous() for name, tensor in weights.items()}, partial)
-    os.replace(partial, path)
-
-
 def load_weights(path: Path) -> dict[str, Tensor]:
     """A model's state from a safetensors file; DataError naming the file if it cannot be read, or is not as written."""
     checkpoint = committed(path.parent)
@@ -202,6 +194,11 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path} is not a weights file that can be read ({error})") from None
+
+
+def note_validation(found: Checkpoint, scores: Mapping[str, float | None]) -> None:
+    """Gives a checkpoint that was committed without them the scores of its validation."""
+    write_whole(found.folder / COMMIT, commit_text(replace(found.commit, validation=dict(scores))))
 
 
 def thin_out(stage_folder: Path, keep: int, metric: str | None) -> None:

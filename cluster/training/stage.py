@@ -102,6 +102,8 @@ class StageRun:
                 rehearse(engine, batches, stage, self._name, config.data, self._resident)
             saver = Saver(self._folder, ranks.apart(), config.cluster.timeout_s, stage.keep, self._metric)
             try:
+                if newest is not None and self._validates(step) and newest.commit.validation is None:
+                    self._make_up(engine, newest)
                 self._train(engine, batches, step, saver)
                 beat.left_stage()
             except BaseException:
@@ -145,7 +147,10 @@ class StageRun:
                     self._read(engine, unread, speed)
                     unread = []
                 started = time.perf_counter()
-                scores = self._validate(engine, done) if self._validates(done) else None
+                scores = None
+                if self._validates(done):
+                    scores = self._validate(engine, done)
+                    stop = stop or ("" if scores else self._asked())
                 better = self._is_better(scores)
                 if self._keeps(done) or better or stop:
                     commit = checkpoint.Commit(
@@ -158,11 +163,25 @@ class StageRun:
                 speed.left_out(time.perf_counter() - started)
                 if stop:
                     self._note(saver.finish())
-                    raise Stopped(
-                        f"stopped at {self._name} step {done} {stop}, checkpoint committed; the same command goes on"
-                    )
+                    raise self._stopped(done, stop)
         self._note(saver.finish())
         trace.close()
+
+    def _stopped(self, done: int, why: str) -> Stopped:
+        return Stopped(f"stopped at {self._name} step {done} {why}, checkpoint committed; the same command goes on")
+
+    def _asked(self) -> str:
+        """Why any of the ranks has been asked to stop. All ranks call it."""
+        return next(filter(None, self._ranks.gather([beat.asked()])))
+
+    def _make_up(self, engine: Engine, newest: checkpoint.Checkpoint) -> None:
+        """The validation that an ask to stop has cut short, and that the checkpoint written then lacks."""
+        scores = self._validate(engine, newest.commit.step)
+        if scores is None:
+            raise self._stopped(newest.commit.step, self._asked())
+        self._is_better(scores)
+        if self._ranks.first:
+            checkpoint.note_validation(newest, scores)
 
     def _seed_of(self, step: int) -> int:
         return step_seed(self._job.config.seed, self._name, step, self._ranks.rank)
@@ -220,8 +239,11 @@ class StageRun:
         """Of the validation split; opened once."""
         return Samples(Folder.open(self._job.shards), Folder.open(self._job.features), "pair", "val")
 
-    def _validate(self, engine: Engine, done: int) -> dict[str, float | None]:
-        """Scores of the validation split's captions, the same on every rank; a line of the log."""
+    def _validate(self, engine: Engine, done: int) -> dict[str, float | None] | None:
+        """Scores of the validation split's captions, the same on every rank; a line of the log.
+
+        None if a rank was asked to stop meanwhile: then they are made when the run goes on, so not after the last step.
+        """
         config, stage, ranks, started = self._job.config, self._stage, self._ranks, time.perf_counter()
         assert isinstance(stage, FinetuneConfig), "no other stage validates"
         samples = self._samples
@@ -229,9 +251,12 @@ class StageRun:
             mine = predict(
                 model, samples, self._tokenizer, rank=ranks.rank, world=ranks.world,
                 batch_size=config.evaluate.batch_size, limit=stage.validate_limit, device=self._device,
-                precision=config.cluster.precision,
+                precision=config.cluster.precision, stop=beat.asked if done < stage.steps else lambda: "",
             )  # fmt: skip
-        predictions = with_denials(merge([ranks.gather(mine)]), samples.records.folder)
+        made = ranks.gather(mine)
+        if len(made) < min(stage.validate_limit or len(samples), len(samples)):
+            return None
+        predictions = with_denials(merge([made]), samples.records.folder)
         scores = ranks.share(validation_scores(predictions) if ranks.first else {})
         if self._log is not None:
             seconds = round(time.perf_counter() - started, 2)

@@ -13,6 +13,7 @@ from cluster.batches.samples import Samples
 from cluster.distributed.ranks import Ranks
 from cluster.errors import ConfigError
 from cluster.evaluation.predict import merge, predict, write_predictions
+from cluster.tracking import goodput
 from cluster.tracking.run_log import RunLog
 from cluster.training.job import Evaluation, Job
 from cluster.training.stage import StageRun
@@ -33,6 +34,8 @@ def run(job: Job, device: torch.device) -> None:
         try:
             for name in job.stages:
                 StageRun(job, name, ranks, device, log, held).run()
+            if ranks.first:
+                goodput.note(job.run)
         finally:
             if log is not None:
                 log.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from testing.machines.slurm_cluster import Slurm
 from testing.multirank import fit
+from testing.wandb_files import history
 
 from cluster.tracking.run_log import read_metrics
 
@@ -22,9 +23,10 @@ CAROL, BOB = "mail", "games"  # she has no data yet
 STEPS = {"pretrain": 100, "finetune": 60}
 # Without dropout, of which every worker draws its own; without checkpoints but the last and those that are asked for.
 RECIPE = (
-    "tiny", "--log.wandb", "disabled", "--model.dropout", "0", "--pretrain.steps", str(STEPS["pretrain"]),
+    "tiny", "--model.dropout", "0", "--pretrain.steps", str(STEPS["pretrain"]),
     "--pretrain.checkpoint_every", "1000",
 )  # fmt: skip
+UNWATCHED = ("--log.wandb", "disabled")
 WHOLE = (
     *RECIPE, "--evaluate.tokenizer", "split", "--finetune.steps", str(STEPS["finetune"]),
     "--finetune.checkpoint_every", "1000", "--finetune.validate_every", "1000",
@@ -42,7 +44,7 @@ def undisturbed(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Ca
 
         root = tmp_path_factory.mktemp("undisturbed")
         (root / "data").symlink_to(tiny_data)
-        run(parse([*WHOLE, "--stage", "train", "--root", str(root), "--cluster.workers", "2"]), fit)
+        run(parse([*WHOLE, *UNWATCHED, "--stage", "train", "--root", str(root), "--cluster.workers", "2"]), fit)
         found = steps_of(root / "runs" / "tiny")
         assert [(record["stage"], record["step"]) for record in found] == in_order(*STEPS)
         return found
@@ -72,7 +74,7 @@ def test_a_chain_is_asked_to_stop_and_runs_out_of_time(cluster: Slurm, undisturb
     home = cluster.home(CAROL) / "idc"
     run = home / "runs" / "tiny"
     log = f"--output={home.parent}/job-%j.log"
-    job = cluster.submit(CAROL, "slurm/pipeline.sh", *WHOLE, IDC_SBATCH=f"--nodes=2 {log}",
+    job = cluster.submit(CAROL, "slurm/pipeline.sh", *WHOLE, "--log.wandb", "offline", IDC_SBATCH=f"--nodes=2 {log}",
                          IDC_SBATCH_PACK=f"--cpus-per-task=1 {log}")  # fmt: skip
     assert cluster.wait(job)["JobState"] == "COMPLETED", cluster.output(CAROL, job)
     chain = dict(line.split() for line in cluster.output(CAROL, job).splitlines())
@@ -81,6 +83,8 @@ def test_a_chain_is_asked_to_stop_and_runs_out_of_time(cluster: Slurm, undisturb
     def asked(stage: str) -> bool:
         return "asked to stop" in cluster.output(CAROL, chain[stage])
 
+    cluster.wait_while_running(CAROL, chain["pack"], lambda: any((home / "data").glob("*/*.tar")))
+    cluster.run(CAROL, "scancel", "--signal=USR1", "--batch", chain["pack"])
     cluster.wait(chain["pack"])
     with cluster.standing_still(CAROL, chain["pretrain"], far(run, "pretrain", 3)):
         cluster.run(CAROL, "scancel", "--signal=USR1", "--batch", chain["pretrain"])
@@ -96,7 +100,9 @@ def test_a_chain_is_asked_to_stop_and_runs_out_of_time(cluster: Slurm, undisturb
     for name, number in chain.items():
         ended = cluster.wait(number)
         assert ended["ExitCode"] == "0:0", f"{name}: {cluster.output(CAROL, number)}"
-        assert ended["Restarts"] == str(int(name in STEPS)), f"{name}: {cluster.output(CAROL, number)}"
+        assert ended["Restarts"] == str(int(name != "evaluate")), f"{name}: {cluster.output(CAROL, number)}"
+    packed = cluster.output(CAROL, chain["pack"])
+    assert f"requeued, because it was asked to stop: job {chain['pack']} goes on, data is at " in packed
     for name in STEPS:
         text = cluster.output(CAROL, chain[name])
         first, _, second = text.partition(f"job      {chain[name]} ({name}), start 2, ")
@@ -106,6 +112,11 @@ def test_a_chain_is_asked_to_stop_and_runs_out_of_time(cluster: Slurm, undisturb
     found = steps_of(run)
     assert [(record["stage"], record["step"]) for record in found] == in_order(*STEPS)  # no step twice, none left out
     assert list(map(numbers, found)) == list(map(numbers, undisturbed()))
+    # Four starts are one run in W&B, which has each line of the log once.
+    assert len({path.name for path in (run / "wandb").glob("offline-run-*/*.wandb")}) == 1
+    sent = history(run)
+    assert [record["_step"] for record in sent] == list(range(len(read_metrics(run))))
+    assert [step for record in sent if (step := record.get("pretrain/step"))] == list(range(1, STEPS["pretrain"] + 1))
     assert (run / "model" / "model.safetensors").is_file() and (run / "report.html").is_file()
     assert json.loads((run / "scores.json").read_text())["n"]["total"] == 8
     assert cluster.left_behind(CAROL) == [] and not any((home / "runs" / ".slurm").iterdir())
@@ -117,8 +128,8 @@ def test_a_killed_node_leaves_the_job_to_the_rest(
     """As the one task of a job array, so that the seed is its number and Slurm is asked for it by that."""
     run = with_data(BOB) / "runs" / "tiny-seeds" / "seed_0"
     cluster.wait_until_idle(2)  # of a range, Slurm gives what is there
-    job = cluster.submit(BOB, "--nodes=1-2", "--array=0", "slurm/pretrain.sh", *RECIPE, "--finetune.steps", "0",
-                         "--pretrain.checkpoint_every", "5")  # fmt: skip
+    job = cluster.submit(BOB, "--nodes=1-2", "--array=0", "slurm/pretrain.sh", *RECIPE, *UNWATCHED,
+                         "--finetune.steps", "0", "--pretrain.checkpoint_every", "5")  # fmt: skip
     try:
         with cluster.standing_still(BOB, job, far(run, "pretrain", 6)):
             cluster.machines.kill(1)
@@ -141,7 +152,8 @@ def test_a_killed_node_leaves_the_job_to_the_rest(
 
 def test_a_job_that_gets_no_further_ends(cluster: Slurm, with_data: Callable[[str], Path]) -> None:
     home = with_data(BOB)
-    job = cluster.submit(BOB, "slurm/pretrain.sh", *RECIPE, "--name", "nowhere")
+    asked = (*RECIPE, *UNWATCHED, "--name", "nowhere")
+    job = cluster.submit(BOB, "slurm/pretrain.sh", *asked)
     for start in ("start 1, ", "start 2, "):
         cluster.wait_for(start, lambda start=start: start in cluster.output(BOB, job), 60)
         cluster.run(BOB, "scancel", "--signal=USR1", "--batch", job)
@@ -149,6 +161,6 @@ def test_a_job_that_gets_no_further_ends(cluster: Slurm, with_data: Callable[[st
     said = cluster.output(BOB, job)
     assert said.count("requeued, because it was asked to stop") == 1
     assert "not requeued: nowhere is at its start, where it was when the job was requeued before" in said
-    again = " ".join(("slurm/pretrain.sh", *RECIPE, "--name", "nowhere"))
+    again = " ".join(("slurm/pretrain.sh", *asked))
     assert f"to go on all the same: sbatch with the same options, {again}\n" in said
     assert "head" not in said and not (home / "runs" / "nowhere").exists()

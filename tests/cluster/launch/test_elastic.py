@@ -1,4 +1,4 @@
-"""A range of workers on a Ray of several nodes: it goes on with what is left when one is drained, and when one dies."""
+"""A range of workers on a Ray of several nodes: it grows when one comes, and goes on when one is drained or dies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from testing.machines.ray_head import RAY
 
 from cluster.config.options import override
 from cluster.errors import Stopped
-from cluster.launch import ray_train
+from cluster.launch import ray_train, supervisor
 from cluster.tracking.run_log import read_metrics
 from cluster.training.checkpoint import latest
 from cluster.training.job import Job
@@ -25,19 +25,18 @@ pytestmark = pytest.mark.ray
 
 LIMIT_S = 120
 STORE = {"object_store_memory": 128 * 2**20}
-STEPS = 150
+STEPS = 200
 
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A Ray of three nodes with a CPU each, all on this machine; the driver is on the first."""
+    """A Ray of two nodes with a CPU each, all on this machine; the driver is on the first."""
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_worker_niceness", "0")
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **STORE})
     try:
-        for _ in range(2):
-            made.add_node(num_cpus=1, **STORE)
+        made.add_node(num_cpus=1, **STORE)
         monkeypatch.setenv("RAY_ADDRESS", made.address)
         yield made
     finally:
@@ -63,9 +62,9 @@ def drain(nodes: Any, which: int) -> None:
     )  # fmt: skip
 
 
-def lines(run: Path) -> list[str]:
+def restarts(run: Path) -> list[dict]:
     path = run / "restarts.jsonl"
-    return [json.loads(line)["line"] for line in path.read_text().splitlines()] if path.is_file() else []
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def ranks(run: Path) -> list[int]:
@@ -85,27 +84,41 @@ def while_it_trains(fitting: Job, disturb: Callable[[], None]) -> None:
     assert not thread.is_alive()
 
 
-def wait(run: Path, restarted: int, step: int) -> None:
+def wait(run: Path, restarted: int, further: int) -> None:
+    """Until a run that has been restarted so often is so many steps further than before."""
     deadline = time.monotonic() + LIMIT_S
-    while len(lines(run)) < restarted or max((one for one, _ in losses(run)), default=0) < step:
+    while True:
+        found = restarts(run)
+        reached = found[-1]["reached"][1] if found else 0
+        if len(found) == restarted and max((one for one, _ in losses(run)), default=0) >= reached + further:
+            return
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def test_a_run_goes_on_with_the_nodes_that_are_left(nodes: Any, tiny: Any, tmp_path: Path) -> None:
+def test_a_run_grows_and_goes_on_with_the_nodes_that_are_left(
+    nodes: Any, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "GROW_S", 1.0)
+    # They set signal handlers, which a thread may not; the fixture ends the nodes.
+    monkeypatch.setattr("ray._private.node.Node._register_shutdown_hooks", lambda node: None)
     run = tmp_path / "run"
 
     def disturb() -> None:
-        wait(run, 0, 10)
+        while not (run / "logs" / "rank_1.log").is_file():  # two workers have begun
+            time.sleep(0.02)
+        nodes.add_node(num_cpus=1, **STORE)
+        wait(run, 1, 5)
         drain(nodes, 1)
-        wait(run, 1, 60)
+        wait(run, 2, 5)
         nodes.remove_node(nodes.list_all_nodes()[2], allow_graceful=False)  # kill -9
 
     while_it_trains(job(tiny, run, "1..3", STEPS), disturb)
-    drained, killed = lines(run)
+    grown, drained, killed = [one["line"] for one in restarts(run)]
+    assert "because there is room for 3 workers in place of 2, checkpoint committed; workers are started" in grown
     assert "is being drained, checkpoint committed; workers are started again" in drained
     assert "at pretrain step " in killed and "restart 1 of 3" in killed
-    assert ranks(run) == [3, 2, 1]
+    assert ranks(run) == [4, 3, 1]
 
     # Nodes that are dead or about to leave take no workers: there is room for one. When its node is drained too,
     # nothing is left to train on: the run ends with its checkpoint, and the same command would go on.

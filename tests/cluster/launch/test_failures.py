@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from testing.checkpoints import commit
 
 from cluster.config.fields import ClusterConfig
 from cluster.config.options import override
@@ -91,13 +92,21 @@ def test_what_the_user_is_told(tmp_path: Path) -> None:
 
 
 def decide(run: Path, restarts: int, *causes: object) -> tuple[list[str], Exception | None, list[dict]]:
-    """The decisions about these failures, one after another, what the driver raises, and the lines that it shows."""
+    """The decisions about these failures, one after another, what the driver raises, and the lines that it shows.
+
+    An integer among them: before the next failure, pre-training has written a checkpoint of that step.
+    """
     from cluster.launch.supervisor import Supervisor
 
     config = override(RECIPES["tiny"](), [("cluster.restarts", str(restarts))])
     job = Job(config, run, run, run, ("pretrain", "finetune"))
     supervisor = Supervisor(job, Placement(2, 1.0, 0, "fp32"))
-    decisions = [supervisor.make_decision(group_error(rank0=ECHO, rank1=cause)).value for cause in causes]
+    decisions = []
+    for cause in causes:
+        if isinstance(cause, int):
+            commit(run / "checkpoints" / "pretrain", cause)
+        else:
+            decisions.append(supervisor.make_decision(group_error(rank0=ECHO, rank1=cause)).value)
     path = run / "restarts.jsonl"
     return decisions, supervisor.verdict, list(map(json.loads, path.read_text().splitlines())) if path.exists() else []
 
@@ -117,6 +126,19 @@ def test_workers_are_started_again_so_often_and_no_more(tmp_path: Path) -> None:
     assert decisions == ["RETRY", "RAISE"] and "it is the same as at the failure before, at the start too" in str(
         verdict
     )
+
+
+def test_the_pause_is_short_again_after_each_new_checkpoint(tmp_path: Path) -> None:
+    others = [DIED, OSError(errno.EIO, "Input/output error"), 3, DIED, RuntimeError("CUDA error"), 6, DIED]
+    decisions, _, said = decide(tmp_path, 9, *others)
+    assert decisions == ["RETRY"] * 5
+    assert [one["line"].partition("goes on from ")[2] for one in said] == [
+        f"{place} in {pause} s, restart {n} of 9"
+        for n, (place, pause) in enumerate([
+            ("the start of pretrain", 1), ("the start of pretrain", 2), ("pretrain step 3", 1), ("pretrain step 3", 2),
+            ("pretrain step 6", 1),
+        ], start=1)
+    ]  # fmt: skip
 
 
 def test_what_a_restart_cannot_mend_ends_the_run_at_once(tmp_path: Path) -> None:

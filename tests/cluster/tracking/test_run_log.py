@@ -8,13 +8,13 @@ import math
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from testing.wandb_files import history
 
 from cluster.config.fields import Config, LogConfig
 from cluster.config.options import override
@@ -164,33 +164,6 @@ def test_warnings_of_workers_are_told_once_and_those_of_libraries_are_not(tmp_pa
         for worker, name in ((0, "cluster.training.stage"), (1, "cluster.training.stage"), (0, "torch._inductor")):
             file.write(f"2026-01-01 00:00:01,000 worker {worker} {name}: it is so\nand more\n")
     assert out.getvalue() == "it is so\n"
-
-
-def history(run: Path) -> list[dict]:
-    """What W&B has of a run, from its offline files in the order in which they would be sent."""
-    from wandb.proto import wandb_internal_pb2
-
-    found = []
-    for path in sorted((run / "wandb").glob("offline-run-*/*.wandb")):
-        data, place = path.read_bytes(), 7  # behind the header; LevelDB's log format: blocks of 32 KiB
-        whole = b""
-        while place + 7 <= len(data):
-            left = 32768 - place % 32768
-            if left < 7:
-                place += left
-                continue
-            length, kind = struct.unpack("<HB", data[place + 4 : place + 7])
-            whole += data[place + 7 : place + 7 + length]
-            place += 7 + length
-            if kind in (1, 4):  # a whole record, or the last part of one
-                record = wandb_internal_pb2.Record()
-                record.ParseFromString(whole)
-                whole = b""
-                if record.WhichOneof("record_type") == "history":
-                    found.append(
-                        {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
-                    )
-    return found
 
 
 @pytest.mark.slow

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from testing.checkpoints import commit
+from testing.checkpoints import commit, save_weights
 
 from cluster.config.options import override, to_yaml
 from cluster.errors import ConfigError
 from cluster.recipes.registry import RECIPES
-from cluster.training.checkpoint import save_weights
 from cluster.training.weights import load_first_weights, source_of_stage
 from idc.model.build import build
 from idc.model.config import ModelConfig
