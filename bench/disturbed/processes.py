@@ -19,20 +19,20 @@ BAR = 0.85  # of the goodput that restart times allow
 
 def worker(bench: Bench) -> Found:
     """kill -9 of a worker"""
-    run = bench.run("worker")
-    run.wait(lambda: run.reached() >= 45)
-    since = time.time()
-    os.kill(run.worker(1), signal.SIGKILL)
-    return bench.restarted(run, "worker", since)
+    return _signalled(bench, "worker", 1, signal.SIGKILL)
 
 
 def hang(bench: Bench) -> Found:
     """SIGSTOP of a worker"""
-    run = bench.run("hang")
+    return _signalled(bench, "hang", 0, signal.SIGSTOP)
+
+
+def _signalled(bench: Bench, fault: str, rank: int, number: signal.Signals) -> Found:
+    run = bench.run(fault)
     run.wait(lambda: run.reached() >= 45)
     since = time.time()
-    os.kill(run.worker(0), signal.SIGSTOP)
-    return bench.restarted(run, "hang", since)
+    os.kill(run.worker(rank), number)
+    return bench.restarted(run, fault, since)
 
 
 def driver(bench: Bench) -> Found:

@@ -157,7 +157,9 @@ def _shapes(name: str, model: TimmModel, found: Layout) -> list[torch.Size]:
             model = _empty(name, found.arguments(), device)
         try:
             levels = found.levels(model, torch.zeros(1, 3, *found.canvas, device=device))
-        except RuntimeError as error:  # an operator that looks at values: they have to be there
+        except RuntimeError as error:
+            # An operator that looks at values, which have to be there: a kernel that meta tensors lack is a
+            # NotImplementedError, and .item() a RuntimeError that its text alone tells from a size that does not fit.
             if device == "meta" and (isinstance(error, NotImplementedError) or "meta" in str(error)):
                 continue
             raise

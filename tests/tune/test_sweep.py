@@ -214,7 +214,7 @@ def test_the_winner_is_a_recipe_that_repeats_its_trial(killed: Killed, home: Pat
 
 
 def test_a_population_takes_over_checkpoints_and_changes_values(home: Path) -> None:
-    options = ["--search", "pbt", "--trials", "2", "--pretrain.steps", "0", "--finetune.steps", "80",
+    options = ["--search", "pbt", "--trials", "2", "--pretrain.steps", "0", "--finetune.steps", "160",
                "--finetune.validate_every", "40", "--finetune.log_every", "40", "--top", "1",
                "--repeats", "1"]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -238,10 +238,10 @@ def test_a_population_takes_over_checkpoints_and_changes_values(home: Path) -> N
         assert before[-1].state == REPLACED
     assert all(len(trial.starts) == 1 for trial in table.trials.values()), "with room for all, nobody is paused"
     ends = {trial.member: trial for trial in table.trials.values()}
-    assert len(ends) == 2 and all(trial.state == FINISHED and trial.step == 80 for trial in ends.values())
+    assert len(ends) == 2 and all(trial.state == FINISHED and trial.step == 160 for trial in ends.values())
     ((key, repeats),) = table.repeats.items()
     assert table.trials[key].score == max(trial.score for trial in ends.values())
-    assert (repeats[1].state, repeats[1].step, repeats[1].values) == (FINISHED, 80, table.trials[key].values)
+    assert (repeats[1].state, repeats[1].step, repeats[1].values) == (FINISHED, 160, table.trials[key].values)
     assert processes_of(folder) == []
 
 
