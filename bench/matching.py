@@ -23,19 +23,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from idc.backbone.backbone import Backbone  # noqa: E402
 from idc.backbone.canvas import Canvas  # noqa: E402
 from idc.captioning import model_folder  # noqa: E402
+from idc.model.cells import STEPS  # noqa: E402
 from idc.model.region_model import RegionModel  # noqa: E402
-from idc.model.regions import Regions  # noqa: E402
+from idc.model.regions import Regions, swapped  # noqa: E402
 from shards.errors import DataError, run_main  # noqa: E402
 from shards.reading.reader import Folder  # noqa: E402
 
 SURE = 0.5  # regions less likely than this to show something are left out of the picture
 ARROW = {"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
-OWN = 1.0  # fine cells: a shorter rest is not drawn as a motion of the thing's own
+OWN = 1.0  # steps: a shorter rest is not drawn as a motion of the thing's own
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Regions of `before` and their counterparts, in fine cells (x, y); T regions an image.
+    """Regions of `before` and their counterparts, in steps (x, y); T regions an image.
 
     before, after (T, 2): the peaks. sure_before, sure_after (T,): probability of "something is here". expected (T, 2):
     where the camera's motion alone takes each region of `before`. found (T, 2): its counterpart's place, by looks.
@@ -53,8 +54,8 @@ class Matched:
 def match(model: RegionModel, features: torch.Tensor) -> Matched:
     """The first view of the matching, from features (2, N, F) of before and after."""
     regions = model.find({"before": features[:1], "after": features[1:]})
-    looks = model.looks(regions.hidden) + regions.classes.to(model.dtype) @ model.class_names()
-    (before, after), (seen, other) = regions.chunk(), looks.float().chunk(2)
+    looks = model.looks_of(regions)
+    seen, other, before, after = looks.float(), swapped(looks.float()), regions, regions.swapped()
     similarity = torch.nn.functional.normalize(seen, dim=-1) @ torch.nn.functional.normalize(other, dim=-1).mT
     exists = torch.nn.functional.logsigmoid(after.score)[:, None]
     by_looks, by_place = model.matching.log_sharpness.exp()[0]
@@ -73,17 +74,17 @@ def _sure(regions: Regions) -> np.ndarray:
     return _plain(regions.score.sigmoid())
 
 
-def draw(images: Sequence[Image.Image], matched: Matched, canvas: Canvas, stride: int, out: Path) -> None:
-    """The two images side by side with peaks and arrows, as a PNG. stride: pixels of the canvas to a fine cell."""
+def draw(images: Sequence[Image.Image], matched: Matched, canvas: Canvas, out: Path) -> None:
+    """The two images side by side with peaks and arrows, as a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    def pixels(cells: np.ndarray) -> np.ndarray:
+    def pixels(steps: np.ndarray) -> np.ndarray:
         top, left, height, width = canvas.place(images[0].height, images[0].width)
         scale = np.array([images[0].width / width, images[0].height / height])
-        return ((cells + 0.5) * stride - [left, top]) * scale
+        return (steps * max(canvas.outer) / STEPS - [left, top]) * scale
 
     figure, panels = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained", facecolor="white")
     sides = ((matched.before, matched.sure_before), (matched.after, matched.sure_after))
@@ -128,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     pair, canvas = [images["before"], images["after"]], Canvas.of(loaded.backbone)
     features = Backbone.from_description(loaded.backbone).features(pair).float()
     matched = match(loaded.model.eval(), features)
-    draw([Image.fromarray(image) for image in pair], matched, canvas, loaded.backbone["strides"][0], options.out)
+    draw([Image.fromarray(image) for image in pair], matched, canvas, options.out)
     print(f"{options.out}: {record['captions'][0]}")
     return 0
 

@@ -90,7 +90,7 @@ def require_folders(config: Config, root: Path, evaluates: bool = False) -> None
 
 
 def check_backbone(config: Config, root: Path) -> None:
-    """Errors of a backbone that cannot be had, or that the architecture has no use for, before data are made for it."""
+    """Errors of a backbone that cannot be had, or that has no room for the tokens, before data are made for it."""
     place = _place(root, config.data.shards)
     cached = isinstance(place, Path) and known(
         _own_features(config, root) or _beside(config, place), _extraction(config)
@@ -100,8 +100,7 @@ def check_backbone(config: Config, root: Path) -> None:
         if model.architecture == "idc":
             require_room(model)
     except ModelError as error:
-        fix = _two_levels(config) if "fine_channels" in str(error) else ""
-        raise ConfigError(f"--model: {error}{fix}") from None
+        raise ConfigError(f"--model: {error}") from None
     if not cached:
         _extraction(config).on("cpu").build()
 
@@ -134,12 +133,6 @@ def _fine_channels(made: dict) -> int:
     """Channels of each of the 2 x 2 fine cells that a cell begins with; 0: it has none."""
     strides = made["strides"]
     return made["channels"][0] if len(strides) == 2 and strides[1] == 2 * strides[0] else 0
-
-
-def _two_levels(config: Config) -> str:
-    """How a backbone of one level gives two."""
-    first = _layout(config).strides[0]
-    return f"; --backbone.name {config.backbone.name} gives two levels with --backbone.strides {first},{2 * first}"
 
 
 def _names(config: Config, texts: Sequence[tuple[Folder, str]], classes: Data) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from cluster.batches.schedule import TaskSchedule
 from cluster.config.fields import (
     FinetuneConfig,
     StageConfig,
+    names_regions,
     task_batch_size,
     task_group,
     task_micro_batches,
@@ -114,6 +115,7 @@ class Batches:
             self._mixtures[kind] = Mixture(sizes, [folder.weight for folder in folders[kind]])
         self._references = stage.references if isinstance(stage, FinetuneConfig) else 1
         self._aligns_captions = isinstance(stage, FinetuneConfig) and stage.weights.get("fda", 0) > 0
+        self._names_regions = names_regions(stage, model)
         self._kept = {
             kind: [Unchanged(samples, stage.negatives) for samples in found] for kind, found in self._samples.items()
         }
@@ -177,6 +179,11 @@ class Batches:
             ]
             most = max(most, *(np.array(hidden) * real).reshape(-1, size).sum(axis=1).tolist())
         return most
+
+    def some_features(self) -> Tensor:
+        """Features (n, N, F) of some samples of each kind, the same on every rank: to standardise channels by."""
+        found = [samples.some_features() for of_kind in self._samples.values() for samples in of_kind]
+        return torch.cat(found)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -263,6 +270,8 @@ class Batches:
         batch["changed"] = torch.tensor(changed)
         if self._aligns_captions:
             batch["caption_with_negatives"] = self._with_negatives(records, draws)
+        if self._names_regions:
+            batch["present"] = self._present(records)
         return batch
 
     def _classify(

@@ -19,6 +19,7 @@ from shards.errors import DataError, Unreachable
 from shards.format.schema import faults
 from shards.reading.reader import Folder, Stream
 
+SURVEYED_SAMPLES = 32  # of each kind, whose features say what channels are like
 Arrays = Mapping[str, np.ndarray | np.int64]  # by role: grid features (N, F), or their row in memory (`Resident`)
 PROBED_SAMPLES = 64  # samples looked at when a stage starts, to find data that cannot serve its tasks
 
@@ -76,6 +77,21 @@ class Samples:
     def arrays(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Grid features by role ("before" and "after", or "photo"): (n, N, F) as they are stored, float16."""
         return stack([self._from_disk(int(i)) for i in indices])
+
+    def some_features(self) -> Tensor:
+        """Features (n, N, F) of all images of SURVEYED_SAMPLES samples or fewer, spread over the split; of those that
+        can be read. DataError where none can."""
+        found: list[Tensor] = []
+        for i in np.linspace(0, len(self) - 1, min(len(self), SURVEYED_SAMPLES)).astype(int).tolist():
+            try:
+                found += self.arrays([i]).values()
+            except Unreachable:
+                raise
+            except DataError as error:
+                self.condemn(i, error)
+        if not found:
+            raise DataError(f"{self._features.folder.path}: none of the {self.name} looked at has features to be read")
+        return torch.cat(found)
 
     def _arrays(self, i: int) -> Arrays:
         """Grid features (N, F) of sample i by role, or their rows in memory (`Resident`)."""

@@ -224,6 +224,11 @@ def is_lowered(option: str, new: object, old: object) -> bool:
     return option.rpartition(".")[2] in LOWERED and 0 < new and (new < old or not old)
 
 
+def names_regions(stage: StageConfig, model: ModelConfig) -> bool:
+    """Whether fine-tuning teaches, beside its captions, what their words look like: where the classes are words."""
+    return isinstance(stage, FinetuneConfig) and model.attributes and stage.weights.get("labels", 0) > 0
+
+
 def task_batch_size(stage: StageConfig, task: str) -> int:
     """Samples of one step of a task over all workers."""
     return stage.batch_sizes.get(task, stage.global_batch_size)

@@ -49,7 +49,7 @@ def _unused(config: Config) -> Iterator[tuple[str, str]]:
     if data.source == "none" and not (data.mix or data.photos):
         yield "data.tokenizer", "nothing is packed, and the captions are those of one folder, with its tokenizer"
     if config.model.architecture == "paper":
-        for field in ("regions", "cell_size"):
+        for field in ("regions", "novelties", "pooled", "cell_size"):
             yield f"model.{field}", "--model.architecture is paper"
         yield "data.words", "only --model.architecture idc looks for words of captions in images"
     if data.classes and not drawn & {"classify", "class_labels"} and (data.words or config.model.architecture != "idc"):

@@ -41,6 +41,7 @@ def compares_samples(task: str) -> bool:
 
 
 def weighed(task: str, weights: dict[str, float]) -> dict[str, float]:
-    """Losses of a task and what they weigh: 1 unless `weights` says otherwise; FDA in fine-tuning is asked for."""
-    unasked = {"fda": 0.0} if TASKS[task].objective == "finetune" else {}
+    """Losses of a task and what they weigh: 1 unless `weights` says otherwise; FDA and labels in fine-tuning are asked
+    for."""
+    unasked = {"fda": 0.0, "labels": 0.0} if TASKS[task].objective == "finetune" else {}
     return {loss: weights.get(loss, unasked.get(loss, 1.0)) for loss in OBJECTIVES[TASKS[task].objective].losses}

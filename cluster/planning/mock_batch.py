@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster.config.fields import FinetuneConfig, StageConfig, task_micro_batches
+from cluster.config.fields import FinetuneConfig, StageConfig, names_regions, task_micro_batches
 from cluster.config.tasks import TASKS, compares_samples
 from idc.losses.masking import mask_cells, mask_words
 from idc.losses.objectives import OBJECTIVES, prepare
@@ -53,6 +53,8 @@ def _finetune(stage: StageConfig, model: ModelConfig, rng: np.random.Generator, 
     batch["changed"] = torch.ones(size, dtype=torch.int64)
     if stage.weights.get("fda", 0) > 0:
         batch["caption_with_negatives"] = _captions(model, rng, size, 1 + stage.negatives.count)
+    if names_regions(stage, model):
+        batch["present"] = torch.zeros(size, model.classes)
     return batch
 
 

@@ -16,7 +16,7 @@ from cluster.config.fields import (
     NegativesConfig,
     StageConfig,
 )
-from idc.model.config import ModelConfig
+from idc.model.config import SIZES, ModelConfig
 
 S = TypeVar("S", bound=StageConfig)
 
@@ -41,7 +41,7 @@ def blocks() -> Config:
         # Every pixel of the pictures: the backbone's cells are 8 and 16 pixels wide, small blocks 14.
         backbone=BackboneConfig(size=(224, 336)),
         model=ModelConfig(
-            **OPEN, architecture="idc", d_model=128, heads=4, d_ff=512, cross_modal_blocks=2, cell_size=128,
+            **OPEN, **SIZES["small"], architecture="idc", novelties=6,
             dropout=0.0, attention_dropout=0.0, max_length=32, layer_norm="standard", final_norm=True,
         ),
         # What a region shows comes first: words about it cannot be learnt before (docs/experiments.md, E6).
@@ -58,8 +58,8 @@ def blocks() -> Config:
             ),
         },
         finetune=FinetuneConfig(
-            steps=1080, global_batch_size=64, micro_batch_size=32, ratios={"finetune": 6, "photo_labels": 1},
-            weights={"changed": 0.5, "labels": 0.1, "fda": 0.1}, negatives=NegativesConfig(count=1),
+            steps=1080, global_batch_size=32, micro_batch_size=32, ratios={"finetune": 6, "photo_labels": 1},
+            weights={"changed": 0.5, "labels": 0.1}, negatives=NegativesConfig(count=1),
             fda_temperature=0.1, references=3, lr=1e-3, warmup_steps=40, validate_every=120, checkpoint_every=360,
             # Scores of 300 pairs differ by more from step to step than the last steps, of small ones, improve.
             select="last",
@@ -118,7 +118,7 @@ def blocks_full() -> Config:
             shards="data/blocks-full",
             blocks=BlocksConfig(seed=6, scenes=(17_018, 1988, 3985), size=(480, 320), supersample=2),
         ),
-        model=dataclasses.replace(small.model, d_model=512, heads=8, d_ff=2048, cross_modal_blocks=3, cell_size=256),
+        model=dataclasses.replace(small.model, **SIZES["base"]),
         pretraining={name: longer(stage) for name, stage in small.pretraining.items()},
         finetune=dataclasses.replace(longer(small.finetune), validate_every=6 * small.finetune.validate_every),
     )

@@ -14,6 +14,7 @@ from cluster.config.options import from_dict, nearest, options, override, show, 
 from cluster.config.validation import validate
 from cluster.errors import ConfigError
 from cluster.recipes.registry import RECIPES
+from idc.model.config import SIZES
 
 DEFAULT_RECIPE = "blocks"
 # train: all without evaluation; pretrain: every stage before fine-tuning
@@ -96,7 +97,7 @@ def parse(arguments: Sequence[str]) -> Command:
     seeds = next((value for name, value in reversed(words.options) if name == "seeds"), None)
     if seeds is not None and any(name == "seed" for name, _ in words.options):
         raise ConfigError("--seed and --seeds: give one of the two")
-    changes = [(name, value) for name, value in words.options if name not in ("stage", "seeds")]
+    changes = with_sizes([(name, value) for name, value in words.options if name not in ("stage", "seeds")])
     name = words.recipe or DEFAULT_RECIPE
     recipe = load_recipe(name)
     config = override(recipe, changes, refuse=DERIVED)
@@ -110,6 +111,15 @@ def parse(arguments: Sequence[str]) -> Command:
         steps = " and ".join(f"--{name}.steps" for name in names)
         raise ConfigError(f"--stage {stage} has nothing to do: {steps} {'is' if len(names) == 1 else 'are'} 0")
     return command
+
+
+def with_sizes(changes: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """--model.size NAME as the options that it stands for, before all others: these may change single ones of them."""
+    named = [value for name, value in changes if name == "model.size"]
+    if unknown := [value for value in named if value not in SIZES]:
+        raise ConfigError(f"--model.size {unknown[0]!r} is no size{nearest(unknown[0], SIZES)}")
+    meant = [(f"model.{field}", str(value)) for size in named for field, value in SIZES[size].items()]
+    return meant + [(name, value) for name, value in changes if name != "model.size"]
 
 
 def read_seeds(text: str) -> tuple[int, ...]:
@@ -161,6 +171,7 @@ def help_text(config: Config) -> str:
     lines.append(
         f"  {'--seeds INT,INT,...':48} []  a run of each in runs/NAME-seeds, then mean and spread of their scores"
     )
+    lines.append(f"  {'--model.size ' + '|'.join(SIZES):48} []  d_model, heads, d_ff, cross_modal_blocks, cell_size")
     for option in options(config):
         if option.name not in DERIVED:
             line = f"  {f'--{option.name} {_short(type_name(option.type))}':48} [{show(option.value)}]"

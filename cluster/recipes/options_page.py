@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from cluster.config.fields import DERIVED, Config, StageConfig, is_harmless
 from cluster.config.options import Option, options, show, type_name
 from cluster.recipes.commandline import STAGE_CHOICES
+from idc.model.config import SIZES
 from shards.errors import run_main
 
 STAGE = "STAGE"  # stands for the name of any pre-training stage
@@ -20,6 +21,8 @@ prints the same list with the values of a recipe.
 - `--stage {"|".join(STAGE_CHOICES)}` says which stages run.
 - `--seeds 0,1,2` does the command with each of these training seeds, in `runs/NAME-seeds/seed_N`, and then writes the
   mean and the spread of their scores: `seeds.json`, `seeds.html`. A seed that is done is left as it is.
+- `--model.size {"|".join(SIZES)}` stands for the sizes of that name (`idc/model/config.py`): `d_model`, `heads`,
+  `d_ff`, `cross_modal_blocks` and `cell_size`. Options for single ones of them have precedence.
 - `{STAGE}` is the name of a pre-training stage: `--pretrain.steps`, `--regions.lr`. The stage `finetune` has all of
   these options, and more.
 - A type `A,B` is a tuple: `--backbone.size 128,160`. A type `NAME=FLOAT,...` is a table:

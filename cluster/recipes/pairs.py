@@ -15,18 +15,24 @@ def pairs() -> Config:
     """
     base = blocks()
     stages = base.pretraining
-    labels = {"pair_labels": 1.0}
     return dataclasses.replace(
         base,
         name="pairs",
         data=DataConfig(shards="data/pairs", source="none", words=200),
         backbone=BackboneConfig(size=(224, 224)),
-        model=dataclasses.replace(base.model, dropout=0.1, max_length=40),
+        # Things that stay are not named, so that nothing teaches to find them: what is new is found without.
+        model=dataclasses.replace(base.model, regions=0, novelties=16, dropout=0.1, max_length=40),
         pretraining={
-            "regions": dataclasses.replace(stages["regions"], ratios=labels),
-            "pretrain": dataclasses.replace(stages["pretrain"], ratios={"mlm": 2, "mvcl": 1, "fda": 1}),
+            "regions": dataclasses.replace(
+                stages["regions"], steps=120, ratios={"pair_labels": 1}, micro_batch_size=48, checkpoint_every=120
+            ),
+            "pretrain": dataclasses.replace(
+                stages["pretrain"], steps=40, ratios={"mlm": 2, "mvcl": 1, "fda": 1}, warmup_steps=20,
+                checkpoint_every=40,
+            ),
         },
         finetune=dataclasses.replace(
-            base.finetune, steps=720, ratios={"finetune": 6} | labels, references=1, select="CIDEr"
+            base.finetune, steps=360, global_batch_size=24, ratios={"finetune": 1}, lr=1.2e-3,
+            weights={"changed": 0.5, "labels": 0.3}, validate_every=60, select="CIDEr",
         ),
-    )
+    )  # fmt: skip

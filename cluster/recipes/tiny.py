@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.config import fields
 from cluster.recipes.blocks import OPEN
-from idc.model.config import ModelConfig
+from idc.model.config import SIZES, ModelConfig
 
 
 def tiny() -> fields.Config:
@@ -17,7 +17,7 @@ def tiny() -> fields.Config:
         ),
         backbone=fields.BackboneConfig(size=(48, 64)),
         model=ModelConfig(
-            **OPEN, d_model=32, heads=2, d_ff=64, cross_modal_blocks=1, dropout=0.1,
+            **OPEN, **SIZES["tiny"], dropout=0.1,
             attention_dropout=0.0, max_length=24,
         ),
         pretraining={"pretrain": fields.StageConfig(

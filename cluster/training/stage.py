@@ -77,15 +77,18 @@ class StageRun:
         torch.manual_seed(config.seed)
         model = build(config.model)
         model.name_classes(name_words(self._job.names, self._tokenizer))
-        if newest is not None:
-            model.load_state_dict(checkpoint.load_weights(newest.weights))
-        elif first := source_of_stage(self._job.run, config, self._name, Path(config.root)):
-            load_first_weights(model, first, stage.start_parts)
+        first = None if newest else source_of_stage(self._job.run, config, self._name, Path(config.root))
         batches = Batches(
             self._job.shards, self._job.features, self._tokenizer, config.model, model.visual_tokens, stage,
             stage_seed(config.seed, self._name), ranks.rank, ranks.world, self._job.mixed, self._job.photos,
             self._job.classes, self._job.names, self._resident, *rounding(self._device, config.cluster),
         )  # fmt: skip
+        if newest is not None:
+            model.load_state_dict(checkpoint.load_weights(newest.weights))
+        else:
+            model.standardise(batches.some_features())
+        if first is not None:
+            load_first_weights(model, first, stage.start_parts)
         engine = Engine(model, stage, config.cluster, self._device)
         try:
             step = 0

@@ -69,7 +69,7 @@ def check_starts(run: Path, config: Config, stages: Sequence[str], root: Path) -
             source_of_stage(run, config, name, root)
         if stage.start_parts:
             with torch.device("meta"):  # of any grid: it is not known yet
-                model = build(dataclasses.replace(config.model, regions=1))
+                model = build(dataclasses.replace(config.model, regions=1, novelties=0, pooled=1))
             _check_parts(model.state_dict(), stage.start_parts, f"--{name}.")
 
 

@@ -26,7 +26,8 @@ from idc.model.build import build
 from idc.model.config import ModelConfig
 from idc.model.trunk import Trunk
 
-FORMAT = 3  # before: the architecture idc followed the camera in other ways, names of classes had other values
+# Of each architecture. Before: idc followed the camera in other ways (2), had no pooled cells nor novelties (3).
+FORMATS = {"paper": 3, "idc": 4}
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FOLDER = "model"  # inside a run folder
 
@@ -77,7 +78,7 @@ def save(
     name = "tokenizer" + tokenizer.suffix
     shutil.copyfile(tokenizer, partial / name)
     description = {
-        "format": FORMAT,
+        "format": FORMATS[config.architecture],
         "model": config.to_dict(),
         "backbone": dict(backbone),
         "tokenizer": {"file": name, "sha256": hashlib.sha256(tokenizer.read_bytes()).hexdigest()},
@@ -114,10 +115,12 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Exported:
         raise ExportError(
             f"{folder / CONFIG} is not the description of a model ({type(error).__name__}); export it again"
         ) from None
-    if version != FORMAT:
+    architecture = values.get("architecture") if isinstance(values, dict) else None
+    wanted = FORMATS.get(str(architecture), max(FORMATS.values()))
+    if version != wanted:
         raise ExportError(
-            f"{folder / CONFIG} has format {version} and this version reads {FORMAT}: its weights would say "
-            f"other things here; use the version that made it, or train or import the model again"
+            f"{folder / CONFIG} has format {version} and this version reads {wanted} of architecture {architecture!r}: "
+            f"its weights would say other things here; use the version that made it, or train or import the model again"
         )
     try:
         config = ModelConfig.from_dict(values)

@@ -1,7 +1,7 @@
 """Fine-tuning: the caption under the causal mask, changed or not, FDA beside them (equation 7 of docs/method.md).
 
 Batch: caption (B, L), or (B, R, L) for R references of a pair; masked form: caption_masked, caption_labels instead.
-Optional: changed (B,), -1 = unknown; caption_with_negatives, as of `fda`.
+Optional: changed (B,), -1 = unknown; caption_with_negatives, as of `fda`; present, as of `labels`: named at the tokens.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn import functional
 
-from idc.losses import fda
+from idc.losses import fda, labels
 from idc.losses.objective import Batch, Objective, ObjectiveOptions, Room
 from idc.losses.places import only_real, scored_words
 from idc.losses.words import word_loss
@@ -26,16 +26,18 @@ def prepare(batch: dict[str, Tensor], room: Room) -> dict[str, float]:
     """Adds the places of the scored words; counts words, pairs that are known to have changed or not, and pairs."""
     real = batch.get("real")
     if "caption_labels" in batch:
-        labels = batch["caption_labels"]
+        words = batch["caption_labels"]
     else:
         following = batch["caption"][..., 1:]
-        labels = following.masked_fill(following == room.pad, NOT_SCORED)
-    counts = {"caption": scored_words(batch, labels, real, room.multiple)}
+        words = following.masked_fill(following == room.pad, NOT_SCORED)
+    counts = {"caption": scored_words(batch, words, real, room.multiple)}
     if "changed" in batch:
         batch["changed"] = only_real(batch["changed"].flatten(), real, NOT_SCORED)
         counts["changed"] = float((batch["changed"] != NOT_SCORED).sum())
     if "caption_with_negatives" in batch:
         counts |= fda.prepare(batch, room)
+    if "present" in batch:
+        counts |= labels.prepare(batch, room)
     return counts
 
 
@@ -52,10 +54,12 @@ def parts(model: Trunk, batch: Batch, options: ObjectiveOptions) -> tuple[dict[s
         sums["changed"] = functional.cross_entropy(logits, batch["changed"], reduction="sum", ignore_index=NOT_SCORED)
     if "caption_with_negatives" in batch:
         sums["fda"] = fda.aligned(model, pair, batch, options)
+    if "present" in batch:
+        sums["labels"] = model.region_labels(pair, batch["present"])[batch["label_rows"]].sum()
     return sums, None
 
 
 FINETUNE = Objective(
-    "finetune", ("caption",), ("caption", "changed", "fda"), prepare, parts,
-    only_with={"changed": "changed", "fda": "caption_with_negatives"},
+    "finetune", ("caption",), ("caption", "changed", "fda", "labels"), prepare, parts,
+    only_with={"changed": "changed", "fda": "caption_with_negatives", "labels": "present"},
 )  # fmt: skip

@@ -14,6 +14,13 @@ NOT_SCORED = -1
 """Label of a word that no loss looks at, and of a pair of which nobody knows whether it changed."""
 
 ARCHITECTURES = ("paper", "idc")
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"d_model": 32, "heads": 2, "d_ff": 64, "cross_modal_blocks": 1, "cell_size": 32},
+    "small": {"d_model": 128, "heads": 4, "d_ff": 512, "cross_modal_blocks": 2, "cell_size": 128},
+    "base": {"d_model": 512, "heads": 8, "d_ff": 2048, "cross_modal_blocks": 3, "cell_size": 256},
+    "large": {"d_model": 768, "heads": 12, "d_ff": 3072, "cross_modal_blocks": 6, "cell_size": 512},
+}
+"""Sizes by name: for tests, for two cores, the published one for a GPU, and one for data sets of 80,000 pairs."""
 CAPTION_LOSSES = ("causal", "masked")
 PROJECTIONS = ("sigmoid", "linear")
 LAYER_NORMS = ("unbiased", "standard")
@@ -49,9 +56,11 @@ class ModelConfig:
     final_norm: bool = False  # normalise the output of each transformer stack (pre-norm stacks usually do)
     tie_feature_head: bool = True  # MVCL's head uses the transposed projection weight; False: a matrix of its own
     # Of the "idc" architecture alone:
-    regions: int = 12  # tokens of one image
+    regions: int = 12  # tokens of one image at the peaks of what its cells show
+    novelties: int = 8  # and at the peaks of what is new beside the other image
+    pooled: int = 7  # and of a coarse grid over the whole image: about so many cells along each side
     cell_size: int = 128  # channels of the hidden state of a cell
-    fine_channels: int = 0  # C_fine: the features hold a finer map folded 2 x 2, F = 4 * C_fine + C_coarse
+    fine_channels: int = 0  # C_fine: the features hold a finer map folded 2 x 2, F = 4 * C_fine + C_coarse; 0: one map
     attributes: bool = False  # the classes are words of which a thing can have several; False: kinds, it has one
     pad: int = PAD
     bos: int = BOS
@@ -92,13 +101,15 @@ class ModelConfig:
                     )
             if self.d_model % 4:
                 raise ConfigError(f"d_model {self.d_model} must be a multiple of 4 in architecture 'idc'")
-            for field in ("regions", "cell_size", "fine_channels", "classes"):
+            for field in ("pooled", "cell_size", "classes"):
                 if getattr(self, field) < 1:
                     raise ConfigError(
                         f"{field} is {getattr(self, field)}; architecture 'idc' needs at least 1 (classes come from "
-                        "class-labelled photos or words of captions, fine_channels from a two-level backbone): without "
-                        "them set architecture to 'paper'"
+                        "class-labelled photos or words of captions): without them set architecture to 'paper'"
                     )
+            for field in ("regions", "novelties", "fine_channels"):
+                if getattr(self, field) < 0:
+                    raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least 0")
             if 4 * self.fine_channels >= self.feature_dim:
                 raise ConfigError(
                     f"feature_dim {self.feature_dim} must be more than 4 * fine_channels ({self.fine_channels})"

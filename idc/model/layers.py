@@ -140,9 +140,12 @@ class Attention(nn.Module):
         self.value = nn.Linear(config.d_model, config.d_model)
         self.output = nn.Linear(config.d_model, config.d_model)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, cache: KeyValueCache | None = None, memory: Tensor | None = None
+    ) -> Tensor:
         """(B, T, d) -> (B, T, d).
 
+        memory: (B, M, d) tokens that are looked at and do not look themselves; their keys come before the T.
         mask: bool, broadcastable to (B, 1, T, K), True where a query may look; None = everywhere. A query that may
         look nowhere gets zeros. Or what is added to the scores, in the dtype of the keys: 0 and -inf.
         With a cache the K keys are the cached tokens and then the T new ones.
@@ -151,8 +154,10 @@ class Attention(nn.Module):
         kind = x.device.type
         if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
             x = x.to(torch.get_autocast_dtype(kind))  # once, not for each of the three
+        seen = x if memory is None else torch.cat([memory.to(x.dtype), x], dim=1)
         query, key, value = (
-            layer(x).view(batch, tokens, self.heads, -1).transpose(1, 2) for layer in (self.query, self.key, self.value)
+            layer(rows).view(batch, rows.shape[1], self.heads, -1).transpose(1, 2)
+            for layer, rows in ((self.query, x), (self.key, seen), (self.value, seen))
         )
         if query.device.type == "cpu":
             # For these lengths torch's fused CPU kernel takes several times as long in bf16 as in float32 (torch 2.13).
@@ -164,6 +169,13 @@ class Attention(nn.Module):
         with without_autocast(query):
             mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         return self.output(mixed.to(x.dtype).transpose(1, 2).reshape(batch, tokens, size))
+
+    def remember(self, memory: Tensor, cache: KeyValueCache) -> None:
+        """Fills the cache with the keys and values of `memory` (B, M, d)."""
+        key, value = (
+            layer(memory).view(*memory.shape[:2], self.heads, -1).transpose(1, 2) for layer in (self.key, self.value)
+        )
+        cache.append(*((upcast(key), upcast(value)) if key.device.type == "cpu" else (key, value)))
 
 
 class Block(nn.Module):
@@ -178,9 +190,12 @@ class Block(nn.Module):
         self.contract = nn.Linear(config.d_ff, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
-        """(B, T, d) -> (B, T, d); mask and cache as in `Attention.forward`."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), mask, cache))
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, cache: KeyValueCache | None = None, memory: Tensor | None = None
+    ) -> Tensor:
+        """(B, T, d) -> (B, T, d); mask, cache and memory as in `Attention.forward`."""
+        memory = None if memory is None else self.attention_norm(memory)
+        x = x + self.dropout(self.attention(self.attention_norm(x), mask, cache, memory))
         hidden = self.dropout(functional.relu(self.expand(self.feed_forward_norm(x))))
         return x + self.dropout(self.contract(hidden))
 
@@ -194,12 +209,27 @@ class Stack(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(blocks))
         self.final_norm = layer_norm(config) if config.final_norm else nn.Identity()
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, caches: list[KeyValueCache] | None = None) -> Tensor:
-        """(B, T, d) -> (B, T, d); mask as in `Attention.forward`, caches: one a block."""
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        caches: list[KeyValueCache] | None = None,
+        memory: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, d) -> (B, T, d); mask as in `Attention.forward`, caches: one a block; memory: (B, M, d), the same to
+        every block."""
         x = self.norm(x)
+        memory = None if memory is None else self.norm(memory)
         for index, block in enumerate(self.blocks):
-            x = block(x, mask, None if caches is None else caches[index])
+            x = block(x, mask, None if caches is None else caches[index], memory)
         return self.final_norm(x)
+
+    def remember(self, memory: Tensor, caches: list[KeyValueCache]) -> None:
+        """Fills the caches with the keys and values of `memory` (B, M, d), as `forward` makes them."""
+        memory = self.norm(memory)
+        for block, cache in zip(self.blocks, caches, strict=True):
+            assert isinstance(block, Block)
+            block.attention.remember(block.attention_norm(memory), cache)
 
 
 def sinusoid(positions: int, size: int) -> Tensor:

@@ -3,30 +3,32 @@
 Image labels alone (the class of a photo, classes named in its captions) teach every cell what it shows: a cell holds a
 distribution over the classes and "nothing", an image has a class when any of its cells has it (noisy-or, as in multiple
 instance learning), so the classifier has to find the cells that the label is about. The peaks of "something is here"
-are the regions. Where the classes are words ("attributes") a cell holds "something" and, given that, each word alone.
+are regions. Where the classes are words ("attributes") a cell holds "something" and, given that, each word alone.
 
+The peaks of novelty are regions too: cells that have no like at their place in the other image (`CellMap.novelty`).
 What is said of a pair is about what changed: what it does not mention may be there all the same. So its labels are held
-against the cells that have no like at their place in the other image, each as far as it is new (`novelty`).
+against its regions, each as far as it is new.
 
-Shapes: B images, N coarse cells (h x w), F = 4 * C_fine + C_coarse channels, M = 4N fine cells (2h x 2w), C classes,
-T regions, D = cell_size.
+Shapes: B images, N cells of the features, M fine cells, C classes, T regions, G pooled cells, D = cell_size, c channels
+of the backbone, and of what a fine cell is judged by (`idc.model.cells`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from idc.model.cells import CellMap, Counterparts, counterparts, joined
 from idc.model.config import ConfigError, ModelConfig
 from idc.model.layers import upcast
 
 # Of the "nothing" logit: hundreds of cells start out empty, or the noisy-or saturates. Words do not share one whole.
 BACKGROUND_BIAS, ATTRIBUTES_BIAS = 8.0, 4.0
-REACH = 2  # fine cells that the camera may move things by, from one image of a pair to the other
-CONTRAST = 4  # power of novelty: most cells of a pair differ a little
 # Images whose cells are searched at a time: arrays past a CPU's caches make a training step a fifth longer.
 SEARCHED = 16
 FAR = -1e4  # a logit that never wins, finite so that softmax over nothing but these stays finite
@@ -34,41 +36,53 @@ FAR = -1e4  # a logit that never wins, finite so that softmax over nothing but t
 
 @dataclass(frozen=True)
 class Regions:
-    """The regions of B images, strongest first."""
+    """The regions of B images: those of something, strongest first, then those of novelty."""
 
     hidden: Tensor  # (B, T, D) what the cells there hold
     classes: Tensor  # (B, T, C) probabilities; of kinds, the rest to 1 is "nothing"
-    position: Tensor  # (B, T, 2) x, y in fine cells, float32, between cell centres
+    position: Tensor  # (B, T, 2) x, y in steps, float32, between cell centres
     score: Tensor  # (B, T) logit of "something is here", float32
-    features: Tensor  # (B, T, C_fine + C_coarse) the backbone's features there, no gradient
+    features: Tensor  # (B, T, c) the backbone's features there, standardised, no gradient
 
-    def chunk(self) -> tuple[Regions, Regions]:
-        """The first and the second half of the images."""
-        halves = [getattr(self, name).chunk(2) for name in ("hidden", "classes", "position", "score", "features")]
-        return Regions(*(half[0] for half in halves)), Regions(*(half[1] for half in halves))
+    def swapped(self) -> Regions:
+        """The second half of the images, then the first: what each is held against."""
+        return Regions(*(swapped(getattr(self, field.name)) for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What there is to see in B images, without gradient: all before and then all after images, or photos."""
+
+    around: Tensor  # (B, T, 9, c) inputs of the 3 x 3 cells around each peak
+    row: Tensor  # (B, T, 9) of these cells
+    column: Tensor  # (B, T, 9)
+    inside: Tensor  # (B, T, 9) whether they are inside the image; those that are not have a neighbour's inputs
+    pooled: Tensor  # (B, G, c) the backbone's features, standardised, over a coarse grid
+    overall: Tensor  # (B, 2 c) mean and deviation of each channel over the image
+    novelty: Tensor  # (B, T) how new each peak is beside the other image, 0 to 1; photos: 1
+    counterparts: Counterparts | None  # in the other image, of the T peaks, then of the G pooled cells; photos: none
 
 
 def require_room(config: ModelConfig) -> None:
     """ConfigError where a grid of features has no room for so many regions: the grid is known when features are."""
-    rows, columns = config.grid
-    if config.regions > 4 * rows * columns:
+    (rows, columns), fold = config.grid, 2 if config.fine_channels else 1
+    if config.regions + config.novelties > fold**2 * rows * columns:
         raise ConfigError(
-            f"regions is {config.regions}; a grid of {rows} x {columns} cells has at most {4 * rows * columns}"
+            f"regions and novelties are {config.regions} and {config.novelties}; "
+            f"a grid of {rows} x {columns} cells has at most {fold**2 * rows * columns} of both"
         )
 
 
 class RegionFinder(nn.Module):
-    """Grid features of two strides -> hidden state and class logits of every fine cell -> regions."""
+    """Features -> hidden state and class logits of every fine cell -> regions."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         require_room(config)
-        self.fine = config.fine_channels
-        self.coarse = config.feature_dim - 4 * config.fine_channels
+        self.map = CellMap(config)
         size = config.cell_size
-        self.input_norm = nn.LayerNorm(2 * self.fine + self.coarse)
-        self.projection = nn.Linear(2 * self.fine + self.coarse, size)
+        self.projection = nn.Linear(self.map.width, size)
         self.mix = nn.Linear(size, size)
         self.norm = nn.LayerNorm(size)
         self.class_head = nn.Linear(size, config.classes + 1)
@@ -77,46 +91,15 @@ class RegionFinder(nn.Module):
         with torch.no_grad():
             self.class_head.bias[-1] = ATTRIBUTES_BIAS if config.attributes else BACKGROUND_BIAS
 
-    def inputs(self, features: Tensor) -> Tensor:
-        """(B, N, F) -> what each fine cell is judged by (B, M, 2 * C_fine + C_coarse), without gradient: its own fine
-        features, their mean over 3 x 3 cells, and the coarse features there, interpolated."""
-        (height, width), batch = self.config.grid, len(features)
-        with torch.no_grad():
-            features = features.to(self.mix.weight.dtype)
-            fine, coarse = features.split([4 * self.fine, self.coarse], dim=-1)
-            # Channels stay last in memory: three times as fast on a CPU as channels first.
-            fine = fine.reshape(batch, height, width, 2, 2, self.fine).transpose(2, 3)
-            fine = fine.reshape(batch, 2 * height, 2 * width, self.fine)
-            around = functional.avg_pool2d(fine.permute(0, 3, 1, 2), 3, stride=1, padding=1, count_include_pad=False)
-            coarse = coarse.reshape(batch, height, width, self.coarse).permute(0, 3, 1, 2)
-            coarse = functional.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
-            parts = [fine, around.permute(0, 2, 3, 1), coarse.permute(0, 2, 3, 1)]
-            return torch.cat(parts, dim=-1).flatten(1, 2)
-
     def cells(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs (B, m, ...) of any cells -> hidden (B, m, D), class logits (B, m, C + 1), "nothing" last."""
-        hidden = functional.gelu(self.projection(self.input_norm(inputs)))
+        """Inputs (B, ..., c) of any cells -> hidden (B, ..., D), class logits (B, ..., C + 1), "nothing" last."""
+        hidden = functional.gelu(self.projection(inputs))
         hidden = self.norm(hidden + functional.gelu(self.mix(hidden)))
         return hidden, self.class_head(hidden)
 
     def shown(self, features: Tensor) -> Tensor:
         """(B, N, F) -> probabilities (B, M, C) of the classes in all fine cells."""
-        return self.probabilities(self.cells(self.inputs(features))[1])
-
-    def shown_in_pair(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, F) twice -> probabilities (B, 2M, C) in the cells of both, and how new each is, (B, 2M) up to 1."""
-        inputs = self.inputs(before), self.inputs(after)
-        shown = torch.cat([self.probabilities(self.cells(each)[1]) for each in inputs], dim=1)
-        with torch.no_grad():
-            seen = [self._around(each) for each in inputs]
-            new = torch.cat([novelty(seen[0], seen[1], REACH), novelty(seen[1], seen[0], REACH)], dim=1).flatten(1)
-            return shown, (new / new.amax(1, keepdim=True).clamp_min(1e-6)).pow(CONTRAST)
-
-    def _around(self, inputs: Tensor) -> Tensor:
-        """Inputs (B, M, ...) -> what sets a cell's surroundings apart in its image: (B, 2h, 2w, C_fine + C_coarse)."""
-        around = upcast(inputs[..., self.fine :])
-        around = functional.layer_norm(around, around.shape[-1:])
-        return (around - around.mean(1, keepdim=True)).unflatten(1, [2 * side for side in self.config.grid])
+        return self.probabilities(self.cells(self.map(features).flatten(1, 2))[1])
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class logits (..., C + 1) -> (..., C), float32 or better."""
@@ -130,54 +113,122 @@ class RegionFinder(nn.Module):
         logits = upcast(logits)
         return -logits[..., -1] if self.config.attributes else logits[..., :-1].logsumexp(-1) - logits[..., -1]
 
-    def forward(self, features: Tensor) -> Regions:
-        """(B, N, F) -> the T strongest peaks; a region is the neighbourhood of 3 x 3 fine cells, weighted by score.
-
-        Peaks are found without gradient; hidden states are computed again, with it, for their neighbourhoods alone.
-        """
-        found = [self._peaks(some) for some in features.split(SEARCHED)]
-        inputs, rows, columns, inside = (torch.cat(parts) for parts in zip(*found, strict=True))
-        hidden, logits = self.cells(inputs)
-        hidden, logits = hidden.unflatten(1, (-1, 9)), upcast(logits).unflatten(1, (-1, 9))
-        weight = self.something(logits).masked_fill(~inside, FAR).softmax(-1)[..., None]  # (B, T, 9, 1)
+    def forward(self, seen: Seen) -> Regions:
+        """A region is the neighbourhood of 3 x 3 fine cells around a peak, weighted by score."""
+        hidden, logits = self.cells(seen.around)
+        logits = upcast(logits)
+        weight = self.something(logits).masked_fill(~seen.inside, FAR).softmax(-1)[..., None]  # (B, T, 9, 1)
         local = (logits * weight).sum(2)  # (B, T, C + 1)
         with torch.no_grad():
-            seen = (upcast(inputs).unflatten(1, (-1, 9)) * weight).sum(2)
-            seen = torch.cat([seen[..., : self.fine], seen[..., 2 * self.fine :]], dim=-1)
+            features = self.map.seen((upcast(seen.around) * weight).sum(2))
+        place = torch.stack([seen.column, seen.row], dim=-1) + 0.5
         return Regions(
             hidden=(hidden * weight.to(hidden.dtype)).sum(2),
             classes=self.probabilities(local),
-            position=torch.stack([(columns * weight[..., 0]).sum(-1), (rows * weight[..., 0]).sum(-1)], dim=-1),
+            position=(place * weight).sum(2) * self.map.step,
             score=self.something(local),
-            features=seen,
+            features=features,
         )
 
     @torch.no_grad()
-    def _peaks(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, N, F) -> of the cells around the T strongest peaks: inputs (B, T * 9, ...), and (B, T, 9) each their
-        rows, columns, and whether they are inside the image (those that are not have a neighbour's inputs)."""
-        inputs, batch = self.inputs(features), len(features)
-        height, width = 2 * self.config.grid[0], 2 * self.config.grid[1]
-        field = self.something(self.cells(inputs)[1]).view(batch, 1, height, width)
-        peaks = field.masked_fill(field < functional.max_pool2d(field, 3, stride=1, padding=1), FAR)
-        found = peaks.flatten(1).topk(self.config.regions, dim=1).indices  # (B, T)
-        row, column = found // width, found % width
-        step = torch.arange(-1, 2, device=found.device)
-        rows = row[..., None] + step.repeat_interleave(3)
-        columns = column[..., None] + step.repeat(3)
-        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        near = (rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)).flatten(1)  # (B, T * 9)
-        image = torch.arange(batch, device=found.device)[:, None]
-        return inputs[image, near], rows, columns, inside
+    def look(self, images: Sequence[Tensor], hidden: Tensor | None = None) -> Seen:
+        """One or two images (B, N, F) -> where their peaks are and what is there.
+
+        hidden: bool (B, images * (T + G)): tokens whose cells are blanked before anything but the places of the peaks
+        is taken from the maps, the first image's first.
+        """
+        sides = len(images)
+        size = SEARCHED // sides if images[0].device.type == "cpu" else len(images[0])
+        parts = []
+        for start in range(0, len(images[0]), size):
+            some = slice(start, start + size)
+            blank = None if hidden is None else torch.cat(hidden[some].chunk(sides, dim=1))
+            # Autocast would refuse to join float16, as features come.
+            features = torch.cat([each[some].to(self.map.mean.dtype) for each in images])
+            parts.append(self._look(features, sides, blank))
+        return _together(parts, sides)
+
+    def _look(self, features: Tensor, sides: int, hidden: Tensor | None) -> Seen:
+        """Features (sides * B, N, F), the first side first; hidden (sides * B, T + G)."""
+        maps = self.map(features)
+        signs = self.map.signs(maps.flatten(1, 2))
+        new = torch.cat(self.map.novelty(*signs.chunk(2))) if sides > 1 else None
+        spots = self._spots(maps, new)
+        if hidden is not None:
+            maps = self.map(features, self._blank(spots, hidden))
+            signs = self.map.signs(maps.flatten(1, 2))
+        flat, pooled, partners = maps.flatten(1, 2), self.map.pooled(maps), None
+        if sides > 1:
+            own = signs.gather(1, spots[..., None].expand(-1, -1, signs.shape[-1]))
+            far, place = self.map.reach * self.map.step + 1e-3, self.map.place
+            of_peaks = counterparts(own, place[spots], swapped(signs), place, swapped(flat), far)
+            own, far, place = self.map.signs(pooled), self.map.pooled_step + 1e-3, self.map.pooled_place
+            of_pooled = counterparts(own, place[None], swapped(own), place, swapped(pooled), far)
+            partners = joined([of_peaks, of_pooled])
+            partners = replace(partners, features=self.map.seen(partners.features))
+        mean, square = self.map.seen(torch.stack([flat.mean(1), flat.square().mean(1)])).unbind(0)
+        overall = torch.cat([mean, (square - mean.square()).clamp_min(0).sqrt()], dim=-1)
+        fresh = torch.ones_like(spots, dtype=mean.dtype) if new is None else new.gather(1, spots)
+        return Seen(*self._around(flat, spots), self.map.seen(pooled), overall, fresh, partners)
+
+    def _spots(self, cells: Tensor, new: Tensor | None) -> Tensor:
+        """Maps (B, rows, columns, c), how new each cell is (B, M) or None -> the cells (B, T) of the peaks."""
+        shape, (something, novel) = cells.shape[1:3], (self.config.regions, self.config.novelties)
+        if new is not None and not something:
+            return _peaks(new.unflatten(1, shape), novel)
+        field = self.something(self.cells(cells)[1])
+        if new is None:
+            return _peaks(field, something + novel)
+        first = _peaks(field, something)
+        taken = torch.zeros_like(new).scatter_(1, first, 1.0).unflatten(1, shape)
+        taken = functional.max_pool2d(taken[:, None], 3, stride=1, padding=1)[:, 0]
+        return torch.cat([first, _peaks(new.unflatten(1, shape).masked_fill(taken > 0, FAR), novel)], dim=1)
+
+    def _around(self, flat: Tensor, spots: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of the cells around the peaks: inputs (B, T, 9, c), rows, columns, whether they are inside."""
+        row, column = spots // self.map.columns, spots % self.map.columns
+        step = torch.arange(-1, 2, device=spots.device)
+        rows, columns = row[..., None] + step.repeat_interleave(3), column[..., None] + step.repeat(3)
+        inside = (rows >= 0) & (rows < self.map.rows) & (columns >= 0) & (columns < self.map.columns)
+        near = rows.clamp(0, self.map.rows - 1) * self.map.columns + columns.clamp(0, self.map.columns - 1)
+        image = torch.arange(len(flat), device=spots.device)[:, None, None]
+        return flat[image, near], rows, columns, inside
+
+    def _blank(self, spots: Tensor, hidden: Tensor) -> Tensor:
+        """Bool (B, rows, columns): the 3 x 3 cells of hidden peaks (spots (B, T)) and the cells of hidden pooled ones,
+        by which of the tokens are hidden, (B, T + G)."""
+        peaks, pooled = hidden.split([spots.shape[1], hidden.shape[1] - spots.shape[1]], dim=1)
+        blank = torch.zeros(len(spots), self.map.rows * self.map.columns, device=spots.device)
+        blank = blank.scatter_reduce(1, spots, peaks.to(blank.dtype), "amax")
+        blank = blank.view(-1, 1, self.map.rows, self.map.columns)
+        blank = functional.max_pool2d(blank, 3, stride=1, padding=1)[:, 0] > 0
+        return blank | pooled[:, self.map.owner].view_as(blank)
 
 
-def novelty(image: Tensor, other: Tensor, reach: int) -> Tensor:
-    """Cells (B, h, w, C) of two images -> (B, h * w): 1 - the best cosine within `reach` cells of its place."""
-    image, other = functional.normalize(image, dim=-1), functional.normalize(other, dim=-1)
-    (height, width), steps = image.shape[1:3], range(2 * reach + 1)
-    other = functional.pad(other, (0, 0, reach, reach, reach, reach))
-    like = [(image * other[:, y : y + height, x : x + width]).sum(-1) for y in steps for x in steps]
-    return 1 - torch.stack(like).amax(0).flatten(1)
+def _peaks(field: Tensor, number: int) -> Tensor:
+    """(B, rows, columns) -> the cells (B, number) of the strongest peaks; a peak is the highest of its 3 x 3 cells."""
+    lower = field < functional.max_pool2d(field[:, None], 3, stride=1, padding=1)[:, 0]
+    return field.masked_fill(lower, 2 * FAR).flatten(1).topk(number, dim=1).indices
+
+
+def swapped(sides: Tensor) -> Tensor:
+    """(2B, ...) of two sides -> the second side first."""
+    return torch.cat(sides.chunk(2)[::-1])
+
+
+def _together(parts: Sequence[Seen], sides: int) -> Seen:
+    """What is seen in several parts of a batch as one, all of the first side first."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def whole(values: Sequence[Tensor]) -> Tensor:
+        return torch.cat([half for side in zip(*(each.chunk(sides) for each in values), strict=True) for half in side])
+
+    partners = [part.counterparts for part in parts if part.counterparts is not None]
+    named = [field.name for field in fields(Seen) if field.name != "counterparts"]
+    seen: dict[str, Any] = {name: whole([getattr(part, name) for part in parts]) for name in named}
+    of_cells = [whole([getattr(each, field.name) for each in partners]) for field in fields(Counterparts) if partners]
+    return Seen(**seen, counterparts=Counterparts(*of_cells) if partners else None)
 
 
 def image_labels_loss(shown: Tensor, present: Tensor, weight: Tensor | None = None) -> Tensor:

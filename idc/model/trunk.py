@@ -30,7 +30,9 @@ class ImageTokens:
     """Embedded visual tokens (B, T, d) of two images, without the CLS tokens; a photo has no `after`.
 
     valid: bool (B, T), False for tokens that stand for nothing; None = all stand for something.
-    classes: (B, 2T, C) probabilities of what each token shows, before first (photo: (B, T, C)); None = not known.
+    classes: (B, 2P, C) probabilities of what the first P tokens of each image show, before first (photo: (B, P, C));
+    None = not known. novelty: (B, 2P) how new these are beside the other image, 0 to 1. overall: (B, 2, d) what the CLS
+    tokens are told of the two images beside one another.
     """
 
     before: Tensor
@@ -38,6 +40,8 @@ class ImageTokens:
     before_valid: Tensor | None = None
     after_valid: Tensor | None = None
     classes: Tensor | None = None
+    novelty: Tensor | None = None
+    overall: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ class PairEncoding:
     valid: Tensor | None  # (B, S) bool
     single_cls: Tensor  # (B, 2, d): the two CLS tokens after the single-image block
     width: int  # T
-    classes: Tensor | None = None  # (B, 2T, C), as in ImageTokens
+    classes: Tensor | None = None  # (B, 2P, C), as in ImageTokens
+    novelty: Tensor | None = None  # (B, 2P), as in ImageTokens
 
     def both_cls(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """The cls-before and cls-after rows, each (B, d), of `hidden` (B, >= S, d) laid out like `tokens`."""
@@ -70,6 +75,7 @@ class PairEncoding:
             self.single_cls.repeat_interleave(times, dim=0),
             self.width,
             None if self.classes is None else self.classes.repeat_interleave(times, dim=0),
+            None if self.novelty is None else self.novelty.repeat_interleave(times, dim=0),
         )
 
 
@@ -119,6 +125,10 @@ class Embedding(nn.Module):
 class Trunk(nn.Module, ABC):
     """Base of the architectures."""
 
+    # In captioning, whether the image tokens pass through the cross-modal blocks, as the published ones do, or are read
+    # by the words as the image difference encoder left them.
+    rewrites_images = True
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -158,8 +168,16 @@ class Trunk(nn.Module, ABC):
         """The loss (B,) of naming what one or two images (B, N, F) show, present (B, classes). ValueError: not here."""
         raise ValueError('the task "labels" needs a model that localises classes: set architecture to "idc"')
 
+    def region_labels(self, pair: PairEncoding, present: Tensor) -> Tensor:
+        """The same of what is new in pairs, by what their tokens have been found to show. ValueError: not here."""
+        raise ValueError('labels of pairs need a model that localises classes: set architecture to "idc"')
+
     def name_classes(self, words: Tensor) -> None:
         """Tells the model the words (classes, W) of each class's name, padded; of no use to the published network."""
+
+    def standardise(self, features: Tensor) -> None:
+        """Takes note of how features (n, N, F) of training images are spread; the published network takes them as they
+        are."""
 
     # ---- encoding
 
@@ -172,6 +190,8 @@ class Trunk(nn.Module, ABC):
         """The image difference encoder: one single-image block over each image, one pair-image block over both."""
         batch, width, _ = images.before.shape
         cls_before, cls_after = self.embedding.cls(CLS_BEFORE, batch), self.embedding.cls(CLS_AFTER, batch)
+        if images.overall is not None:
+            cls_before, cls_after = cls_before + images.overall[:, :1], cls_after + images.overall[:, 1:]
         before = torch.cat([cls_before, images.before], dim=1)
         if images.after is None:  # cls-after stands for an image that is not there: it skips the single-image block
             valid = with_cls(images.before_valid)
@@ -186,7 +206,8 @@ class Trunk(nn.Module, ABC):
             before, after = self.single_image(torch.cat([before, after]), key_mask(valid)).chunk(2)
             valid = None if valid is None else torch.cat(valid.chunk(2), dim=1)
         tokens = self.pair_image(torch.cat([before, after], dim=1), key_mask(valid))
-        return PairEncoding(tokens, valid, torch.stack([before[:, 0], after[:, 0]], dim=1), width, images.classes)
+        cls = torch.stack([before[:, 0], after[:, 0]], dim=1)
+        return PairEncoding(tokens, valid, cls, width, images.classes, images.novelty)
 
     def cross_modal(self, pair: PairEncoding, caption: Tensor) -> Fused:
         """Pre-training form, every token sees every token: [images, cls-text, text]. caption: ids (B, L)."""
@@ -214,6 +235,10 @@ class Trunk(nn.Module, ABC):
         visible = torch.zeros(size + words, size + words, dtype=torch.bool, device=caption.device)
         visible[:, :size] = True
         visible[size:, size:] = (same_caption[:, None] == same_caption[None, :]).tril()
+        if not self.rewrites_images:
+            assert pair.valid is None, "all tokens are there"
+            said = self.cross_modal_stack(text, visible[None, None, size:], memory=pair.tokens)
+            return Fused(pair.tokens, said.reshape(*caption.shape, -1), None)
         mask = visible[None, None]
         if pair.valid is not None:
             mask = mask & key_mask(functional.pad(pair.valid, (0, words), value=True))
@@ -251,7 +276,11 @@ class Trunk(nn.Module, ABC):
         size = pair.tokens.shape[1]
         masks = self.config.caption_loss == "masked"
         caches = [KeyValueCache(size + beam * (max_length + masks)) for _ in self.cross_modal_stack.blocks]
-        hidden = self.cross_modal_stack(pair.tokens, key_mask(pair.valid), caches)
+        if self.rewrites_images:
+            hidden = self.cross_modal_stack(pair.tokens, key_mask(pair.valid), caches)
+        else:
+            hidden = pair.tokens
+            self.cross_modal_stack.remember(hidden, caches)
         for cache in caches:
             cache.keep(size)
         sight = None

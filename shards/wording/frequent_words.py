@@ -9,10 +9,18 @@ from shards.wording import tagging
 
 FEWEST = 5  # captions that must have a word
 MOST_SHARE = 0.5  # of the captions: what is in more of them ("photo") tells nothing apart
+# Words that say nothing of how a thing looks: where it is, what is compared, and the pictures themselves.
+NOT_SEEN = frozenset(
+    "left right top bottom upper lower middle center centre corner side edge front back far near background foreground "
+    "first second third last next location position place spot area part half "
+    "same different similar identical other new old extra additional single whole entire change difference "
+    "image images picture pictures photo photos photograph photographs shot frame scene version animal1 animal2".split()
+)
 
 
 def frequent_words(captions: Sequence[str], limit: int) -> list[str]:
-    """At most `limit` adjectives and nouns by the number of captions that have them, the most frequent first."""
+    """At most `limit` adjectives and nouns by the number of captions that have them, the most frequent first; without
+    those that say nothing of looks."""
     counts = Counter(word for caption in captions for word in _describing(caption))
     most = MOST_SHARE * len(captions)
     kept = [(-count, word) for word, count in counts.items() if FEWEST <= count <= most]
@@ -21,7 +29,7 @@ def frequent_words(captions: Sequence[str], limit: int) -> list[str]:
 
 def _describing(caption: str) -> set[str]:
     text = tagging.read(caption)
-    return {word for word, tag in zip(text.words, text.tags, strict=True) if tag in ("ADJ", "NOUN")}
+    return {word for word, tag in zip(text.words, text.tags, strict=True) if tag in ("ADJ", "NOUN")} - NOT_SEEN
 
 
 class NameFinder:

@@ -27,7 +27,15 @@ GRID, FINE, COARSE = (4, 5), 6, 7
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    sizes = {"d_model": 16, "heads": 2, "d_ff": 32, "cross_modal_blocks": 1, "cell_size": 24, "regions": 4}
+    sizes = {
+        "d_model": 16,
+        "heads": 2,
+        "d_ff": 32,
+        "cross_modal_blocks": 1,
+        "cell_size": 24,
+        "regions": 4,
+        "novelties": 2,
+    }
     return build(
         ModelConfig(
             architecture="idc", vocab_size=20, grid=GRID, feature_dim=4 * FINE + COARSE, max_length=8,
@@ -41,7 +49,7 @@ def test_equal_images_match_each_region_to_itself(model):
     with torch.no_grad():
         model.matching.log_sharpness[0] = torch.tensor([200.0, 1e-3]).log()
     matched = match(model, torch.cat([image, image]))
-    assert np.array_equal(matched.before, matched.after) and matched.before.shape == (4, 2)
+    assert np.array_equal(matched.before, matched.after) and matched.before.shape == (6, 2)
     assert np.allclose(matched.found, matched.before, atol=1e-2)
     assert np.allclose(matched.expected, matched.before, atol=1e-2), "nothing moved, so the camera did not"
 
@@ -50,7 +58,7 @@ def test_the_picture_holds_both_images(model, tmp_path):
     matched = match(model, torch.randn(2, GRID[0] * GRID[1], 4 * FINE + COARSE))
     images = [Image.new("RGB", (80, 64), color) for color in ((10, 120, 30), (30, 20, 150))]
     canvas = Canvas((64, 80), (64, 80))
-    draw(images, matched, canvas, 8, tmp_path / "drawn.png")
+    draw(images, matched, canvas, tmp_path / "drawn.png")
     drawn = np.asarray(Image.open(tmp_path / "drawn.png").convert("RGB"))
     for image in images:
         assert (drawn == np.asarray(image)[0, 0]).all(-1).mean() > 0.1

@@ -133,7 +133,7 @@ def _batch(network: Network, task: str, rng: np.random.Generator) -> Batch:
         text["caption_masked"], text["caption_labels"] = map(np.stack, zip(*masked, strict=True))
     elif task == "mvcl":
         text["caption"] = _captions(model, rng, size)
-        tokens = model.cells if model.architecture == "paper" else model.regions
+        tokens = build(model).visual_tokens
         text["visual_mask"] = np.stack([mask_cells(tokens, rng) for _ in range(size)])
     elif task == "finetune":
         references = stage.references

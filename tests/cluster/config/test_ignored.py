@@ -83,11 +83,11 @@ def test_what_has_an_effect_or_is_the_recipes_own_is_let_through(command: str) -
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model.regions": "200"}, "--model: regions is 200; a grid of 3 x 4 cells has at most 48"),
         (
-            {"backbone.name": "vit_tiny_patch16_224"},
-            "vit_tiny_patch16_224 gives two levels with --backbone.strides 16,32",
+            {"model.regions": "200"},
+            "--model: regions and novelties are 200 and 6; a grid of 3 x 4 cells has at most 48 of both",
         ),
+        ({"backbone.name": "vit_tiny_patch16_224", "model.regions": "4"}, "vit_tiny_patch16_224"),
         ({"backbone.name": "efficientnet_lite9"}, "efficientnet_lite9"),
         ({"backbone.weights": "no/such.safetensors"}, "no/such.safetensors"),
     ],

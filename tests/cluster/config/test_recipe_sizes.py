@@ -83,11 +83,11 @@ def test_what_was_chosen_is_said_and_what_was_set_stays(root: Path, capsys: pyte
     steps = [config.stage(name).steps for name in ("regions", "pretrain", "finetune")]
     assert said == (
         f"pairs: 12 training pairs, so regions {steps[0]} steps of 48, pretrain {steps[1]} steps of 32, "
-        f"finetune {steps[2]} steps of 32\n"
+        f"finetune {steps[2]} steps of 12\n"
     )
     set_by_user = "--finetune.steps 7 --regions.global_batch_size 80 --pretrain.contrastive_group 32"
     own = sized(root, *set_by_user.split())
-    assert (own.finetune.steps, own.finetune.global_batch_size) == (7, 32)
+    assert (own.finetune.steps, own.finetune.global_batch_size) == (7, 12)
     assert own.stage("regions").global_batch_size == 80 and own.stage("regions").steps == steps[0]
     assert own.stage("pretrain").global_batch_size == 64, "a smaller one might be no multiple of the group"
     assert sized(root, "--data.shards", "data/none") == parse(["pairs", "--data.shards", "data/none"]).config

@@ -15,7 +15,7 @@ from idc.captioning.decoding import ASK_EVERY, generate
 from idc.model.config import BOS, EOS, MASK, PAD
 
 FORMS = ["causal", "masked"]
-OURS = {"architecture": "idc", "fine_channels": 2, "regions": 4, "cell_size": 8}
+OURS = {"architecture": "idc", "fine_channels": 2, "regions": 4, "novelties": 2, "pooled": 2, "cell_size": 8}
 
 
 def images(batch):

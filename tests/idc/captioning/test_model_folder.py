@@ -44,7 +44,7 @@ def test_an_older_export_is_replaced_and_nothing_is_pickled(folder, make_model, 
     model_folder.save(folder, model.config, model.state_dict(), tmp_path / "tokenizer.json", BACKBONE)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
     assert not folder.with_name("model.partial").exists()
-    assert json.loads((folder / "config.json").read_text())["format"] == model_folder.FORMAT
+    assert json.loads((folder / "config.json").read_text())["format"] == model_folder.FORMATS["paper"]
     assert load_file(folder / "model.safetensors").keys() == model.state_dict().keys()
 
 
@@ -57,6 +57,7 @@ def test_mistakes_are_named(folder, tmp_path):
     good = json.loads(config.read_text())
     for change, message in (
         ({"format": 99}, "format 99"),
+        ({"model": good["model"] | {"architecture": "idc"}}, "format 3 and this version reads 4 of architecture 'idc'"),
         ({"model": good["model"] | {"depth": 3}}, "no field 'depth'"),
         ({"decoding": {"width": 3}}, "config.json"),
         ({"model": good["model"] | {"d_model": 32}}, "model.safetensors does not fit config.json"),

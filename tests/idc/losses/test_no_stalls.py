@@ -11,6 +11,7 @@ import torch
 from testing.task_keys import KEYS
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from idc.losses import objectives
 from idc.losses.objectives import OBJECTIVES, ObjectiveOptions, loss_names, prepare
@@ -53,6 +54,54 @@ def test_a_step_of_the_published_network_asks_for_no_value(make_model, make_batc
         found = objectives.losses(model, task, on_device, options)
         torch.stack([term.mean for term in found.values()]).sum().backward()
     assert tuple(found) == loss_names(task, batch)
+
+
+OURS = {"architecture": "idc", "regions": 3, "novelties": 2, "pooled": 2, "cell_size": 8}
+NO_DROPOUT = {"dropout": 0.0, "attention_dropout": 0.0}  # as in the recipes
+OURS_KEYS = KEYS | {"labels": ("present",), "finetune": (*KEYS["finetune"], "present")}
+
+
+def batch_of_ours(task: str, full: dict[str, Tensor], group: int, tokens: int) -> dict[str, Tensor]:
+    """With places for as many tokens as our network has."""
+    made = full | {"present": torch.tensor([[1, 0, 0, 1, 0], [-1] * 5, [0] * 5, [0, 0, 1, 0, 0]])}
+    made["visual_mask"] = torch.arange(2 * tokens).expand(4, -1) % 5 == 0
+    return prepare(task, {name: made[name] for name in ("before", "after", *OURS_KEYS[task])}, group=group)
+
+
+@pytest.mark.parametrize("fine_channels", [0, 2])
+@pytest.mark.parametrize("task", OURS_KEYS)
+def test_a_step_of_ours_asks_for_no_value(make_model, make_batch, task, fine_channels):
+    assert set(OURS_KEYS) == set(OBJECTIVES)
+    model = make_model(**OURS, fine_channels=fine_channels, attributes=True, dropout=0.1).train()
+    batch = batch_of_ours(task, make_batch(), 0, model.visual_tokens)
+    model, on_device = model.to("meta"), {name: tensor.to("meta") for name, tensor in batch.items()}
+    with NoCopiesFromTheHost():
+        found = objectives.losses(model, task, on_device, ObjectiveOptions())
+        torch.stack([term.mean for term in found.values()]).sum().backward()
+    assert tuple(found) == loss_names(task, batch)
+
+
+class Kernels(TorchDispatchMode):
+    """Counts the operations that are no views: on a GPU each is a kernel, as a rule."""
+
+    FREE = ("detach", "_unsafe_view")  # views too
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not function.is_view and function.overloadpacket.__name__ not in self.FREE
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_forward_pass_of_ours_is_few_kernels(make_model, make_batch):
+    model = make_model(**OURS, fine_channels=2, attributes=True, layer_norm="standard", **NO_DROPOUT).train()
+    batch = batch_of_ours("finetune", make_batch(), 0, model.visual_tokens)
+    del batch["caption_with_negatives"]
+    with Kernels() as kernels:  # not on the meta device, where attention is many operations
+        objectives.losses(model, "finetune", batch, ObjectiveOptions())
+    assert kernels.count <= 600
 
 
 def test_the_check_notices_what_waits(make_model, make_batch):

@@ -165,7 +165,9 @@ def test_configuration_round_trip():
         ({"dropout": 1.0}, "dropout"),
         ({"classes": -1}, "classes"),
         ({"mask": 0}, "special ids"),
-        ({"architecture": "idc", "classes": 3}, "fine_channels"),
+        ({"architecture": "idc"}, "classes"),
+        ({"architecture": "idc", "classes": 3, "fine_channels": -1}, "fine_channels"),
+        ({"architecture": "idc", "classes": 3, "pooled": 0}, "pooled"),
         ({"architecture": "idc", "classes": 3, "fine_channels": 512}, "feature_dim"),
     ],
 )

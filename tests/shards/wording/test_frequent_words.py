@@ -8,6 +8,11 @@ def test_words_are_adjectives_and_nouns_that_some_captions_have_and_not_all():
     assert frequent_words(captions[::-1], 10) == ["ball", "blue", "cube", "red"]
 
 
+def test_places_and_pictures_are_no_looks():
+    captions = ["the red cube at the top left of the second picture"] * FEWEST + ["a dog"] * 2 * FEWEST
+    assert frequent_words(captions, 10) == ["cube", "red"]
+
+
 def test_a_caption_counts_once_for_each_of_its_words():
     assert frequent_words(["red and red and red and red"] * (FEWEST - 1) + ["a dog"] * FEWEST, 10) == []
     assert frequent_words(["red and red"] * FEWEST + ["a dog"] * FEWEST, 10) == ["dog", "red"]
