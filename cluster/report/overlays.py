@@ -95,7 +95,7 @@ def strips(title: str, figures: Mapping[str, Sequence[float]]) -> str:
     """A line a method: a dot for each of its seeds, a stroke at their mean. "" where no method has a value."""
     if not any(figures.values()):
         return ""
-    left, right, top, row = 8, 16, 30, 34
+    left, right, top, row = 10, 16, 32, 38
     height = top + row * len(figures) + BOTTOM
     low, high, ticks = axis([value for of in figures.values() for value in of])
 
@@ -111,10 +111,10 @@ def strips(title: str, figures: Mapping[str, Sequence[float]]) -> str:
         parts.append(f'<text x="{x:.1f}" y="{height - 6}" class="tick {anchor}">{short_number(tick)}</text>')
     said = []
     for i, (label, of) in enumerate(figures.items()):
-        y = top + row * i + 20
+        y = top + row * i + 24
         if not of:
             continue
-        parts.append(f'<text x="{left}" y="{y - 9}" class="tick">{escape(label)}</text>')
+        parts.append(f'<text x="{left}" y="{y - 12}" class="tick">{escape(label)}</text>')
         mean = statistics.mean(of)
         if len(of) > 1:
             x = across(mean)

@@ -96,6 +96,7 @@ def spice(pairs: list[dict], folder: Path) -> list[float]:
 def main(request: Path, answer: Path) -> None:
     """Answers {"tokenize": [...]}, {"meteor": [...]} or {"spice": [...]} in a file."""
     asked = json.loads(request.read_text())
+    made: list
     if "spice" in asked:
         made = spice(asked["spice"], answer.parent)
     else:
