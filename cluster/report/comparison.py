@@ -28,10 +28,9 @@ OWN_STYLE = (
     + """
 .said-by { display: grid; grid-template-columns: minmax(0, 1fr); gap: 8px; margin: 10px 0 8px }
 .said-by p { margin: 0; line-height: 1.35 }
-.said-by .by { font-size: 12.5px; color: var(--soft) }
-.said-by .chip { margin: 0 0 0 8px; font-size: 11.5px; padding: 0 8px }
+.said-by .by { display: flex; flex-wrap: wrap; gap: 2px 8px; font-size: 12.5px; color: var(--soft) }
+.said-by .chip { margin: 0; font-size: 11.5px; padding: 0 8px }
 td.sure { font-weight: 600 }
-td.left { text-align: left }
 """
 )
 
@@ -49,7 +48,7 @@ def comparison_page(
     title = " against ".join(labels)
     on = f"{count['total']:,} pairs of the {protocol['split']} split of {protocol['data']['name']}"
     seeds = ", ".join(f"{method.label} {len(method.runs)}" for method in methods)
-    lead = f"The same {on}, protocol {protocol['name'] or 'without a name'}. Runs (seeds): {seeds}."
+    lead = f"The same {on}, protocol {protocol['name'] or 'without a name'}. Seeds: {seeds}."
     shown = [judge(of) for of in captions]
     stream = shards.stream("pair", protocol["split"]) if shards else None
     body = "".join(
@@ -77,8 +76,8 @@ def _scores(methods: Sequence[Method]) -> str:
         found = {method.label: [one for one in method.figure(section, figure) if one is not None] for method in methods}
         charts.append(strips(label, found))
     note = (
-        "Mean ± standard deviation (n - 1) over the seeds of a method; a dot is a seed, a stroke the mean. A method "
-        "with one seed has no spread: a difference to it says little of the method."
+        "Of several seeds: mean ± standard deviation (n - 1); a dot is a seed, a stroke the mean. Of one seed: the "
+        "figure and its 95 % interval over pairs, which does not have the luck of the seed in it."
     )
     return (
         f"<h2>Scores</h2><p class='note'>{note}</p>{data_table(head, lines)}"
@@ -103,16 +102,13 @@ def _differences(methods: Sequence[Method], captions: Sequence[Sequence[Mapping[
             for kind, figure in tested["accuracy"].items()
             if figure["difference"] is not None
         ]
+        lines += [f'<tr class="main"><td colspan="8">{name(place, method.label)}</td></tr>']
         lines += [
-            f'<tr><td class="left">{name(place, method.label)}</td><td class="left">{escape(label)}</td>'
-            f"<td>{count}</td>{_figure(figure)}</tr>"
+            f'<tr class="part"><td>{escape(label)}</td><td>{count}</td>{_figure(figure)}</tr>'
             for label, figure, count in entries
         ]
-    heads = ("figure", "pairs", "difference", "95 %", "p", "better", "worse", "equal")
-    head = "<th></th>" + "".join(
-        f'<th class="left" style="text-align:{"left" if i == 0 else "right"}">{label}</th>'
-        for i, label in enumerate(heads)
-    )
+    heads = ("", "pairs", "difference", "95 %", "p", "better", "worse", "equal")
+    head = "".join(f"<th>{label}</th>" for label in heads)
     first = methods[0]
     note = f"Minus {first.label}, on the captions of the first seed of each. {HOW[0].upper()}{HOW[1:]}."
     return f"<h2>Pair by pair</h2><p class='note'>{escape(note)}</p>{data_table(head, lines)}"
@@ -188,9 +184,9 @@ def _card(labels: Sequence[str], said: Sequence[Shown], stream: Stream | None) -
     lines = ""
     for place, (label, one) in enumerate(zip(labels, said, strict=True)):
         chip = f'<span class="chip {one.verdict}">{VERDICTS[one.verdict]}</span>' if one.verdict else ""
-        cider = "" if one.cider is None else f" · CIDEr {one.cider:.0f}"
+        cider = "" if one.cider is None else f"<span>CIDEr {one.cider:.0f}</span>"
         sentence = escape(one.prediction["caption"]) or "<i>nothing said</i>"
-        lines += f'<p><span class="by">{name(place, label)}{cider}{chip}</span><br/><b>{sentence}</b></p>'
+        lines += f'<p><span class="by">{name(place, label)}{cider}{chip}</span><b>{sentence}</b></p>'
     references = [*dict.fromkeys(prediction["references"])]
     more = f" (+{len(references) - REFERENCES})" if len(references) > REFERENCES else ""
     return (

@@ -38,6 +38,7 @@ STYLE = (
         for i in range(COLOURS)
     )
     + """
+svg text.over { paint-order: stroke; stroke: var(--card); stroke-width: 5px; stroke-linejoin: round }
 .name { white-space: nowrap }
 .name::before {
   content: ""; display: inline-block; width: 11px; height: 11px; border-radius: 50%; margin-right: 7px;
@@ -114,7 +115,7 @@ def strips(title: str, figures: Mapping[str, Sequence[float]]) -> str:
         y = top + row * i + 24
         if not of:
             continue
-        parts.append(f'<text x="{left}" y="{y - 12}" class="tick">{escape(label)}</text>')
+        parts.append(f'<text x="{left}" y="{y - 12}" class="tick over">{escape(label)}</text>')
         mean = statistics.mean(of)
         if len(of) > 1:
             x = across(mean)

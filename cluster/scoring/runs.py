@@ -19,7 +19,8 @@ from cluster.recipes.commandline import read_config
 from shards.errors import DataError
 from shards.reading.reader import Folder
 
-SCORES, PREDICTIONS, SEEDS, EVALUATIONS = "scores.json", "predictions.jsonl", "seeds.json", "evaluations"
+SCORES, PREDICTIONS, SEEDS = "scores.json", "predictions.jsonl", "seeds.json"
+RUNS, EVALUATIONS = "runs", "evaluations"
 MAY_DIFFER = ("decoding", "selection")  # parts of a protocol that are a method's own
 OWN = {"name", "seed", "root", "log.wandb"}  # options that say nothing of a method
 
@@ -121,13 +122,27 @@ def spread(values: Sequence[float | None], digits: int) -> str:
 
 
 def rows(methods: Sequence[Method]) -> list[list[str]]:
-    """Of each figure: [label, that of each method]; those that no method has are left out."""
+    """Of each figure: [label, that of each method]; of one run with its 95 % interval, of several with their spread.
+
+    Figures that no method has are left out.
+    """
     made = []
     for section, name, label, digits in SHOWN:
         figures = [method.figure(section, name) for method in methods]
         if any(value is not None for of in figures for value in of):
-            made.append([label, *(spread(of, digits) for of in figures)])
+            cells = [spread(of, digits) + _chance(method, section, name, digits)
+                     for method, of in zip(methods, figures, strict=True)]  # fmt: skip
+            made.append([label, *cells])
     return made
+
+
+def _chance(method: Method, section: str, name: str, digits: int) -> str:
+    """The 95 % interval of a single run's figure in brackets, where scores.json has it."""
+    if len(method.runs) > 1:
+        return ""
+    found = method.first.scores.get("intervals", {})
+    ends = found.get("CIDEr", {}).get(section) if name == "CIDEr" else found.get(section, {}).get(name)
+    return "" if ends is None else f" ({ends[0]:.{digits}f} to {ends[1]:.{digits}f})"
 
 
 def _runs(folder: Path) -> list[Scored]:
@@ -156,13 +171,21 @@ def _pairs_of(one: Scored) -> dict[str, Any]:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """Names of the folders that tell them apart: as many of their last parts as that takes, the same for all."""
-    depths = range(1, max(len(folder.parts) for folder in folders) + 1)
-    for depth in depths:
-        labels = ["/".join(folder.parts[-depth:]) for folder in folders]
+    """Names of the folders that tell them apart: their last parts, more of them where names are the same.
+
+    What lies inside of a run's folder, a seed or an evaluation, goes with the name of that.
+    """
+    for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
+        labels = ["/".join(folder.parts[-depth - _inside(folder) :]) for folder in folders]
         if len(set(labels)) == len(labels):
             return labels
     raise DataError(f"{folders[0]} is named twice: give runs that are not the same")
+
+
+def _inside(folder: Path) -> int:
+    """How far below runs/ a folder is, if runs/ is there."""
+    places = [number for number, part in enumerate(folder.parts[:-1]) if part == RUNS]
+    return len(folder.parts) - places[-1] - 2 if places else 0
 
 
 def _options(path: Path) -> dict[str, Any]:

@@ -59,7 +59,8 @@ def score_files(asked: Asked) -> dict[str, Any]:
     with_mean_of_four(found)
     found["hashes"] = hashes(ours)
     found["files"] = [_file(path) for path in asked.captions]
-    found["extras"] = extra_scores(ours, asked.extras, lambda key: _after(shards, asked.split, key))
+    stream = shards.stream("pair", asked.split)
+    found["extras"] = extra_scores(ours, asked.extras, lambda key: stream.images(stream.find(key))["after"])
     if theirs:
         found["against"] = {
             "files": [_file(path) for path in asked.against],
@@ -86,11 +87,6 @@ def _row(name: str) -> dict[str, Any]:
 
 def _file(path: Path) -> dict[str, str]:
     return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-
-
-def _after(shards: Folder, split: str, key: str) -> Any:
-    stream = shards.stream("pair", split)
-    return stream.images(stream.find(key))["after"]
 
 
 def other_data(found: Mapping[str, Any], shards: Folder) -> str:

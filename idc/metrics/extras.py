@@ -35,10 +35,18 @@ def extra_scores(pairs: Pairs, asked: Collection[str], image: Callable[[str], np
     found: dict[str, Any] = {}
     reasons = {}
     for name, (compute, _) in EXTRAS.items():
-        found[name], why = compute(pairs, image) if name in asked else (None, _NOT_ASKED)
+        found[name], why = _run(compute, pairs, image) if name in asked else (None, _NOT_ASKED)
         if found[name] is None:
             reasons[name] = why
     return found | {"how": {name: how for name, (_, how) in EXTRAS.items()}} | ({"reasons": reasons} if reasons else {})
+
+
+def _run(compute: Callable[[Pairs, Any], Found], pairs: Pairs, image: Callable[[str], np.ndarray]) -> Found:
+    """What a metric gives. These libraries break with each other's versions: that costs no other figure."""
+    try:
+        return compute(pairs, image)
+    except Exception as error:
+        return None, f"its library failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _spice(pairs: Pairs, _: object) -> Found:
@@ -62,14 +70,19 @@ def _bert_score(pairs: Pairs, _: object) -> Found:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError as error:
-        return None, f"{error.name} is not installed (pip install bert-score)"
+        return None, f"{error.name or error}: pip install bert-score brings it"
     try:
         weights = snapshot_download(BERT, local_files_only=True)
     except LocalEntryNotFoundError:
         return None, f"{BERT} is not in the Hugging Face cache (hf download {BERT})"
-    said, wanted = [pair["caption"] for pair in pairs], [list(pair["references"]) for pair in pairs]
+    # Empty sentences have no token that could be found again: they count as 0, as bert_score itself has them.
+    speaking = [pair for pair in pairs if pair["caption"].strip()]
+    said = [pair["caption"] for pair in speaking]
+    wanted = [[text for text in pair["references"] if text.strip()] for pair in speaking]
+    if not said:
+        return 0.0, ""
     _, _, f1 = score(said, wanted, model_type=weights, num_layers=BERT_LAYER, batch_size=AT_ONCE)
-    return 100 * float(f1.mean()), ""
+    return 100 * float(f1.sum()) / len(pairs), ""
 
 
 def _clip_score(pairs: Pairs, image: Callable[[str], np.ndarray]) -> Found:
@@ -78,7 +91,7 @@ def _clip_score(pairs: Pairs, image: Callable[[str], np.ndarray]) -> Found:
         from huggingface_hub.errors import LocalEntryNotFoundError
         from transformers import CLIPModel, CLIPProcessor
     except ImportError as error:
-        return None, f"{error.name} is not installed (pip install transformers)"
+        return None, f"{error.name or error}: pip install transformers brings it"
     try:
         weights = snapshot_download(CLIP, local_files_only=True)
     except LocalEntryNotFoundError:

@@ -103,7 +103,12 @@ def test_runs_are_compared_on_one_page(trained: Path, tiny: Any, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     scores = {seed: json.loads((trained / f"seed_{seed}" / "scores.json").read_text()) for seed in (3, 1)}
     line = next(line for line in done.stdout.splitlines() if line.startswith("CIDEr, all pairs"))
-    assert line.split()[-2:] == [f"{one['total']['CIDEr']:.1f}" for one in scores.values()]
+    intervals = [one["intervals"]["CIDEr"]["total"] for one in scores.values()]
+    wanted = [
+        (f"{one['total']['CIDEr']:.1f}", f"{low:.1f}", f"{high:.1f}")
+        for one, (low, high) in zip(scores.values(), intervals, strict=True)
+    ]
+    assert re.findall(r"([\d.]+) \(([\d.]+) to ([\d.]+)\)", line) == wanted
     text = page.read_text()
     assert text.count("data:image/jpeg;base64,") >= 16, "both images of each pair"
     assert "validation CIDEr" in text and "Options that differ" not in text, "but for seed and name they are one"
@@ -114,7 +119,11 @@ def test_runs_are_compared_on_one_page(trained: Path, tiny: Any, tmp_path: Path)
 
     several = run_here(cluster.compare.main, trained, trained / "seed_1", "--out", page)
     assert several.returncode == 0, several.stderr
-    assert "several-seeds (2)" in several.stdout and " ± " in several.stdout and "several-seeds" in page.read_text()
+    assert (
+        "several-seeds (2)  several-seeds/seed_1 (1)" in several.stdout
+        and " ± " in several.stdout
+        and "several-seeds" in page.read_text()
+    )
 
     other = shutil.copytree(trained / "seed_1", tmp_path / "other")
     changed = scores[1] | {"protocol": scores[1]["protocol"] | {"tokenizer": "another"}}
