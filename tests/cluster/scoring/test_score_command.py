@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -15,7 +16,7 @@ from testing.suite.no_java import hide_java
 
 import cluster.score
 import shards.pack
-from cluster.evaluation.protocol import NAMED, SETS
+from cluster.evaluation.protocol import NAMED, SETS, hashes, name_of
 from cluster.score import EXTRAS, PROTOCOLS
 from idc.metrics import extras
 from idc.metrics.coco import METRICS
@@ -194,6 +195,26 @@ def test_mistakes_are_one_line(words: tuple[str, ...], message: str, packed: Pat
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr, done.stderr
     written = {path.name for path in said.iterdir()}
     assert written == {"sc.json", "nsc.json", "other.tsv"}, "nothing is left behind"
+
+
+def test_a_run_names_the_protocol_of_its_data(packed: Path) -> None:
+    clevr, spot = (Folder.open(packed / name) for name in ("clevr_change", "spot_the_diff"))
+    assert [name_of(clevr, tokenizer) for tokenizer in ("ptb", "split", "words")] == ["clevr_change", "split", None]
+    assert name_of(spot, "ptb") == "spot_the_diff/single"
+    spot.manifest["options"]["protocol"] = "multi"
+    assert name_of(spot, "ptb") == "spot_the_diff/multi"
+    spot.manifest["source"] = "pairs"
+    assert name_of(spot, "ptb") == "coco"
+
+
+def test_checksums_are_of_what_was_scored() -> None:
+    pairs = [
+        {"key": "a", "caption": "été", "references": ["x", "y"]},
+        {"key": "b", "caption": "never scored", "references": []},
+        {"key": "c", "caption": "", "references": ["z"]},
+    ]
+    lines = {"captions": b'["a", "\\u00e9t\\u00e9"]\n["c", ""]\n', "references": b'["a", ["x", "y"]]\n["c", ["z"]]\n'}
+    assert hashes(pairs) == {name: hashlib.sha256(text).hexdigest() for name, text in lines.items()}
 
 
 def test_what_the_command_offers_is_what_there_is() -> None:
