@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from cluster.evaluation.scores import ACCURACIES, change_of, right_of, truth_of
-from idc.metrics.bleu_counts import bleu, bleu_counts
-from idc.metrics.bootstrap import LEVEL, RESAMPLES, SEED, paired_difference, resampled_means, resampled_sums
-from idc.metrics.cider import NO_WEIGHTS, Cider, has_weights
+from idc.metrics.bootstrap import LEVEL, RESAMPLES, SEED, paired_difference, resampled_means
+from idc.metrics.cider import NO_WEIGHTS
 from idc.metrics.coco import NOTHING_SAID, tokenize
+from idc.metrics.draws import drawn_figures
 
 HOW = (
     "paired bootstrap over pairs: both methods in the same draws; CIDEr of a pair with the document frequencies of all "
@@ -64,25 +64,14 @@ def against(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any
 
 def _metrics(references: Sequence[Sequence[str]], captions: Sequence[Sequence[str]]) -> dict[str, Any]:
     """BLEU-4, ROUGE_L and CIDEr of one set of pairs."""
-    from pycocoevalcap.rouge.rouge import Rouge
-
-    counts = [bleu_counts(references, side) for side in captions]
-    drawn = np.split(resampled_sums(np.hstack(counts)), 2, axis=1)
-    ends, whole = ([bleu(sums)[:, -1] for sums in of] for of in (drawn, [one.sum(0, keepdims=True) for one in counts]))
-    each = [bleu(one)[:, -1] for one in counts]
-    found: dict[str, Any] = {"BLEU-4": _figure(float((whole[0] - whole[1])[0]), ends[0] - ends[1], each)}
-    numbered = dict(enumerate(references))
-    by_rouge = [Rouge().compute_score(numbered, {i: [text] for i, text in enumerate(side)})[1] for side in captions]
-    found["ROUGE_L"] = _of_means([100 * np.asarray(values) for values in by_rouge])
-    keyed = {str(i): sentences for i, sentences in numbered.items()}
-    if has_weights(keyed):
-        scorer = Cider(keyed)
-        scored = [scorer.scores({str(i): text for i, text in enumerate(side)}) for side in captions]
-        found["CIDEr"] = _of_means([np.array(list(one.values())) for one in scored])
-    else:
+    ours, theirs = (drawn_figures(references, side) for side in captions)
+    found = {
+        name: _figure(one.value - theirs[name].value, one.draws - theirs[name].draws, (one.each, theirs[name].each))
+        for name, one in ours.items()
+    }
+    if "CIDEr" not in found:
         found["CIDEr"] = _nothing("needs two pairs or more" if len(references) < 2 else NO_WEIGHTS)
-    found["METEOR"] = _nothing(_METEOR)
-    return found
+    return found | {"METEOR": _nothing(_METEOR)}
 
 
 def _accuracies(right: Sequence[Mapping[str, Sequence[bool | None]]]) -> dict[str, Any]:

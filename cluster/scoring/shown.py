@@ -22,9 +22,10 @@ def shown(found: Mapping[str, Any]) -> str:
     lines = [["", "pairs", *row.metrics]]
     lines += [[label, str(n), *(_number(values[metric]) for metric in row.metrics)] for label, values, n in sets]
     parts = [f"protocol {name}, {found['protocol']['data']['name']} {found['protocol']['split']}", table(lines)]
-    ends = found["intervals"]["CIDEr"]["total"]
-    if ends is not None:
-        parts.append(f"CIDEr of all pairs: {_range(ends)} (95 %, bootstrap over pairs)")
+    ends = {name: found["intervals"][name]["total"] for name in ("BLEU-4", "ROUGE_L", "CIDEr")}
+    known = [f"{name} {_range(one)}" for name, one in ends.items() if one is not None]
+    if known:
+        parts.append(f"all pairs, 95 % (bootstrap over pairs): {', '.join(known)}")
     accuracy, skill = found["accuracy"], found["skill"]
     known = [f"{name} {accuracy[name]:.1f} % of {accuracy['n'][name]}"
              for name in ("changed", "unchanged", "type", "object") if accuracy[name] is not None]  # fmt: skip

@@ -122,6 +122,9 @@ def test_another_method_is_compared_pair_by_pair(packed: Path, said: Path, witho
     theirs = json.loads((said / "other.split.json").read_text())  # where it goes if nobody says
     compared = found["against"]
     assert compared["n"] == {"total": 8, "changed": 4, "unchanged": 4}
+    for name in ("CIDEr", "BLEU-4", "ROUGE_L"):
+        low, high = found["intervals"][name]["total"]
+        assert low < found["total"][name] < high and f"{name} {low:.1f} to {high:.1f}" in done.stdout
     for half in SETS:
         for name in ("BLEU-4", "ROUGE_L", "CIDEr"):
             figure = compared["sets"][half][name]

@@ -7,6 +7,7 @@ import pytest
 
 from idc.metrics.bleu_counts import bleu, bleu_counts
 from idc.metrics.bootstrap import RESAMPLES, paired_difference, resampled_means, resampled_sums
+from idc.metrics.draws import drawn_figures
 from idc.metrics.extras import extra_scores
 
 REFERENCES = [["the red cube moved", "the cube is gone now"], ["no change was made"], ["a ball a ball was added here"]]
@@ -21,6 +22,22 @@ def test_bleu_of_summed_counts_is_that_of_the_pairs(places: list[int]) -> None:
     references = {i: REFERENCES[place] for i, place in enumerate(places)}
     theirs, _ = Bleu(4).compute_score(references, {i: [SAID[place]] for i, place in enumerate(places)}, verbose=0)
     assert bleu(counts[places].sum(0, keepdims=True))[0] == pytest.approx(100 * np.array(theirs), rel=1e-12)
+
+
+def test_figures_of_draws_are_those_of_the_drawn_pairs() -> None:
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    times = resampled_sums(np.eye(3))  # how often each pair is in each draw
+    found = drawn_figures(REFERENCES, SAID)
+    counts = bleu_counts(REFERENCES, SAID)
+    rouge = Rouge().compute_score(dict(enumerate(REFERENCES)), {i: [text] for i, text in enumerate(SAID)})[1]
+    assert found["ROUGE_L"].each == pytest.approx(100 * rouge)
+    for draw in (0, 1, 999):
+        pairs = np.repeat(np.arange(3), times[draw].astype(int))
+        assert found["BLEU-4"].draws[draw] == pytest.approx(bleu(counts[pairs].sum(0, keepdims=True))[0, 3])
+        for name in ("ROUGE_L", "CIDEr"):
+            assert found[name].draws[draw] == pytest.approx(found[name].each[pairs].mean())
+    assert "CIDEr" not in drawn_figures([["a cube"]], ["a cube"])
 
 
 def test_both_methods_are_drawn_alike_and_the_p_value_agrees_with_the_interval() -> None:
