@@ -82,7 +82,8 @@ def _require_packed(asked: Asked, shards: Folder) -> None:
 
 def _row(name: str) -> dict[str, Any]:
     row = NAMED[name]
-    return {"merging": row.merging, "subsets": list(row.subsets), "source": row.source, "is_of": row.data or None}
+    said = {"sentences": row.references, "merging": row.merging, "subsets": list(row.subsets), "source": row.source}
+    return said | {"is_of": row.data or None}
 
 
 def _file(path: Path) -> dict[str, str]:

@@ -174,6 +174,7 @@ def test_spot_the_diff_is_scored_as_it_was_packed(packed: Path, said: Path, with
     done, found = score(said, packed, "--protocol", "spot_the_diff/single", data="spot_the_diff")
     assert "\nchanged " not in done.stdout and "total" in done.stdout, "the protocol has no halves"
     assert found["protocol"]["references"]["packed_with"] == "--protocol single"
+    assert found["protocol"]["sentences"] == "each sentence of each person" and found["protocol"]["source"]
     words = (said / "spot.json", "--shards", packed / "spot_the_diff", "--protocol", "spot_the_diff/multi")
     refused = run_here(cluster.score.main, *words)
     assert refused.returncode == 2 and "pack the data set again with --protocol multi" in refused.stderr
