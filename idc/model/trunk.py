@@ -32,7 +32,7 @@ class ImageTokens:
     valid: bool (B, T), False for tokens that stand for nothing; None = all stand for something.
     classes: (B, 2P, C) probabilities of what the first P tokens of each image show, before first (photo: (B, P, C));
     None = not known. novelty: (B, 2P) how new these are beside the other image, 0 to 1. overall: (B, 2, d) what the CLS
-    tokens are told of the two images beside one another.
+    tokens are told of the two images beside one another. position: (B, 2P, 2) where these lie in the image.
     """
 
     before: Tensor
@@ -42,6 +42,7 @@ class ImageTokens:
     classes: Tensor | None = None
     novelty: Tensor | None = None
     overall: Tensor | None = None
+    position: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class PairEncoding:
     width: int  # T
     classes: Tensor | None = None  # (B, 2P, C), as in ImageTokens
     novelty: Tensor | None = None  # (B, 2P), as in ImageTokens
+    position: Tensor | None = None  # (B, 2P, 2), as in ImageTokens
 
     def both_cls(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """The cls-before and cls-after rows, each (B, d), of `hidden` (B, >= S, d) laid out like `tokens`."""
@@ -76,6 +78,7 @@ class PairEncoding:
             self.width,
             None if self.classes is None else self.classes.repeat_interleave(times, dim=0),
             None if self.novelty is None else self.novelty.repeat_interleave(times, dim=0),
+            None if self.position is None else self.position.repeat_interleave(times, dim=0),
         )
 
 
@@ -207,7 +210,7 @@ class Trunk(nn.Module, ABC):
             valid = None if valid is None else torch.cat(valid.chunk(2), dim=1)
         tokens = self.pair_image(torch.cat([before, after], dim=1), key_mask(valid))
         cls = torch.stack([before[:, 0], after[:, 0]], dim=1)
-        return PairEncoding(tokens, valid, cls, width, images.classes, images.novelty)
+        return PairEncoding(tokens, valid, cls, width, images.classes, images.novelty, images.position)
 
     def cross_modal(self, pair: PairEncoding, caption: Tensor) -> Fused:
         """Pre-training form, every token sees every token: [images, cls-text, text]. caption: ids (B, L)."""
@@ -257,13 +260,15 @@ class Trunk(nn.Module, ABC):
         words = text.flatten(0, -2)
         return self.word_head(words if places is None else words[places])
 
-    def pointed_at(self, images: Mapping[str, Tensor], captions: Tensor) -> Tensor | None:
+    def pointed_at(self, pair: PairEncoding, captions: Tensor) -> Tensor | None:
         """(B, 2T): how much the words of captions (B, L) point at each visual token; None: this network does not."""
         return None
 
     @abstractmethod
-    def on_grid(self, images: Mapping[str, Tensor], share: Tensor) -> Tensor:
-        """A number of every visual token, (B, 2T), at its place in the two images: (B, 2, rows, columns)."""
+    def on_grid(self, images: Mapping[str, Tensor], pair: PairEncoding, share: Tensor) -> Tensor:
+        """A number of every visual token, (B, 2T), at its place in the two images: (B, 2, rows, columns).
+
+        images: `before` and `after` (B, N, F), of which `pair` is the encoding."""
 
     # ---- decoding
 
