@@ -41,16 +41,24 @@ class Alternative(NamedTuple):
 class Caption:
     """One pair captioned.
 
-    changed_probability: that the images differ, by the model's changed/unchanged head. alternatives: sentences with
-    their log-probability, best first; the first is `text`. where: (2, rows, columns), how much the sentence is about
-    each place of before and after, 0 to 1 = the most (`idc.captioning.heat_map`); a grid over the canvas of the
-    backbone. None if no maps were asked for.
+    changed_probability: that the images differ, by the model's changed/unchanged head; calibrated if the model carries
+    a calibration. alternatives: sentences with their log-probability, best first; the first is `text`. where: (2, rows,
+    columns), how much the sentence is about each place of before and after, 0 to 1 = the most
+    (`idc.captioning.heat_map`); a grid over the canvas of the backbone. None if no maps were asked for. unfamiliarity:
+    how unlike the training pairs this one is; above 1, as 1 in 100 validation pairs is, the sentence is a guess. None
+    if the model carries no calibration.
     """
 
     text: str
     changed_probability: float
     alternatives: tuple[Alternative, ...]
     where: np.ndarray | None
+    unfamiliarity: float | None = None
+
+    @property
+    def familiar(self) -> bool | None:
+        """Whether the pair is like the training pairs; None = not known."""
+        return None if self.unfamiliarity is None else self.unfamiliarity <= 1
 
 
 class Captioner:
@@ -150,6 +158,11 @@ class Captioner:
                     decoding.length_penalty if length_penalty is None else length_penalty,
                 )
             found = change_map(model, images, made.tokens, made.pair).cpu().numpy() if maps else None
+            profiles = model.profile(images, made.pair)
+        calibration, changed = self._exported.calibration, made.changed.cpu()
+        far: list[float | None] = [None] * len(pairs)
+        if calibration is not None:
+            changed, far = calibration.probability(changed), calibration.unfamiliarity(profiles).tolist()
         results = []
         for number, scores in enumerate(made.alternative_log_probability.tolist()):
             sentences: dict[str, float] = {}
@@ -160,7 +173,7 @@ class Captioner:
             where = None if found is None else found[number] / (float(found[number].max()) or 1.0)
             if where is not None:
                 where.flags.writeable = False
-            results.append(Caption(alternatives[0].text, float(made.changed[number]), alternatives, where))
+            results.append(Caption(alternatives[0].text, float(changed[number]), alternatives, where, far[number]))
         return results
 
     def heat_map(self, caption: Caption, before: ImageLike, after: ImageLike) -> Image.Image:

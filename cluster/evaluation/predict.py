@@ -15,6 +15,7 @@ from torch import Tensor
 from cluster.batches.samples import Samples
 from cluster.distributed import beat
 from cluster.evaluation.pointing import pack_map
+from idc.captioning.calibration import Calibration
 from idc.captioning.decoding import generate
 from idc.captioning.heat_map import change_map
 from idc.captioning.precision import bf16
@@ -41,6 +42,7 @@ def predict(
     device: torch.device | str = "cpu",
     maps: bool = False,
     precision: str = "fp32",
+    calibration: Calibration | None = None,
     stop: Callable[[], object] = lambda: False,
 ) -> list[dict]:
     """Captions of every world-th sample from `rank` on, of the first `limit` (0 = all).
@@ -49,8 +51,10 @@ def predict(
     Each is {"index", "key", "caption", "log_probability", "changed_probability", "references", "id", "changed",
     "change_type", "truth"}: index is the place in the split; the last four as far as the sample has them. maps: also
     "map", what in the two images the caption is about (`cluster.evaluation.pointing.pack_map`). precision: of the
-    captions' matrix products on a GPU; a CPU's, and those of the maps, are fp32. stop: looked at after every
-    `batch_size` samples; once it is true, no more are captioned. DataError for a sample that cannot be read.
+    captions' matrix products on a GPU; a CPU's, and those of the maps, are fp32. calibration: of the model; the
+    changed_probability is then calibrated, and there is "unfamiliarity", above 1 for pairs unlike the training pairs.
+    stop: looked at after every `batch_size` samples; once it is true, no more are captioned. DataError for a sample
+    that cannot be read.
     """
     device = torch.device(device)
     if device.type == "cuda" and device.index is None:
@@ -74,9 +78,14 @@ def predict(
             with bf16(model, device) if precision == "bf16" and device.type == "cuda" else nullcontext():
                 made = generate(model, images, beam, length_penalty)
             where = change_map(model, images, made.tokens, made.pair).cpu().numpy() if maps else [None] * len(chunk)
-            sentences, changed = made.tokens.tolist(), made.changed.tolist()
-            rows = zip(chunk, records, sentences, made.log_probability.tolist(), changed, where, strict=True)
-            for place, record, ids, log_probability, changed_probability, shares in rows:
+            sentences, changed, far = made.tokens.tolist(), made.changed.cpu(), [None] * len(chunk)
+            if calibration is not None:
+                changed = calibration.probability(changed)
+                far = calibration.unfamiliarity(model.profile(images, made.pair)).tolist()
+            rows = zip(
+                chunk, records, sentences, made.log_probability.tolist(), changed.tolist(), where, far, strict=True
+            )
+            for place, record, ids, log_probability, changed_probability, shares, unfamiliarity in rows:
                 prediction = {
                     "index": place,
                     "key": samples.records.keys[place],
@@ -85,6 +94,8 @@ def predict(
                     "changed_probability": round(changed_probability, 4),
                     "references": record["captions"],
                 }
+                if unfamiliarity is not None:
+                    prediction["unfamiliarity"] = round(unfamiliarity, 3)
                 if shares is not None:
                     prediction["map"] = pack_map(shares)
                 predictions.append(prediction | {name: record[name] for name in _COPIED if name in record})

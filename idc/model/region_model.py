@@ -154,6 +154,7 @@ class RegionModel(Trunk):
             novelty=torch.cat(seen.novelty.chunk(2), dim=1),
             overall=torch.stack([differs, -differs], dim=1),
             position=torch.cat(regions.position.chunk(2), dim=1),
+            score=torch.cat(regions.score.chunk(2), dim=1),
         )
 
     def pointed(self, text: Tensor, pair: PairEncoding, images: Tensor) -> Tensor:
@@ -176,6 +177,15 @@ class RegionModel(Trunk):
         said = (captions != self.config.pad) & (captions != self.config.eos)
         share = (self.pointed(fused.text, pair, fused.images) * said[..., None]).sum(1).square()
         return with_nothing(share.unflatten(1, (2, -1))[..., None], self.pooled)[..., 0].flatten(1)
+
+    def profile(self, images: Mapping[str, Tensor], pair: PairEncoding) -> Tensor:
+        """(B, 3): how sure the regions are of what they show, on average: the likeliest class, whether there is
+        something, and the negative entropy over classes. Another camera or renderer leaves regions about as sure; other
+        things do not. Features averaged over the image call both unfamiliar."""
+        assert pair.classes is not None and pair.score is not None, "regions have classes and scores"
+        classes = upcast(pair.classes).clamp_min(1e-9)
+        parts = (classes.amax(-1), upcast(pair.score), (classes * classes.log()).sum(-1))
+        return torch.stack([part.mean(1) for part in parts], dim=-1)
 
     def on_grid(self, images: Mapping[str, Tensor], pair: PairEncoding, share: Tensor) -> Tensor:
         """(B, 2, rows, columns): fine cells; a region's number goes to the cells around it that show its class, that of
