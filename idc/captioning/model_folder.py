@@ -1,6 +1,7 @@
 """The model folder: everything that captions a pair of images, in files that any tool can read and none can run.
 
-model.safetensors (weights), config.json (sizes, backbone, decoding, format version) and the tokenizer's file.
+model.safetensors (weights), config.json (sizes, backbone, decoding, format version) and the tokenizer's file; of a
+model that has been calibrated, calibration.json (`idc.captioning.calibration`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from idc.captioning import tokenizer as tokenizers
+from idc.captioning.calibration import Calibration
 from idc.captioning.tokenizer import Tokenizer
 from idc.model.build import build
 from idc.model.config import ModelConfig
@@ -28,7 +30,7 @@ from idc.model.trunk import Trunk
 
 # Of each architecture. Before: idc followed the camera in other ways (2), had no pooled cells nor novelties (3).
 FORMATS = {"paper": 3, "idc": 4}
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, CALIBRATION = "model.safetensors", "config.json", "calibration.json"
 FOLDER = "model"  # inside a run folder
 
 
@@ -53,6 +55,7 @@ class Exported:
     backbone: dict[str, Any]
     decoding: Decoding
     about: dict[str, Any]
+    calibration: Calibration | None = None
 
 
 def save(
@@ -63,6 +66,7 @@ def save(
     backbone: Mapping[str, Any],
     decoding: Decoding | None = None,
     about: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> Path:
     """Writes a model folder, in place of one that is there; returns it.
 
@@ -86,6 +90,8 @@ def save(
         "about": dict(about or {}),
     }
     (partial / CONFIG).write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if calibration is not None:
+        (partial / CALIBRATION).write_text(json.dumps(calibration.to_dict(), indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
     return folder
@@ -138,4 +144,16 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Exported:
         first = str(error).strip().splitlines()[-1].strip()
         raise ExportError(f"{folder / WEIGHTS} does not fit {CONFIG} ({first})") from None
     model.to(device).eval().requires_grad_(False)
-    return Exported(model, tokenizer, dict(backbone), decoding, description.get("about", {}))
+    about = description.get("about", {})
+    return Exported(model, tokenizer, dict(backbone), decoding, about, _calibration(folder / CALIBRATION))
+
+
+def _calibration(path: Path) -> Calibration | None:
+    if not path.exists():
+        return None
+    try:
+        return Calibration.from_dict(json.loads(path.read_bytes()))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ExportError(
+            f"{path} is not the calibration of a model ({type(error).__name__}); export the model again"
+        ) from None
