@@ -1,4 +1,4 @@
-"""shards.audit finds planted copies and leaks, and lets different pictures alone."""
+"""shards.check finds planted copies and leaks, and lets different pictures alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from testing.picture_source import PictureSource, encoded, pair, photo, picture
 
-from shards.audit import main
+from shards.check import main
 from shards.checks.leaks import audit
 from shards.errors import DataError
 from shards.format import manifest
@@ -218,7 +218,7 @@ def test_the_command_exits_with_its_code(tmp_path):
     pack(PictureSource([photo("test", "a")], {"a": encoded(picture(1))}), tmp_path / "data")
 
     def run(*arguments):
-        command = [sys.executable, "-m", "shards.audit", *map(str, arguments)]
+        command = [sys.executable, "-m", "shards.check", *map(str, arguments)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
     good = run(tmp_path / "data")
