@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shards.checks.check_page import page
-from shards.checks.findings import find, read
+from shards.checks.findings import find, read, repeated
 from shards.checks.leaks import audit, report
 from shards.errors import DataError, Parser, run_main
 from shards.format.whole_files import PARTIAL
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     findings = find(found, records)
     for finding in findings:
         print(f"{'fault' if finding.wrong else 'note'}: {finding.what}. {finding.advice}")
-    text = page(folders, found, records, findings)
+    text = page(folders, found, records, [*findings, *repeated(found)])
     partial = out.with_name(out.name + PARTIAL)
     try:
         partial.write_text(text, encoding="utf-8")

@@ -72,8 +72,8 @@ def read(folders: Sequence[Folder]) -> Records:
 
 
 def find(audit: Audit, read: Records) -> list[Finding]:
-    """Everything that was found, what is wrong first."""
-    found = [*_leaks(audit), *_contradictions(read), *_opposite(audit, read), *_repeated(audit)]
+    """What was found, what is wrong first; copies within a split are `repeated`."""
+    found = [*_leaks(audit), *_contradictions(read), *_opposite(audit, read)]
     found += [*_captions(read), *_types(read), *_classes(read), *_sizes(audit)]
     return sorted(found, key=lambda finding: not finding.wrong)
 
@@ -89,7 +89,8 @@ def _leaks(audit: Audit) -> Iterator[Finding]:
         )
 
 
-def _repeated(audit: Audit) -> Iterator[Finding]:
+def repeated(audit: Audit) -> Iterator[Finding]:
+    """Copies within a split, by relation; `leaks.report` counts them too."""
     for relation in RELATIONS:
         groups = [pictures for leak, how, pictures in audit.findings() if not leak and how == relation]
         if groups:
