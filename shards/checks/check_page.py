@@ -12,6 +12,7 @@ from shards.format.record import Record
 from shards.reading.reader import Folder
 
 GROUP = 4  # samples shown of one group
+CAPTIONS = 2  # shown of one sample
 
 
 def page(folders: Sequence[Folder], audit: Audit, read: Records, found: Sequence[Finding]) -> str:
@@ -71,6 +72,7 @@ def _group(folders: Sequence[Folder], read: Records, text: str, samples: Sequenc
 
 def _facts(split: str, record: Record) -> str:
     marks = {True: ["changed"], False: ["unchanged"], None: []}[record.changed]
-    said = " | ".join(record.captions) or record.class_name or ""
-    line = " · ".join([split, *marks, *dict.fromkeys([record.key, record.id]), *([said] if said else [])])
+    more = f" | {len(record.captions) - CAPTIONS} more" if len(record.captions) > CAPTIONS else ""
+    said = " | ".join(record.captions[:CAPTIONS]) + more or record.class_name or ""
+    line = " · ".join([split, *marks, record.id, *([said] if said else [])])
     return f'<p class="facts" dir="auto">{show_page.safe(line)}</p>'
