@@ -199,4 +199,4 @@ def test_the_commands_of_the_data_page_run(packed, tmp_path, monkeypatch):
     for name, arguments in commands:
         code = {"check": audit_main, "show": main}[name](arguments.split())
         assert code == (1 if name == "check" else 0), arguments  # the tiny pictures do leak
-    assert {path.name for path in tmp_path.rglob("*.html")} == {"blocks.html", "blocks-test.html"}
+    assert {path.name for path in tmp_path.rglob("*.html")} == {"blocks.html", "blocks-test.html", "blocks-check.html"}
