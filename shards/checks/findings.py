@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from shards.checks.leaks import RELATIONS, Audit
 from shards.format.manifest import KINDS, SPLITS
-from shards.format.record import Record
+from shards.format.record import Kind, Record, Split
 from shards.packing.contradictions import find_contradictions
 from shards.reading.reader import Folder
 from shards.wording.claims import plain
@@ -64,7 +64,8 @@ def read(folders: Sequence[Folder]) -> Records:
                     places.append(Place(number, split, kind, i))
                     records.append(
                         Record(
-                            kind, split, stream.keys[i], {}, found["id"], tuple(found.get("captions", ())),
+                            cast(Kind, kind), cast(Split, split), stream.keys[i], {}, found["id"],
+                            tuple(found.get("captions", ())),
                             found.get("changed"), found.get("change_type"), class_name=found.get("class_name"),
                         )
                     )  # fmt: skip
@@ -103,7 +104,9 @@ def repeated(audit: Audit) -> Iterator[Finding]:
 
 
 def _contradictions(read: Records) -> Iterator[Finding]:
-    number = {(record.split, record.id): i for i, record in enumerate(read.records) if record.kind == "pair"}
+    number: dict[tuple[str, str], int] = {
+        (record.split, record.id): i for i, record in enumerate(read.records) if record.kind == "pair"
+    }
     by_reason = defaultdict(list)
     for one in find_contradictions(read.records, learn_denials(read.records)):
         by_reason[one.reason].append((" | ".join(one.sentences), (number[one.split, one.id],)))
