@@ -12,7 +12,7 @@ from shards.errors import USER_ERROR, run_main
 DOORS = {
     "idc-pack": "shards.pack",
     "idc-verify": "shards.verify",
-    "idc-audit": "shards.audit",
+    "idc-check": "shards.check",
     "idc-show": "shards.show",
     "idc-features": "cluster.features",
     "idc-checkpoints": "cluster.checkpoints",

@@ -126,7 +126,7 @@ class StageConfig:
     # A gradient whose norm is above so many times the median of the last 64 steps of its task is left out; 0: none is.
     spike_factor: float = 1000.0
     skip_limit: int = 5  # steps in a row that are left out (a spike, or a loss that is not finite) before the run stops
-    start_from: str = ""  # run folder or .safetensors file with the first weights; empty: the earlier stage's
+    start_from: str = ""  # first weights: run folder, its model/, .safetensors file; empty: the earlier stage's
     start_parts: tuple[str, ...] = ()  # parts of the model that take the first weights (finder, ...); empty: all
 
 

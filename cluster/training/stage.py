@@ -31,7 +31,8 @@ from cluster.training.job import Job
 from cluster.training.rehearsal import rehearse
 from cluster.training.saving import Saver, Written, restore
 from cluster.training.step import Measured, Numbers, read, rounding, train_step
-from cluster.training.weights import load_first_weights, source_of_stage
+from cluster.training.weights import load_first_weights, source_of_stage, start_from_model
+from idc.captioning import model_folder
 from idc.model.build import build
 from shards.reading.reader import Folder
 
@@ -88,7 +89,11 @@ class StageRun:
         else:
             model.standardise(batches.some_features())
         if first is not None:
-            load_first_weights(model, first, stage.start_parts)
+            if first.name == model_folder.WEIGHTS:
+                features = Folder.open(self._job.features).manifest["features"]
+                start_from_model(model, first, self._tokenizer, features, stage.start_parts)
+            else:
+                load_first_weights(model, first, stage.start_parts)
         engine = Engine(model, stage, config.cluster, self._device)
         try:
             step = 0

@@ -23,6 +23,12 @@ from shards.reading.reader import Folder
 
 # Heads that another data set may need in another size; everything else has to fit.
 REPLACEABLE = ("class_head.", "match_head.")
+# Axes that follow the vocabulary, and those that follow the classes ("nothing" may come after the last).
+WORD_AXES = {"embedding.words.weight": 0, "word_head.weight": 0, "word_head.bias": 0, "pointer.table": 1}
+CLASS_AXES = {"finder.class_head.weight": 0, "finder.class_head.bias": 0, "pointer.table": 0}
+CLASS_WORDS = "class_words"
+# What a backbone's features mean; of other sizes of the images they mean the same.
+MEANING = ("backbone", "weights_sha256", "channels", "strides")
 
 
 def source_of_stage(run: Path, config: Config, name: str, root: Path) -> Path | None:
@@ -33,6 +39,8 @@ def source_of_stage(run: Path, config: Config, name: str, root: Path) -> Path | 
     stage = config.stage(name)
     if stage.start_from:
         path = root / stage.start_from
+        if (path / model_folder.CONFIG).is_file():
+            return path / model_folder.WEIGHTS
         if path.is_dir():
             stages = read_config(path / "config.yaml").pretraining
             found = [checkpoint.latest(path / "checkpoints" / stage) for stage in stages]
@@ -40,7 +48,7 @@ def source_of_stage(run: Path, config: Config, name: str, root: Path) -> Path | 
                 raise ConfigError(f"--{name}.start_from {path}: no checkpoint of pre-training in this run folder")
             return [newest for newest in found if newest][-1].weights
         if not path.is_file():
-            raise ConfigError(f"--{name}.start_from {path} is neither a run folder nor a .safetensors file")
+            raise ConfigError(f"--{name}.start_from {path} is no run folder, model folder or .safetensors file")
         return path
     earlier = [other for other in config.stages[: config.stages.index(name)] if config.stage(other).steps]
     if not earlier:
@@ -88,7 +96,12 @@ def load_first_weights(model: nn.Module, path: Path, parts: Sequence[str] = ()) 
     parts: names of the model's parts to load ("finder", "matching"); empty: all. Raises ConfigError naming the part
     that is not there or the first tensor that does not fit.
     """
-    weights, own = checkpoint.load_weights(path), model.state_dict()
+    _load(model, checkpoint.load_weights(path), path, parts)
+
+
+def _load(model: nn.Module, weights: dict[str, Any], path: Path, parts: Sequence[str]) -> None:
+    """Loads weights, all or those of some parts; `path` is the file that an error names."""
+    own = model.state_dict()
     if parts:
         _check_parts(own, parts)
         weights = {name: weight for name, weight in weights.items() if name.split(".")[0] in parts}
@@ -108,6 +121,67 @@ def load_first_weights(model: nn.Module, path: Path, parts: Sequence[str] = ()) 
     if missing:
         raise ConfigError(f"{path} has no {missing[0]}, which this model needs: its model options were other ones")
     model.load_state_dict(weights, strict=False)
+
+
+def start_from_model(
+    model: nn.Module, path: Path, tokenizer: Tokenizer, features: Mapping[str, Any], parts: Sequence[str] = ()
+) -> None:
+    """Loads the weights of a model folder (`path`: its weights file) into a model of another vocabulary and classes.
+
+    Rows of the words that both vocabularies have are taken over by piece, those of the classes by name; the others stay
+    as `model` has them. features: the manifest's description of those that `model` is trained on. Raises ConfigError
+    if they are of another backbone, and as `load_first_weights` does.
+    """
+    try:
+        theirs = model_folder.load(path.parent)
+    except (model_folder.ExportError, tokenizers.TokenizerError) as error:
+        raise ConfigError(f"start_from: {error}") from None
+    for name in MEANING:
+        if theirs.backbone.get(name) != features.get(name):
+            raise ConfigError(
+                f"{path.parent} was trained on features of {name} {theirs.backbone.get(name)} and these have "
+                f"{features.get(name)}: start from a model of the same backbone, or set --backbone.name to its own"
+            )
+    weights, own = theirs.model.state_dict(), model.state_dict()
+    words = _common(theirs.tokenizer.pieces(), tokenizer.pieces())
+    classes: Rows = []
+    if CLASS_WORDS in weights and CLASS_WORDS in own:
+        classes = _common(_class_names(weights, theirs.tokenizer), _class_names(own, tokenizer))
+        weights[CLASS_WORDS] = own[CLASS_WORDS]
+    for name in WORD_AXES | CLASS_AXES:
+        if name in weights and name in own:
+            weights[name] = _taken_over(name, weights[name], own[name], words, classes)
+    _load(model, weights, path, parts)
+
+
+Rows = list[tuple[int, int]]  # (theirs, ours) of the same meaning
+
+
+def _common(theirs: Sequence[str], ours: Sequence[str]) -> Rows:
+    places = {name: place for place, name in enumerate(theirs) if name}
+    return [(places[name], place) for place, name in enumerate(ours) if name in places]
+
+
+def _class_names(state: Mapping[str, torch.Tensor], tokenizer: Tokenizer) -> list[str]:
+    return [tokenizer.decode(row) for row in state[CLASS_WORDS].tolist()]
+
+
+def _taken_over(name: str, theirs: torch.Tensor, own: torch.Tensor, words: Rows, classes: Rows) -> torch.Tensor:
+    """`own` with the rows of known words and classes from `theirs`; `theirs` as it is if its other sizes differ."""
+    moved = {
+        axis: rows for axes, rows in ((WORD_AXES, words), (CLASS_AXES, classes)) if (axis := axes.get(name)) is not None
+    }
+    if any(theirs.shape[axis] != own.shape[axis] for axis in range(own.ndim) if axis not in moved):
+        return theirs
+    if name.startswith("finder."):
+        moved = {0: [*classes, (theirs.shape[0] - 1, own.shape[0] - 1)]}
+    rows = [moved.get(axis, [(i, i) for i in range(size)]) for axis, size in enumerate(own.shape)]
+    taken = own.clone()
+    places = [torch.tensor(axis, dtype=torch.int64).reshape(-1, 2).unbind(1) for axis in rows]
+    taken[torch.meshgrid(*(ours for _, ours in places), indexing="ij")] = theirs[
+        torch.meshgrid(*(their for their, _ in places), indexing="ij")
+    ].to(own.dtype)
+    return taken
 
 
 def open_tokenizer(shards: str | Path, joint: Path | None = None) -> Tokenizer:

@@ -31,6 +31,8 @@ class _Codec(Protocol):
 
     def decode(self, ids: list[int]) -> str: ...
 
+    def piece(self, token: int) -> str: ...
+
 
 class Tokenizer:
     """Text <-> ids. `path` is the file it was loaded from, `size` the number of ids, specials included."""
@@ -62,6 +64,10 @@ class Tokenizer:
             elif MASK < token < self.size:
                 known.append(token)
         return " ".join(" ".join([*pieces, self._codec.decode(known)]).split())
+
+    def pieces(self) -> list[str]:
+        """The text of each id, by which two vocabularies compare: the start of a word is marked by "\u2581"."""
+        return [*SPECIAL, *(self._codec.piece(token) for token in range(len(SPECIAL), self.size))]
 
     def batch(self, texts: Sequence[str], max_length: int) -> np.ndarray:
         """(n, max_length) int64: `<bos> ids <eos> <pad>*`; longer texts are cut and still end in <eos>."""
@@ -111,6 +117,9 @@ class _Words:
     def decode(self, ids: list[int]) -> str:
         return " ".join(self._words[token] for token in ids)
 
+    def piece(self, token: int) -> str:
+        return "\u2581" + self._words[token]
+
 
 class _SentencePiece:
     def __init__(self, path: Path, data: bytes) -> None:
@@ -128,6 +137,9 @@ class _SentencePiece:
 
     def decode(self, ids: list[int]) -> str:
         return self._processor.decode(ids)
+
+    def piece(self, token: int) -> str:
+        return self._processor.id_to_piece(token)
 
 
 _KINDS: dict[str, Callable[[Path, bytes], _Codec]] = {".model": _SentencePiece, ".json": _Words}

@@ -1,1 +1,1 @@
-"""The work behind `shards.verify`, `shards.audit` and `shards.show`."""
+"""The work behind `shards.verify`, `shards.check` and `shards.show`."""

@@ -1,4 +1,4 @@
-"""What `shards.audit` does: images that occur twice, and what the splits have in common.
+"""What `shards.check` does: images that occur twice, and what the splits have in common.
 
 A sample's own images, before and after, never count against each other.
 """
@@ -50,6 +50,7 @@ class Audit:
     same: list[np.ndarray]
     plain: int
     captions: dict[str, Counter]
+    sizes: list[tuple[int, int]]  # (width, height) by the number in same[1]
 
     def findings(self) -> Iterator[tuple[bool, str, list[Picture]]]:
         """(whether it is a leak, the relation, the pictures) of each group that takes in more than one sample."""
@@ -117,6 +118,7 @@ class _Collection:
     hashes: list[int] = field(default_factory=list)
     thumbnails: list[np.ndarray | None] = field(default_factory=list)
     captions: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
+    sizes: list[tuple[int, int]] = field(default_factory=list)
     samples: int = 0
 
     def add(self, folder: int, split: int, kind: str, stream: Stream, progress: Progress) -> None:
@@ -140,6 +142,7 @@ class _Collection:
                 self.contents[image.pixels] = len(self.contents)
                 self.hashes.append(image.hash)
                 self.thumbnails.append(image.thumbnail)
+                self.sizes.append(image.size)
             self.pixels.append(self.contents[image.pixels])
             self.files[file] = len(self.files)
         return self.files[file]
@@ -154,7 +157,7 @@ class _Collection:
         file_of = np.array(self.file_of, dtype=np.int64)
         pixels_of = np.array(self.pixels, dtype=np.int64)[file_of]
         same = [file_of, pixels_of, group[pixels_of]]
-        return Audit(folders, self.pictures, same, len(self.contents) - len(seen), self.captions)
+        return Audit(folders, self.pictures, same, len(self.contents) - len(seen), self.captions, self.sizes)
 
 
 @dataclass

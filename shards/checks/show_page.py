@@ -85,6 +85,7 @@ figcaption {
 .card .said li + li { color: var(--soft); font-size: 14px }
 .card .negatives { border-top: 1px solid var(--line); padding-top: 8px; font-size: 13.5px }
 .card .negatives b { color: var(--soft); font-weight: 600; font-size: 12px; margin-right: 4px }
+.card .facts + .pair, .card .facts + figure { margin-top: 14px }
 .card .facts { color: var(--soft); font-size: 12px; margin: 8px 0 0 }
 .card p.none { color: var(--soft); font-style: italic; font-size: 14px; margin: 8px 0 0 }
 details { margin-top: 6px; font-size: 13.5px }

@@ -30,11 +30,13 @@ _SOFTENING = 4.0  # grey levels added to the spread, or noise would decide in pa
 class Fingerprint(NamedTuple):
     """Of one picture. `pixels`: BLAKE2b of shape and pixels. `hash`: 64 bits. `thumbnail`: int8 of shape (768,), cells
     by rows, colour last; None of a plain picture (a lone thing on an empty ground), which can only be told exactly.
+    `size` is (width, height) in pixels.
     """
 
     pixels: bytes
     hash: int
     thumbnail: np.ndarray | None
+    size: tuple[int, int]
 
 
 def digest(data: bytes) -> bytes:
@@ -47,7 +49,8 @@ def fingerprint(data: bytes) -> Fingerprint:
     pixels = decode_image(data)
     exact = hashlib.blake2b(b"%dx%d" % pixels.shape[:2], digest_size=16)
     exact.update(np.ascontiguousarray(pixels).reshape(-1).data)
-    return Fingerprint(exact.digest(), *sketch(Image.fromarray(pixels)))
+    picture = Image.fromarray(pixels)
+    return Fingerprint(exact.digest(), *sketch(picture), picture.size)
 
 
 def sketch(picture: Image.Image) -> tuple[int, np.ndarray | None]:

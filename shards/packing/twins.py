@@ -1,7 +1,7 @@
 """Images that lie in more than one split, byte for byte: a test on them is no test.
 
 Found from the indexes of the tars, which have the length and the CRC-32C of every member; what agrees in both is read
-and compared. `python -m shards.audit` looks at pixels too, and finds near duplicates.
+and compared. `python -m shards.check` looks at pixels too, and finds near duplicates.
 """
 
 from __future__ import annotations
@@ -81,5 +81,5 @@ def report(twins: Mapping, where: object) -> Iterator[str]:
         told = ", ".join(f"{count} in {splits}" for splits, count in twins["between"].items())
         yield (
             f"{where}: the same image, byte for byte, is in several splits: {told} (the first: "
-            f"{', '.join(twins['first'][:LISTED])}); scores on them flatter. python -m shards.audit {where} lists all"
+            f"{', '.join(twins['first'][:LISTED])}); scores on them flatter. python -m shards.check {where} lists all"
         )

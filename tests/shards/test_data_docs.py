@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shards import audit as auditing
+from shards import check as auditing
 from shards import pack as packing
 from shards import show as showing
 from shards import verify as verifying
@@ -29,15 +29,15 @@ def test_the_reading_example_runs(packed):
 def test_the_commands_are_understood(packed, tmp_path, monkeypatch):
     commands = re.findall(r"^python -m shards\.(\w+) (.*)$", PAGE, re.M)
     commands = [(name, arguments) for name, arguments in commands if name == "pack" or arguments == "data/blocks"]
-    assert [name for name, _ in commands] == ["pack", "pack", "pack", "verify", "audit", "show"]
+    assert [name for name, _ in commands] == ["pack", "pack", "pack", "verify", "check", "show"]
     for name, arguments in commands:
         if name == "pack":
             assert packing.make_parser().parse_args(shlex.split(arguments)).out.startswith("data/")
         else:
-            command = {"verify": verifying, "audit": auditing, "show": showing}[name]
+            command = {"verify": verifying, "check": auditing, "show": showing}[name]
             monkeypatch.chdir(tmp_path)
             found = command.main([arguments.replace("data/blocks", str(packed))])
-            assert found == (1 if name == "audit" else 0)  # the little squares of its splits are the same
+            assert found == (1 if name == "check" else 0)  # the little squares of its splits are the same
     packed.with_suffix(".html").unlink()  # the contact sheet; other tests use the folder too
 
 

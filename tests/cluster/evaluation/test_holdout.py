@@ -9,7 +9,7 @@ import pytest
 
 from cluster.pipeline import _evaluation
 from cluster.prepare import prepare_evaluation
-from shards.audit import main as audit
+from shards.check import main as audit
 from shards.errors import DataError
 from shards.reading.reader import Folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from testing.checkpoints import commit, save_weights
 from cluster.config.options import override, to_yaml
 from cluster.errors import ConfigError
 from cluster.recipes.registry import RECIPES
-from cluster.training.weights import load_first_weights, source_of_stage
+from cluster.training.weights import load_first_weights, source_of_stage, start_from_model
+from idc.captioning import model_folder, tokenizer
 from idc.model.build import build
 from idc.model.config import ModelConfig
 
@@ -61,6 +63,51 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, changes: dict, said: 
     with pytest.raises(ConfigError, match=r"^[^\n]*w.safetensors[^\n]*$") as caught:
         load_first_weights(model(**changes), tmp_path / "w.safetensors")
     assert said in str(caught.value)
+
+
+def words(path: Path, *known: str) -> tokenizer.Tokenizer:
+    path.write_text(json.dumps({"kind": "words", "words": [*tokenizer.SPECIAL, *known]}))
+    return tokenizer.load(path)
+
+
+BACKBONE = {"backbone": "a", "weights_sha256": "b", "channels": [8], "strides": [8], "size": [32, 32]}
+
+
+def test_a_trained_model_of_other_words_and_classes_passes_on_what_both_have(tmp_path: Path) -> None:
+    sizes = dataclasses.replace(
+        SIZES, architecture="idc", grid=(4, 4), regions=2, novelties=1, pooled=4, cell_size=8, classes=2
+    )
+    theirs, ours = (
+        words(tmp_path / "a.json", "dog", "red", "cat"),
+        words(tmp_path / "b.json", "cat", "bird", "dog", "x"),
+    )
+    source = build(dataclasses.replace(sizes, vocab_size=theirs.size))
+    target = build(dataclasses.replace(sizes, vocab_size=ours.size, classes=3))
+    source.name_classes(torch.tensor([[8], [6]]))  # cat, dog
+    target.name_classes(torch.tensor([[8], [7], [6]]))  # dog, bird, cat
+    with torch.no_grad():
+        for tensor in source.parameters():
+            tensor.uniform_(1, 2)
+    model_folder.save(tmp_path / "model", source.config, source.state_dict(), theirs.path, BACKBONE)
+    was = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    start_from_model(target, tmp_path / "model" / model_folder.WEIGHTS, ours, BACKBONE | {"size": [64, 64]})
+    now, given = target.state_dict(), source.state_dict()
+    for name in ("embedding.words.weight", "word_head.weight", "word_head.bias"):
+        assert torch.equal(now[name][[0, 5, 6, 8]], given[name][[0, 5, 8, 6]])  # specials, cat, dog
+        assert torch.equal(now[name][[7, 9]], was[name][[7, 9]])  # bird, x
+    head = "finder.class_head.weight"
+    assert torch.equal(now[head][[0, 2, 3]], given[head][[1, 0, 2]]) and torch.equal(now[head][1], was[head][1])
+    table = "pointer.table"
+    assert torch.equal(now[table][[0, 2]][:, [6, 8]], given[table][[1, 0]][:, [8, 6]])
+    assert torch.equal(now[table][1], was[table][1])
+    assert torch.equal(now["class_words"], was["class_words"])
+    assert all(torch.equal(now[name], given[name]) for name in now if now[name].shape == given[name].shape
+               and name != "class_words")  # fmt: skip
+    with pytest.raises(ConfigError, match=r"model was trained on features of weights_sha256 b and these have c"):
+        start_from_model(target, tmp_path / "model" / model_folder.WEIGHTS, ours, BACKBONE | {"weights_sha256": "c"})
+    wider = build(dataclasses.replace(sizes, vocab_size=ours.size, d_model=32))
+    with pytest.raises(ConfigError, match="model.safetensors: embedding.words.weight is"):
+        start_from_model(wider, tmp_path / "model" / model_folder.WEIGHTS, ours, BACKBONE)
 
 
 def test_where_first_weights_come_from(tmp_path: Path) -> None:

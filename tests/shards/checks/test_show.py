@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from testing.picture_source import PictureSource, encoded, pair, photo, picture
 
-from shards.audit import main as audit_main
+from shards.check import main as audit_main
 from shards.checks.contact_sheet import show
 from shards.errors import DataError
 from shards.format import manifest
@@ -191,12 +191,12 @@ def test_feature_folders_and_damaged_samples_are_refused_in_one_line(copied, tmp
 def test_the_commands_of_the_data_page_run(packed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "data.md").read_text()
-    commands = re.findall(r"^python -m shards\.(audit|show) (.*)$", page, re.M)
+    commands = re.findall(r"^python -m shards\.(check|show) (.*)$", page, re.M)
     commands = [(name, arguments) for name, arguments in commands if "data/pairs" not in arguments]
-    assert [name for name, _ in commands] == ["audit", "audit", "show", "show"]
+    assert [name for name, _ in commands] == ["check", "check", "show", "show"]
     pack(PictureSource([photo("train", "a")], {"a": encoded(picture(1))}), tmp_path / "data" / "clevr_change")
     shutil.copytree(packed, tmp_path / "data" / "blocks")
     for name, arguments in commands:
-        code = {"audit": audit_main, "show": main}[name](arguments.split())
-        assert code == (1 if name == "audit" else 0), arguments  # the tiny pictures do leak
-    assert {path.name for path in tmp_path.rglob("*.html")} == {"blocks.html", "blocks-test.html"}
+        code = {"check": audit_main, "show": main}[name](arguments.split())
+        assert code == (1 if name == "check" else 0), arguments  # the tiny pictures do leak
+    assert {path.name for path in tmp_path.rglob("*.html")} == {"blocks.html", "blocks-test.html", "blocks-check.html"}

@@ -40,7 +40,7 @@ def test_twins_across_splits_are_counted_and_told(root, tmp_path, capsys):
     told = manifest.read(tmp_path / "out")["shared_images"]
     assert told["between"] == {"train and val": 1, "train and test": 2, "val and test": 1}
     assert len(lines) == 1 and "1 in train and val, 2 in train and test, 1 in val and test" in lines[0]
-    assert f"python -m shards.audit {out} lists all" in lines[0] and told["first"][0] in lines[0]
+    assert f"python -m shards.check {out} lists all" in lines[0] and told["first"][0] in lines[0]
 
 
 def test_splits_that_share_nothing_are_not_spoken_of(root, tmp_path):
