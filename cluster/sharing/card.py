@@ -72,8 +72,8 @@ def card(
         "",
         "## Model",
         "",
-        f"- architecture `{model['architecture']}`, width {model['d_model']}, {model['cross_modal_blocks']} cross-modal "
-        f"blocks, {model['vocab_size']} tokens, sentences of at most {model['max_length']} tokens",
+        f"- architecture `{model['architecture']}`, width {model['d_model']}, {model['cross_modal_blocks']} blocks over "
+        f"images and words, {model['vocab_size']} tokens, sentences of at most {model['max_length']} tokens",
         f"- backbone `{backbone['backbone']}`, frozen and not in this folder; weights with SHA-256 "
         f"`{backbone['weights_sha256']}`",
         f"- images are fitted into {backbone['size'][1]} x {backbone['size'][0]} pixels",
@@ -91,7 +91,8 @@ def card(
         "## Limits",
         "",
         "- Trained and scored on the data above alone. How it does on other images was not measured.",
-        f"- A cell of the backbone is {backbone['strides'][0]} pixels of the fitted image. Smaller changes may be missed.",
+        f"- A cell of the backbone is {backbone['strides'][0]} pixels of the fitted image wide. Smaller changes may be "
+        "missed.",
         "- It answers every pair with a sentence, also one that is unlike all that it was trained on.",
         *_weak(scores),
         "",
@@ -177,7 +178,10 @@ def _figure(values: Sequence[float | None]) -> str:
 def _weak(scores: Mapping[str, Any] | None) -> Iterator[str]:
     if scores is None:
         return
-    said = {"changed": "of changed pairs it says that something changed", "unchanged": "of unchanged pairs, that nothing"}
+    said = {
+        "changed": "of changed pairs it says that something changed",
+        "unchanged": "of unchanged pairs, that nothing",
+    }
     for name, text in said.items():
         if scores["accuracy"].get(name) is not None:
             yield f"- {scores['accuracy'][name]:.1f} % {text}{' did' if name == 'unchanged' else ''}."

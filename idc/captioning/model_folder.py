@@ -131,7 +131,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Exported:
     wanted = FORMATS.get(str(architecture), max(FORMATS.values()))
     if version in EARLIER.get(str(architecture), ()):
         values = {name: value for name, value in values.items() if DROPPED.get(name, ...) != value}
-        logging.getLogger(__name__).warning("%s has format %s; read as %s, with the same captions", folder, version, wanted)
+        logging.getLogger(__name__).warning(
+            "%s has format %s; read as %s, with the same captions", folder, version, wanted
+        )
     elif version != wanted:
         raise ExportError(
             f"{folder / CONFIG} has format {version} and this version reads {wanted} of architecture {architecture!r}: "

@@ -1,7 +1,7 @@
 """Captions a pair of images with onnxruntime, Pillow and the tokenizer alone: no torch, nothing else of this project.
 
-python caption.py BEFORE AFTER, in the folder onnx/ of an exported model; onnxruntime, numpy, pillow and, if the model has
-a tokenizer.model, sentencepiece have to be installed.
+python onnx/caption.py BEFORE AFTER, in the folder of an exported model; onnxruntime, numpy, pillow and, if the model
+has a tokenizer.model, sentencepiece have to be installed.
 """
 
 import json

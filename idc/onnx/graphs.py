@@ -1,10 +1,10 @@
 """A model and its backbone as two ONNX graphs for any batch: what is seen in two images, and one word more of captions.
 
-encoder.onnx: `before`, `after` uint8 (B, H, W, 3), images on the backbone's canvas -> `changed_probability` (B,) and the
-state that words are said from: `keys`, `values` (B, blocks, heads, S, d / heads), `images` (B, S, d) and, with
+encoder.onnx: `before`, `after` uint8 (B, H, W, 3), images on the backbone's canvas -> `changed_probability` (B,) and
+the state that words are said from: `keys`, `values` (B, blocks, heads, S, d / heads), `images` (B, S, d) and, with
 architecture "idc", `classes` (B, 2P, C).
-step.onnx: `words` (N,) int64, the last word of N captions, and the state of each -> `log_probability` (N, V) of the word
-after it, `new_keys` and `new_values`, longer by one.
+step.onnx: `words` (N,) int64, the last word of N captions, and the state of each -> `log_probability` (N, V) of the
+word after it, `new_keys` and `new_values`, longer by one.
 
 The graphs are traced from the modules that train and caption; `idc/onnx/caption.py` runs them.
 """

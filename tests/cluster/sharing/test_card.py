@@ -44,7 +44,9 @@ def write(run: Path, scores: dict[str, Any]) -> Path:
 
 
 def test_the_card_of_a_run(tmp_path: Path, tiny_data: Path, description: dict) -> None:
-    shards = Folder.open(next(path.parent for path in tiny_data.glob("*/manifest.json") if "efficientnet" not in str(path)))
+    shards = Folder.open(
+        next(path.parent for path in tiny_data.glob("*/manifest.json") if "efficientnet" not in str(path))
+    )
     run = write(tmp_path / "tiny", scored(120.0, 0))
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps(description))

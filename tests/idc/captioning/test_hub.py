@@ -60,14 +60,18 @@ def test_a_folder_is_sent_and_loaded_back_by_its_id(server, folder, make_batch, 
     server.shutdown()
     server.server_close()
     assert model_folder.load(NAME).tokenizer.size == model_folder.load(folder).tokenizer.size  # out of the cache
-    with pytest.raises(model_folder.ExportError, match="somebody/other: no such folder here.*127.0.0.1 cannot be reached"):
+    with pytest.raises(
+        model_folder.ExportError, match="somebody/other: no such folder here.*127.0.0.1 cannot be reached"
+    ):
         model_folder.load("somebody/other")
     with pytest.raises(hub.HubError, match="127.0.0.1 cannot be reached"):
         hub.check_push(NAME)
 
 
 def test_what_cannot_be_fetched_or_sent_is_a_line(server, tmp_path, monkeypatch) -> None:
-    with pytest.raises(model_folder.ExportError, match="^somebody/nothing: no such folder here, and the hub says: ") as told:
+    with pytest.raises(
+        model_folder.ExportError, match="^somebody/nothing: no such folder here, and the hub says: "
+    ) as told:
         model_folder.load("somebody/nothing")
     assert "\n" not in str(told.value)
     Path("runs").mkdir()

@@ -74,9 +74,15 @@ def test_a_folder_captions_without_torch(tmp_path: Path) -> None:
             np.testing.assert_allclose(got, want[:batch].numpy(), rtol=1e-3, atol=2e-3)
 
     program = Path(sys.modules[OnnxCaptioner.__module__].__file__).read_text()
-    (folder / "onnx" / "caption.py").write_text(program + "\nassert 'torch' not in sys.modules and 'idc' not in sys.modules\n")
+    (folder / "onnx" / "caption.py").write_text(
+        program + "\nassert 'torch' not in sys.modules and 'idc' not in sys.modules\n"
+    )
     done = subprocess.run(
-        [sys.executable, folder / "onnx" / "caption.py", *paths], capture_output=True, text=True, timeout=60, cwd=tmp_path
+        [sys.executable, folder / "onnx" / "caption.py", *paths],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
     )
     assert (done.returncode, done.stdout) == (0, expected[-1].text + "\n"), done.stderr
 
