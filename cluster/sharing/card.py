@@ -72,8 +72,8 @@ def card(
         "",
         "## Model",
         "",
-        f"- architecture `{model['architecture']}`, width {model['d_model']}, {model['cross_modal_blocks']} blocks over "
-        f"images and words, {model['vocab_size']} tokens, sentences of at most {model['max_length']} tokens",
+        f"- architecture `{model['architecture']}`, width {model['d_model']}, {model['cross_modal_blocks']} blocks over"
+        f" images and words, {model['vocab_size']} tokens, sentences of at most {model['max_length']} tokens",
         f"- backbone `{backbone['backbone']}`, frozen and not in this folder; weights with SHA-256 "
         f"`{backbone['weights_sha256']}`",
         f"- images are fitted into {backbone['size'][1]} x {backbone['size'][0]} pixels",
