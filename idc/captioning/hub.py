@@ -37,7 +37,7 @@ def fetch(name: str) -> Path:
             found["name"], revision=found["revision"], allow_patterns=list(FILES), endpoint=_endpoint(),
             local_files_only=bool(why),
         )  # fmt: skip
-    except (OSError, hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:
+    except (OSError, hub.errors.HTTPError, hub.errors.HFValidationError) as error:
         if why:
             raise HubError(f"{name}: no such folder here, and no copy of such a model, and {why}") from None
         raise HubError(f"{name}: no such folder here, and the hub says: {_said(error)}") from None
@@ -63,7 +63,7 @@ def push(folder: Path, name: str) -> str:
     try:
         address = interface.create_repo(name, private=True, exist_ok=True)
         interface.upload_folder(repo_id=name, folder_path=folder, commit_message="A model of captions of changes")
-    except (OSError, hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:
+    except (OSError, hub.errors.HTTPError, hub.errors.HFValidationError) as error:
         raise HubError(f"{folder} is made, but the hub did not take it as {name}: {_said(error)}") from None
     return str(address)
 
@@ -71,6 +71,8 @@ def push(folder: Path, name: str) -> str:
 def _client(does: str) -> ModuleType:
     try:
         import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.errors
     except ModuleNotFoundError:
         raise HubError(f"huggingface_hub, which {does}, is not installed: pip install huggingface_hub") from None
     return huggingface_hub
