@@ -65,10 +65,15 @@ class _Request(BaseHTTPRequestHandler):
             if asked.get("private") or asked.get("visibility") == "private":
                 self.server.private.add(name)
             return self._json({"url": f"{self.server.address}/{name}", "name": name})
+        if path == "/api/validate-yaml":  # of the model card
+            return self._json({"errors": [], "warnings": []})
         owner, short, what = path.removeprefix("/api/models/").split("/")[:3]
         name = f"{owner}/{short}"
         if what == "preupload":
-            files = [{"path": each["path"], "uploadMode": "regular"} for each in json.loads(body)["files"]]
+            files = [
+                {"path": each["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for each in json.loads(body)["files"]
+            ]
             return self._json({"files": files})
         assert what == "commit", path
         for line in map(json.loads, body.splitlines()):
