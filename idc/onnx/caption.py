@@ -6,6 +6,7 @@ has a tokenizer.model, sentencepiece have to be installed.
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ class OnnxCaptioner:
         if tokenizer.suffix == ".model":
             from sentencepiece import SentencePieceProcessor
 
-            self.text = SentencePieceProcessor(model_file=str(tokenizer)).decode
+            self.text: Callable[[list[int]], str] = SentencePieceProcessor(model_file=str(tokenizer)).decode
         else:
             words = json.loads(tokenizer.read_bytes())["words"]
             self.text = lambda ids: " ".join(words[token] for token in ids)
@@ -63,14 +64,14 @@ class OnnxCaptioner:
             state = {name: value[origin] for name, value in (state | {"keys": keys, "values": values}).items()}
             tokens, score = np.concatenate([tokens[origin], word[:, None]], axis=1), total[best]
             length, ended = length[origin] + ~ended[origin], ended[origin] | (word == model["eos"])
-        best = int(np.argmax(score / np.maximum(length, 1) ** self.config["decoding"]["length_penalty"]))
+        first = int(np.argmax(score / np.maximum(length, 1) ** self.config["decoding"]["length_penalty"]))
         parts: list[list[int]] = [[]]
-        for token in tokens[best].tolist():
+        for token in tokens[first].tolist():
             if token == model["unk"]:
                 parts.append([])
             elif token > model["mask"]:
                 parts[-1].append(token)
-        return " ".join(" <unk> ".join(map(self.text, parts)).split()), float(score[best]), changed
+        return " ".join(" <unk> ".join(map(self.text, parts)).split()), float(score[first]), changed
 
 
 if __name__ == "__main__":
