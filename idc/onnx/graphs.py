@@ -66,13 +66,23 @@ class Step(nn.Module):
         for number, cache in enumerate(caches):
             cache.append(keys[:, number], values[:, number])
             cache.keep(seen)
-        room = caches[0].keys
-        assert room is not None
         pair = PairEncoding(images, None, images[:, :2], width, classes)
-        sight = Sight(room, seen, None, 1, True) if masks else None
+        sight = _WordAndMask(keys, seen, None, 1, True) if masks else None
         state = Decoding(caches, pair, images, 1, sight, words=seen - images.shape[1])
         said = upcast(self.model.next_word(state, words[:, None])[:, 0]).log_softmax(-1)
         return said, *_first(caches, seen + 1)
+
+
+class _WordAndMask(Sight):
+    """One step of it, without writing in place: the word does not see the <mask> after it."""
+
+    def __init__(self, keys: Tensor, images: int, valid: Tensor | None, captions: int, masks: bool) -> None:
+        self._seen = keys.new_zeros(1, 1, 2, images)
+
+    def step(self) -> Tensor:
+        """(1, 1, 2, keys)."""
+        last = self._seen.new_tensor([[0.0, float("-inf")], [0.0, 0.0]])
+        return torch.cat([self._seen, last[None, None]], dim=-1)
 
 
 def _first(caches: Sequence[KeyValueCache], tokens: int) -> tuple[Tensor, Tensor]:
