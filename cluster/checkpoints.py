@@ -116,11 +116,13 @@ def _export(options: argparse.Namespace) -> int:
     root = find_root(config.root, CODE)
     training = prepare_training(with_root(config, root), root)
     tokenizer = open_tokenizer(training.data.shards.location, training.tokenizer)
+    data = training.data
+    trained_on = [(data.shards.location, data.features.path), *((one.shards, one.features) for one in training.mixed)]
     agreed = True
     making = out.with_name(f"{out.name}.making")
     shutil.rmtree(making, ignore_errors=True)
     try:
-        export_model(making, config, tokenizer.path, training.data.features.path, chosen)
+        export_model(making, config, tokenizer.path, trained_on, chosen)
         try:
             model_folder.load(making)
         except model_folder.ExportError:

@@ -48,6 +48,11 @@ class Job:
         return list(dict.fromkeys([self.features, *further]))
 
     @property
+    def trained_on(self) -> list[tuple[str | Path, Path]]:
+        """The folders of pairs that are trained on, each with that of its features."""
+        return [(self.shards, self.features), *((one.shards, one.features) for one in self.mixed)]
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of all captions that are trained on."""
         return open_tokenizer(self.shards, self.joint_tokenizer)

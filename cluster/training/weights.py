@@ -12,6 +12,7 @@ from torch import nn
 
 from cluster.config.fields import Config, FinetuneConfig
 from cluster.errors import ConfigError
+from cluster.evaluation.calibrating import Place, calibrate
 from cluster.recipes.commandline import read_config
 from cluster.training import checkpoint
 from idc.captioning import model_folder
@@ -133,14 +134,28 @@ def best_checkpoint(run: Path, config: Config) -> checkpoint.Checkpoint | None:
     return checkpoint.best(folder, stage.select) if isinstance(stage, FinetuneConfig) else checkpoint.latest(folder)
 
 
-def export_model(folder: Path, config: Config, tokenizer: Path, features: Path, found: checkpoint.Checkpoint) -> None:
-    """Writes a model folder, what `idc.caption` loads: the weights of a checkpoint, tokenizer and backbone."""
+def export_model(
+    folder: Path,
+    config: Config,
+    tokenizer: Path,
+    trained_on: Sequence[Place],
+    found: checkpoint.Checkpoint,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Writes a model folder, what `idc.caption` loads: the weights of a checkpoint, tokenizer, backbone, calibration.
+
+    trained_on: folders of pairs and of their features, the first with the validation pairs. device: that calibrates.
+    """
+    weights = checkpoint.load_weights(found.weights)
+    model = build(config.model)
+    model.load_state_dict(weights)
+    calibration = calibrate(model.to(device).eval().requires_grad_(False), trained_on, device)
     model_folder.save(
         folder,
         config.model,
-        checkpoint.load_weights(found.weights),
+        weights,
         tokenizer,
-        Folder.open(features).manifest["features"],
+        Folder.open(trained_on[0][1]).manifest["features"],
         model_folder.Decoding(config.evaluate.beam, config.evaluate.length_penalty),
         {
             "run": config.name,
@@ -149,4 +164,5 @@ def export_model(folder: Path, config: Config, tokenizer: Path, features: Path, 
             "seed": config.seed,
             "validation": found.commit.validation,
         },
+        calibration,
     )

@@ -43,7 +43,7 @@ def run(job: Job, device: torch.device) -> None:
         if ranks.first:
             best = best_checkpoint(job.run, job.config)
             assert best is not None, "a finished stage has a checkpoint"
-            export_model(job.run / FOLDER, job.config, job.tokenizer.path, job.features, best)
+            export_model(job.run / FOLDER, job.config, job.tokenizer.path, job.trained_on, best, device)
         ranks.barrier("exporting the model")
     if job.evaluation is not None:
         _caption(job, job.evaluation, ranks, device)
@@ -85,7 +85,7 @@ def _caption(job: Job, evaluation: Evaluation, ranks: Ranks, device: torch.devic
         exported.model.to(device), samples, exported.tokenizer, rank=ranks.rank, world=ranks.world,
         beam=settings.beam, length_penalty=settings.length_penalty, batch_size=settings.batch_size,
         limit=settings.limit, device=device, maps=True,
-        precision=job.config.cluster.precision,
+        precision=job.config.cluster.precision, calibration=exported.calibration,
     )  # fmt: skip
     predictions = merge([ranks.gather(mine)])
     if ranks.first:

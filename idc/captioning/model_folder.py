@@ -1,6 +1,7 @@
 """The model folder: everything that captions a pair of images, in files that any tool can read and none can run.
 
-model.safetensors (weights), config.json (sizes, backbone, decoding, format version) and the tokenizer's file.
+model.safetensors (weights), config.json (sizes, backbone, decoding, format version) and the tokenizer's file; of a
+model that has been calibrated, calibration.json (`idc.captioning.calibration`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from idc.captioning import hub
 from idc.captioning import tokenizer as tokenizers
+from idc.captioning.calibration import Calibration
 from idc.captioning.tokenizer import Tokenizer
 from idc.model.build import build
 from idc.model.config import ModelConfig
@@ -33,7 +35,7 @@ FORMATS = {"paper": 3, "idc": 4}
 # Earlier ones that say the same here: what was given another number then was the other architecture.
 EARLIER = {"paper": (1, 2), "idc": ()}
 DROPPED = {"tie_word_head": False}  # options that are no more -> the value that is what all models are now
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, CALIBRATION = "model.safetensors", "config.json", "calibration.json"
 FOLDER = "model"  # inside a run folder
 
 
@@ -58,6 +60,7 @@ class Exported:
     backbone: dict[str, Any]
     decoding: Decoding
     about: dict[str, Any]
+    calibration: Calibration | None = None
 
 
 def save(
@@ -68,6 +71,7 @@ def save(
     backbone: Mapping[str, Any],
     decoding: Decoding | None = None,
     about: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> Path:
     """Writes a model folder, in place of one that is there; returns it.
 
@@ -91,6 +95,8 @@ def save(
         "about": dict(about or {}),
     }
     (partial / CONFIG).write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if calibration is not None:
+        (partial / CALIBRATION).write_text(json.dumps(calibration.to_dict(), indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
     return folder
@@ -155,4 +161,16 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Exported:
         first = str(error).strip().splitlines()[-1].strip()
         raise ExportError(f"{folder / WEIGHTS} does not fit {CONFIG} ({first})") from None
     model.to(device).eval().requires_grad_(False)
-    return Exported(model, tokenizer, dict(backbone), decoding, description.get("about", {}))
+    about = description.get("about", {})
+    return Exported(model, tokenizer, dict(backbone), decoding, about, _calibration(folder / CALIBRATION))
+
+
+def _calibration(path: Path) -> Calibration | None:
+    if not path.exists():
+        return None
+    try:
+        return Calibration.from_dict(json.loads(path.read_bytes()))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ExportError(
+            f"{path} is not the calibration of a model ({type(error).__name__}); export the model again"
+        ) from None

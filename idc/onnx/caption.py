@@ -27,6 +27,9 @@ class OnnxCaptioner:
         else:
             words = json.loads(tokenizer.read_bytes())["words"]
             self.text = lambda ids: " ".join(words[token] for token in ids)
+        calibrated = folder / "calibration.json"
+        known = json.loads(calibrated.read_bytes())["temperature"] if calibrated.is_file() else None
+        self.temperature = known or 1.0
         self.encoder, self.step = (
             onnxruntime.InferenceSession(folder / "onnx" / name, providers=["CPUExecutionProvider"])
             for name in ("encoder.onnx", "step.onnx")
@@ -51,7 +54,8 @@ class OnnxCaptioner:
         names = [output.name for output in self.encoder.get_outputs()]
         found = self.encoder.run(None, {"before": self.pixels(before), "after": self.pixels(after)})
         state = {name: np.repeat(value, beam, axis=0) for name, value in zip(names, found, strict=True)}
-        changed = float(state.pop("changed_probability")[0])
+        raw = float(np.clip(state.pop("changed_probability")[0], 1e-7, 1 - 1e-7))
+        changed = 1 / (1 + ((1 - raw) / raw) ** (1 / self.temperature))
         tokens = np.full((beam, 1), model["bos"])
         score = np.where(np.arange(beam) == 0, 0, -np.inf).astype(np.float32)  # all begin equal: one may branch
         length, ended = np.zeros(beam, int), np.zeros(beam, bool)
