@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from cluster.config.fields import Config
 from cluster.errors import ConfigError
 from cluster.launch.run_folder import CONFIG, find_root, with_root
@@ -29,6 +31,7 @@ from cluster.training.checkpoint import Checkpoint
 from cluster.training.weights import best_checkpoint, export_model, open_tokenizer
 from idc.backbone.weights import BackboneError
 from idc.captioning import hub, model_folder
+from idc.model.build import build
 from shards.errors import Parser, run_main
 
 
@@ -118,18 +121,12 @@ def _export(options: argparse.Namespace) -> int:
     tokenizer = open_tokenizer(training.data.shards.location, training.tokenizer)
     data = training.data
     trained_on = [(data.shards.location, data.features.path), *((one.shards, one.features) for one in training.mixed)]
+    _require_fit(run, config, chosen)
     agreed = True
     making = out.with_name(f"{out.name}.making")
     shutil.rmtree(making, ignore_errors=True)
     try:
         export_model(making, config, tokenizer.path, trained_on, chosen)
-        try:
-            model_folder.load(making)
-        except model_folder.ExportError:
-            raise ConfigError(
-                f"{chosen.weights} does not fit the network that this version calls {config.model.architecture!r}: "
-                f"export it with the version that trained it; {run / PROVENANCE} names its commit"
-            ) from None
         write_card(making, run, training.folders())
         if options.onnx:
             found = onnx_folder.write(making, config.backbone.weights, training.data.shards, "test")
@@ -144,6 +141,18 @@ def _export(options: argparse.Namespace) -> int:
     elif options.push:
         print(f"{out} was not sent: its graphs say other words", file=sys.stderr)
     return int(not agreed)
+
+
+def _require_fit(run: Path, config: Config, chosen: Checkpoint) -> None:
+    """ConfigError if the weights are those of another network, as an earlier version had under the same name."""
+    with torch.device("meta"):
+        own = build(config.model).state_dict()
+    weights = checkpoint.load_weights(chosen.weights)
+    if {name: each.shape for name, each in weights.items()} != {name: each.shape for name, each in own.items()}:
+        raise ConfigError(
+            f"{chosen.weights} does not fit the network that this version calls {config.model.architecture!r}: export "
+            f"it with the version that trained it; {run / PROVENANCE} names its commit"
+        )
 
 
 def _chosen(there: list[Checkpoint], metric: str, step: int | None) -> Checkpoint | None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from testing.checkpoints import save_weights
 from testing.here import Done, run_here
-from testing.hub_server import hub_server
+from testing.machines.hub_server import hub_server
 
 from cluster import checkpoints
 from cluster.config.options import to_yaml
@@ -54,7 +54,7 @@ def test_an_export_is_sent_and_captions_by_its_id(run, tmp_path, monkeypatch) ->
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"made: finetune step 2\n{server.address}/{NAME}\n"
         sent = server.models[NAME]
-        assert sorted(sent) == ["README.md", "config.json", "model.safetensors", "tokenizer.model"]
+        assert sorted(sent) == ["README.md", "calibration.json", "config.json", "model.safetensors", "tokenizer.model"]
         assert b"# shared" in sent["README.md"] and b"this checkpoint has not been evaluated" in sent["README.md"]
         images = np.zeros((2, 40, 60, 3), np.uint8)
         images[1, 10:20, 10:20] = 255

@@ -9,7 +9,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
-from testing.hub_server import HubServer, hub_server
+from testing.machines.hub_server import HubServer, hub_server
 
 from idc.captioning import hub, model_folder
 from idc.captioning.decoding import generate
