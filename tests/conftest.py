@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 from testing.machines.ray_head import ray_head
 from testing.machines.servers import wait_until_it_listens
@@ -25,6 +26,9 @@ LEFT_OUT = ("slurm", "ray", "ranks", "slow")  # by `make quick`; a test counts u
 left_out: collections.Counter[str] = collections.Counter()
 # Ray Train's actor that asks whether a node is about to be taken away: a process of every run, and none ever is.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("busy machine", deadline=None)
+hypothesis.settings.load_profile("busy machine")
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers that each take all cores get in each other's way
     cores = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))

@@ -35,8 +35,8 @@ def calibrate(model: Trunk, trained_on: Sequence[Place], device: torch.device | 
         return None
     train = Moments()
     for place in trained_on:
-        for profiles, _, _ in _seen(model, place, "train", TRAIN_PAIRS // len(trained_on), device):
-            train.add(profiles)
+        for seen in _seen(model, place, "train", TRAIN_PAIRS // len(trained_on), device):
+            train.add(seen[0])
     val = list(_seen(model, (shards, features), "val", VAL_PAIRS, device))
     if not train.count or not val:
         return None

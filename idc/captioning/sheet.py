@@ -5,12 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import io
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
-if TYPE_CHECKING:
-    from idc.captioner import Caption
+from idc.captioning.results import Caption
 
 WIDTH = 720  # pixels of the two images side by side
 HEAD = """<!doctype html>

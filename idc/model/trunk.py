@@ -74,9 +74,9 @@ class PairEncoding:
 
     def repeat(self, times: int) -> PairEncoding:
         """Each sample `times` times, as neighbours."""
-        each: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors = {name: value for name, value in each.items() if isinstance(value, Tensor)}
-        return replace(self, **{name: value.repeat_interleave(times, dim=0) for name, value in tensors.items()})
+        each = {field.name: getattr(self, field.name) for field in fields(self)}
+        rows: Any = {name: one.repeat_interleave(times, dim=0) for name, one in each.items() if torch.is_tensor(one)}
+        return replace(self, **rows)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from cluster.config.tasks import TASKS
 RATIOS = {"mlm": 8.0, "mvcl": 1.0, "fda": 2.0, "classify": 3.0, "photo_mlm": 1.0, "photo_fda": 0.0}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**50), steps=st.integers(1, 200), batch=st.integers(1, 64), fda=st.integers(1, 16))
 def test_streams_are_consumed_without_gap_or_overlap(seed: int, steps: int, batch: int, fda: int) -> None:
     stage = StageConfig(steps=steps, ratios=RATIOS, global_batch_size=batch, batch_sizes={"fda": fda})

@@ -42,7 +42,7 @@ def test_split_keeps_case_and_punctuation():
     assert scores["METEOR"] is None and "time limit" in scores["reasons"]["METEOR"]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.lists(SENTENCES.filter(bool), min_size=1, max_size=3), SENTENCES), min_size=2, max_size=6),
     SENTENCES,
