@@ -3,14 +3,19 @@
 python -m cluster.checkpoints ls runs/blocks
 python -m cluster.checkpoints verify runs/blocks
 python -m cluster.checkpoints export runs/blocks --step 600 --out models/early
+python -m cluster.checkpoints export runs/blocks --out models/blocks --onnx --push OWNER/NAME
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from cluster.config.fields import Config
 from cluster.errors import ConfigError
@@ -18,9 +23,15 @@ from cluster.launch.run_folder import CONFIG, find_root, with_root
 from cluster.pipeline import CODE
 from cluster.prepare import prepare_training
 from cluster.recipes.commandline import read_config
+from cluster.sharing import onnx_folder
+from cluster.sharing.card import write_card
+from cluster.tracking.run_log import PROVENANCE
 from cluster.training import checkpoint
 from cluster.training.checkpoint import Checkpoint
 from cluster.training.weights import best_checkpoint, export_model, open_tokenizer
+from idc.backbone.weights import BackboneError
+from idc.captioning import hub, model_folder
+from idc.model.build import build
 from shards.errors import Parser, run_main
 
 
@@ -37,12 +48,17 @@ def main(arguments: Sequence[str]) -> int:
     exporting.add_argument("--stage", default="finetune", help="training stage (default: %(default)s)")
     exporting.add_argument("--step", type=int, help="of the checkpoint (default: the one that the run keeps as best)")
     exporting.add_argument("--out", type=Path, required=True, help="folder to make")
+    exporting.add_argument("--onnx", action="store_true", help="ONNX graphs too, compared with PyTorch on test pairs")
+    exporting.add_argument("--push", metavar="OWNER/NAME", default="", help="send the folder to the Hugging Face hub")
     options: argparse.Namespace = parser.parse_args(arguments)
     if options.command == "ls":
         return _list(options.run)
     if options.command == "verify":
         return _verify(options.folder)
-    return _export(options.run, options.stage, options.step, options.out)
+    try:
+        return _export(options)
+    except (hub.HubError, model_folder.ExportError, BackboneError) as error:
+        raise ConfigError(str(error)) from None
 
 
 def _list(run: Path) -> int:
@@ -84,7 +100,8 @@ def _verify(folder: Path) -> int:
     return int(damaged or bool(lines))
 
 
-def _export(run: Path, stage: str, step: int | None, out: Path) -> int:
+def _export(options: argparse.Namespace) -> int:
+    run, stage, step, out = options.run, options.stage, options.step, options.out
     config = _config(run)
     if stage not in config.stages:
         raise ConfigError(f"--stage {stage}: {run} has {', '.join(config.stages)}")
@@ -95,14 +112,47 @@ def _export(run: Path, stage: str, step: int | None, out: Path) -> int:
         raise ConfigError(f"{run} has no checkpoint of {stage}{f' at step {step}' if step else ''}; it has {steps}")
     if out.exists():
         raise ConfigError(f"--out {out} is there already: name a new folder")
+    if options.onnx:
+        onnx_folder.require_onnx()
+    if options.push:
+        hub.check_push(options.push)
     root = find_root(config.root, CODE)
     training = prepare_training(with_root(config, root), root)
     tokenizer = open_tokenizer(training.data.shards.location, training.tokenizer)
     data = training.data
     trained_on = [(data.shards.location, data.features.path), *((one.shards, one.features) for one in training.mixed)]
-    export_model(out, config, tokenizer.path, trained_on, chosen)
+    _require_fit(run, config, chosen)
+    agreed = True
+    making = out.with_name(f"{out.name}.making")
+    shutil.rmtree(making, ignore_errors=True)
+    try:
+        export_model(making, config, tokenizer.path, trained_on, chosen)
+        write_card(making, run, training.folders())
+        if options.onnx:
+            found = onnx_folder.write(making, config.backbone.weights, training.data.shards, "test")
+            print(found)
+            agreed = found.same == found.pairs
+        os.rename(making, out)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
     print(f"{out}: {stage} step {chosen.commit.step}")
-    return 0
+    if options.push and agreed:
+        print(hub.push(out, options.push))
+    elif options.push:
+        print(f"{out} was not sent: its graphs say other words", file=sys.stderr)
+    return int(not agreed)
+
+
+def _require_fit(run: Path, config: Config, chosen: Checkpoint) -> None:
+    """ConfigError if the weights are those of another network, as an earlier version had under the same name."""
+    with torch.device("meta"):
+        own = build(config.model).state_dict()
+    weights = checkpoint.load_weights(chosen.weights)
+    if {name: each.shape for name, each in weights.items()} != {name: each.shape for name, each in own.items()}:
+        raise ConfigError(
+            f"{chosen.weights} does not fit the network that this version calls {config.model.architecture!r}: export "
+            f"it with the version that trained it; {run / PROVENANCE} names its commit"
+        )
 
 
 def _chosen(there: list[Checkpoint], metric: str, step: int | None) -> Checkpoint | None:

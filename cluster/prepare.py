@@ -59,6 +59,12 @@ class Training:
     classes: Data | None = None  # of --data.classes
     tokenizer: Path | None = None  # where captions of several folders are read; None: that of --data.shards
 
+    def folders(self) -> list[Folder]:
+        """Every shard folder that samples come from, each once."""
+        single = [each.shards for each in (self.data, self.photos, self.classes) if each is not None]
+        found = [*single, *(Folder.open(each.shards) for each in self.mixed)]
+        return list({folder.location: folder for folder in found}.values())
+
     def of(self, kind: str) -> Data:
         """Where the samples of a kind come from, mixed pairs aside."""
         return {"photo": self.photos, "class": self.classes}.get(kind) or self.data

@@ -163,6 +163,15 @@ class Backbone:
         return torch.cat([self.features_of_canvases([self.prepare(np.asarray(i)) for i in chunk]) for chunk in chunks])
 
     @property
+    def network(self) -> nn.Module:
+        """The network that `of_pixels` runs."""
+        return self._model
+
+    def of_pixels(self, pixels: Tensor) -> Tensor:
+        """Canvases uint8 (B, H, W, 3), as `prepare` makes them -> float16 (B, N, F): one pass, which can be traced."""
+        return self._fold(self._layout.levels(self._model, self._normalise(pixels)))
+
+    @property
     def chunk(self) -> int:
         """Images put through at once on this device."""
         return CPU_CHUNK if self.device.type == "cpu" else GPU_CHUNK

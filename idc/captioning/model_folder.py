@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from idc.captioning import hub
 from idc.captioning import tokenizer as tokenizers
 from idc.captioning.calibration import Calibration
 from idc.captioning.tokenizer import Tokenizer
@@ -30,6 +32,9 @@ from idc.model.trunk import Trunk
 
 # Of each architecture. Before: idc followed the camera in other ways (2), had no pooled cells nor novelties (3).
 FORMATS = {"paper": 3, "idc": 4}
+# Earlier ones that say the same here: what was given another number then was the other architecture.
+EARLIER = {"paper": (1, 2), "idc": ()}
+DROPPED = {"tie_word_head": False}  # options that are no more -> the value that is what all models are now
 WEIGHTS, CONFIG, CALIBRATION = "model.safetensors", "config.json", "calibration.json"
 FOLDER = "model"  # inside a run folder
 
@@ -98,7 +103,13 @@ def save(
 
 
 def find(path: str | Path) -> Path:
-    """The model folder that a path means: itself, or the one inside a run folder. ExportError where there is none."""
+    """The model folder that a path means: itself, or the one inside a run folder; or the local copy of a model of the
+    hub, OWNER/NAME or OWNER/NAME@REVISION. ExportError where there is none."""
+    if hub.is_id(path):
+        try:
+            path = hub.fetch(str(path))
+        except hub.HubError as error:
+            raise ExportError(str(error)) from None
     path = Path(path)
     for folder in (path, path / FOLDER):
         if (folder / CONFIG).is_file():
@@ -109,7 +120,8 @@ def find(path: str | Path) -> Path:
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Exported:
-    """Loads a model folder, or that of a run folder, in evaluation mode. ExportError naming what is wrong with it."""
+    """Loads a model folder, that of a run folder, or a model of the hub, in evaluation mode. ExportError naming what is
+    wrong with it."""
     folder = find(path)
     try:
         description = json.loads((folder / CONFIG).read_bytes())
@@ -123,7 +135,12 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Exported:
         ) from None
     architecture = values.get("architecture") if isinstance(values, dict) else None
     wanted = FORMATS.get(str(architecture), max(FORMATS.values()))
-    if version != wanted:
+    if version in EARLIER.get(str(architecture), ()):
+        values = {name: value for name, value in values.items() if DROPPED.get(name, ...) != value}
+        logging.getLogger(__name__).warning(
+            "%s has format %s; read as %s, with the same captions", folder, version, wanted
+        )
+    elif version != wanted:
         raise ExportError(
             f"{folder / CONFIG} has format {version} and this version reads {wanted} of architecture {architecture!r}: "
             f"its weights would say other things here; use the version that made it, or train or import the model again"

@@ -84,7 +84,7 @@ class CellMap(nn.Module):
         """(B, N, F) -> (B, rows, columns, 2 * C_fine + C_coarse): of each fine cell its own fine features, their mean
         over 3 x 3 cells, and the coarse features there, interpolated. blank: bool (B, rows, columns), fine cells whose
         features are taken out, that is, replaced by the mean."""
-        (height, width), batch, fold = self.grid, len(features), self.fold
+        (height, width), batch, fold = self.grid, features.shape[0], self.fold
         mean, deviation = (
             torch.cat([values[: self.fine].repeat(fold**2), values[self.fine :]])
             for values in (self.mean, self.deviation)
@@ -167,9 +167,10 @@ def best_within(image: Tensor, other: Tensor, reach: int) -> tuple[Tensor, Tenso
     row, column = torch.arange(height + 2 * reach, device=image.device), torch.arange(width, device=image.device)
     there = ((row >= reach) & (row < height + reach)).repeat(batch)[:, None, None]
     far = (column[:, None] - column).abs() > reach
-    best = one.new_full((2, len(one), width), -1.0)
+    lines = one.shape[0]  # no len(): of an unknown batch it is no number
+    best = one.new_full((2, lines, width), -1.0)
     for down in range(-reach, reach + 1):
-        ours, theirs = (slice(max(0, sign * down), len(one) + min(0, sign * down)) for sign in (-1, 1))
+        ours, theirs = (slice(max(0, sign * down), lines + min(0, sign * down)) for sign in (-1, 1))
         with without_autocast(image):
             cosine = one[ours] @ two[theirs].transpose(1, 2)  # (rows of all images, w, w)
         cosine = cosine.masked_fill(far | ~(there[ours] & there[theirs]), -1.0)
@@ -191,7 +192,7 @@ def counterparts(
         cosine = signs @ others.transpose(1, 2)  # (B, n, m)
     x, y = (place[:, :, None] - other_place).abs().unbind(-1)
     apart = torch.maximum(x, y)  # (B or 1, n, m)
-    same = (-apart).argmax(-1, keepdim=True).expand(len(signs), -1, -1)
+    same = (-apart).argmax(-1, keepdim=True).expand(signs.shape[0], -1, -1)
     close = cosine.masked_fill(apart > near, -2.0).argmax(-1, keepdim=True)
     found = torch.cat([same, close, cosine.argmax(-1, keepdim=True)], dim=-1)  # (B, n, views)
     flat = found.flatten(1)[..., None]

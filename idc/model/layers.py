@@ -106,7 +106,8 @@ class Sight:
         batch, room = (len(keys) if captions > 1 or valid is not None else 1), keys.shape[2]
         # Rows of a multiple of 16 numbers: torch pads others before it calls the fused kernels of GPUs.
         added = keys.new_full((batch, 1 + masks, captions, -(-room // 16) * 16), float("-inf"))
-        self._own = added[0, 0, :, :captions].clone().fill_diagonal_(0.0)  # of the words fed last, one's own
+        own = torch.eye(captions, dtype=torch.bool, device=keys.device)
+        self._own = keys.new_full(own.shape, float("-inf")).masked_fill_(own, 0.0)  # of the words fed last, one's own
         added[..., :images] = 0.0
         if valid is not None:
             added[..., :images].masked_fill_(~valid[:, None, None], float("-inf"))

@@ -55,7 +55,7 @@ class Pointer(nn.Module):
     def forward(self, text: Tensor, regions: Tensor) -> Tensor:
         """text (B, n, d), regions (B, 2T, d) -> how much each word points at each (B, n, 2T), at most 1 in all."""
         query, key = self.query(text), self.key(regions)
-        key = torch.cat([self.none.to(key.dtype).expand(len(key), 1, -1), key], dim=1)
+        key = torch.cat([self.none.to(key.dtype).expand(key.shape[0], 1, -1), key], dim=1)
         weight = upcast(query @ key.transpose(1, 2) * query.shape[-1] ** -0.5).softmax(-1)
         return weight[..., 1:]
 
@@ -134,7 +134,7 @@ class RegionModel(Trunk):
         looks = self.looks_of(regions)
         middle = self.finder.map.seen(seen.around[:, :, 4])  # of the 3 x 3 cells
         own = self.cell(torch.cat([middle, seen.pooled], dim=1).to(dtype))
-        grid = self.finder.map.pooled_place.expand(len(own), -1, -1)
+        grid = self.finder.map.pooled_place.expand(own.shape[0], -1, -1)
         place = self.place(code(torch.cat([regions.position, grid], dim=1), self.config.d_model, STEPS).to(dtype))
         sure = self.sureness(0.2 * regions.score[..., None].to(dtype))
         tokens = own + place + with_nothing(looks + sure, self.pooled)
@@ -165,7 +165,7 @@ class RegionModel(Trunk):
     def word_logits(self, text: Tensor, pair: PairEncoding, images: Tensor, places: Tensor | None) -> Tensor:
         """The word head's, and what the pointer adds to the words of what it points at."""
         logits = upcast(super().word_logits(text, pair, images, places))
-        words = text.reshape(len(text), -1, text.shape[-1])
+        words = text.reshape(text.shape[0], -1, text.shape[-1])
         assert pair.classes is not None, "regions have classes"
         pointed = self.pointed(words, pair, images).to(pair.classes.dtype) @ pair.classes
         pointed = pointed.flatten(0, 1) if places is None else pointed.flatten(0, 1)[places]

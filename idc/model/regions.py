@@ -138,15 +138,18 @@ class RegionFinder(nn.Module):
         is taken from the maps, the first image's first.
         """
         sides = len(images)
-        size = SEARCHED // sides if images[0].device.type == "cpu" else len(images[0])
-        parts = []
-        for start in range(0, len(images[0]), size):
-            some = slice(start, start + size)
-            blank = None if hidden is None else torch.cat(hidden[some].chunk(sides, dim=1))
-            # Autocast would refuse to join float16, as features come.
-            features = torch.cat([each[some].to(self.map.mean.dtype) for each in images])
-            parts.append(self._look(features, sides, blank))
+        if images[0].device.type != "cpu" or torch.compiler.is_exporting():  # a graph of any batch has no loop over it
+            return self._look_at(images, hidden, slice(None))
+        size = SEARCHED // sides
+        parts = [self._look_at(images, hidden, slice(at, at + size)) for at in range(0, len(images[0]), size)]
         return _together(parts, sides)
+
+    def _look_at(self, images: Sequence[Tensor], hidden: Tensor | None, some: slice) -> Seen:
+        """`look` at some of the batch at once."""
+        blank = None if hidden is None else torch.cat(hidden[some].chunk(len(images), dim=1))
+        # Autocast would refuse to join float16, as features come.
+        features = torch.cat([each[some].to(self.map.mean.dtype) for each in images])
+        return self._look(features, len(images), blank)
 
     def _look(self, features: Tensor, sides: int, hidden: Tensor | None) -> Seen:
         """Features (sides * B, N, F), the first side first; hidden (sides * B, T + G)."""
@@ -191,7 +194,7 @@ class RegionFinder(nn.Module):
         rows, columns = row[..., None] + step.repeat_interleave(3), column[..., None] + step.repeat(3)
         inside = (rows >= 0) & (rows < self.map.rows) & (columns >= 0) & (columns < self.map.columns)
         near = rows.clamp(0, self.map.rows - 1) * self.map.columns + columns.clamp(0, self.map.columns - 1)
-        image = torch.arange(len(flat), device=spots.device)[:, None, None]
+        image = torch.arange(flat.shape[0], device=spots.device)[:, None, None]
         return flat[image, near], rows, columns, inside
 
     def _blank(self, spots: Tensor, hidden: Tensor) -> Tensor:

@@ -210,6 +210,9 @@ def test_its_checkpoints_are_listed_checked_and_exported(finished: tuple, tmp_pa
 
     assert ask("export", run, "--step", str(STEPS), "--out", tmp_path / "model")[0] == 0
     assert load(tmp_path / "model").about["step"] == STEPS
+    card = (tmp_path / "model" / "README.md").read_text()
+    scored = json.loads((run / "scores.json").read_text())["checkpoint"].endswith(newest.name)
+    assert f"- stage finetune, step {STEPS}, seed " in card and ("| all pairs | " in card) == scored
     with pytest.raises(ConfigError, match="is there already"):
         ask("export", run, "--out", tmp_path / "model")
     with pytest.raises(ConfigError, match="has no checkpoint of finetune at step 7; it has"):

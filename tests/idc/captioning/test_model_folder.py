@@ -48,6 +48,25 @@ def test_an_older_export_is_replaced_and_nothing_is_pickled(folder, make_model, 
     assert load_file(folder / "model.safetensors").keys() == model.state_dict().keys()
 
 
+def test_what_earlier_formats_of_the_published_network_say_is_said_still(folder, make_batch, caplog):
+    batch = make_batch()
+    images = {"before": batch["before"], "after": batch["after"]}
+    expected = generate(model_folder.load(folder).model, images, beam=2)
+    path = folder / "config.json"
+    good = json.loads(path.read_text())
+    later = ("novelties", "pooled", "attributes")  # fields that came after format 1
+    model = {name: value for name, value in good["model"].items() if name not in later} | {"tie_word_head": False}
+    for version in (1, 2):
+        path.write_text(json.dumps(good | {"format": version, "model": model}))
+        found = generate(model_folder.load(folder).model, images, beam=2)
+        assert torch.equal(found.alternatives, expected.alternatives)
+        assert torch.equal(found.log_probability, expected.log_probability)
+        assert f"has format {version}; read as 3, with the same captions" in caplog.text
+    path.write_text(json.dumps(good | {"format": 1, "model": model | {"tie_word_head": True}}))
+    with pytest.raises(model_folder.ExportError, match="no field 'tie_word_head'"):
+        model_folder.load(folder)
+
+
 def test_mistakes_are_named(folder, tmp_path):
     with pytest.raises(model_folder.ExportError, match="nowhere: no such folder"):
         model_folder.load(tmp_path / "nowhere")
