@@ -98,7 +98,7 @@ def _export(run: Path, stage: str, step: int | None, out: Path) -> int:
     root = find_root(config.root, CODE)
     training = prepare_training(with_root(config, root), root)
     tokenizer = open_tokenizer(training.data.shards.location, training.tokenizer)
-    export_model(out, config, tokenizer.path, training.data.features.path, chosen)
+    export_model(out, config, tokenizer.path, training.data.backbone, chosen)
     print(f"{out}: {stage} step {chosen.commit.step}")
     return 0
 

@@ -60,7 +60,8 @@ class Captioner:
         """From a run folder or its model/ folder. backbone_weights: a local file, where the backbone's weights come
         neither with pip nor from the hub. ValueError, one line, where something is missing or does not fit."""
         exported = model_folder.load(path, device)
-        return cls(exported, Backbone.from_description(exported.backbone, backbone_weights, device), device)
+        weights = exported.backbone_weights or backbone_weights
+        return cls(exported, Backbone.from_description(exported.backbone, weights, device), device)
 
     def caption(
         self,

@@ -41,6 +41,7 @@ def predict(
     maps: bool = False,
     precision: str = "fp32",
     stop: Callable[[], object] = lambda: False,
+    seen: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
 ) -> list[dict]:
     """Captions of every world-th sample from `rank` on, of the first `limit` (0 = all).
 
@@ -49,7 +50,8 @@ def predict(
     "change_type", "truth"}: index is the place in the split; the last four as far as the sample has them. maps: also
     "map", what in the two images the caption is about (`cluster.evaluation.pointing.pack_map`). precision: of the
     captions' matrix products on a GPU; a CPU's, and those of the maps, are fp32. stop: looked at after every
-    `batch_size` samples; once it is true, no more are captioned. DataError for a sample that cannot be read.
+    `batch_size` samples; once it is true, no more are captioned. seen: makes features of the images of samples
+    that have none, those of a live backbone. DataError for a sample that cannot be read.
     """
     device = torch.device(device)
     if device.type == "cuda" and device.index is None:
@@ -69,7 +71,11 @@ def predict(
     # While the model captions one chunk, a thread reads the next.
     with Prefetcher(read, range(rank, count, stride), threads=1, depth=2) as chunks:
         for chunk, records, arrays in chunks:
+            images: Mapping[str, Tensor]
             images = {role: features.to(device, non_blocking=True) for role, features in arrays.items()}
+            if seen is not None:
+                with torch.no_grad():
+                    images = seen(images)
             with bf16(model, device) if precision == "bf16" and device.type == "cuda" else nullcontext():
                 made = generate(model, images, beam, length_penalty)
             where = change_map(model, images, made.tokens).cpu().numpy() if maps else [None] * len(chunk)

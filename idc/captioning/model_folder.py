@@ -1,6 +1,7 @@
 """The model folder: everything that captions a pair of images, in files that any tool can read and none can run.
 
-model.safetensors (weights), config.json (sizes, backbone, decoding, format version) and the tokenizer's file.
+model.safetensors (weights), config.json (sizes, backbone, decoding, format version) and the tokenizer's file; of a
+backbone that was trained also backbone.safetensors.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from idc.backbone.weights import save_weights
 from idc.captioning import tokenizer as tokenizers
 from idc.captioning.tokenizer import Tokenizer
 from idc.model.build import build
@@ -28,7 +30,7 @@ from idc.model.trunk import Trunk
 
 # Of each architecture. Before: idc followed the camera in other ways (2), had no pooled cells nor novelties (3).
 FORMATS = {"paper": 3, "idc": 4}
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, BACKBONE_FILE = "model.safetensors", "config.json", "backbone.safetensors"
 FOLDER = "model"  # inside a run folder
 
 
@@ -53,6 +55,7 @@ class Exported:
     backbone: dict[str, Any]
     decoding: Decoding
     about: dict[str, Any]
+    backbone_weights: str = ""  # the file of a backbone that was trained; empty: it has the weights of its name
 
 
 def save(
@@ -63,11 +66,13 @@ def save(
     backbone: Mapping[str, Any],
     decoding: Decoding | None = None,
     about: Mapping[str, Any] | None = None,
+    trained_backbone: tuple[Mapping[str, Tensor], Mapping[str, Any]] | None = None,
 ) -> Path:
     """Writes a model folder, in place of one that is there; returns it.
 
     weights: the model's state_dict. tokenizer: its file, which is copied. backbone: as `Backbone.describe` gives it.
-    about: anything worth keeping with the model, such as its scores; plain values.
+    about: anything worth keeping with the model, such as its scores; plain values. trained_backbone: the tensors and
+    the conventions of a backbone that has other weights than those of its name (`idc.backbone.weights.save_weights`).
     """
     folder, tokenizer = Path(folder), Path(tokenizer)
     partial = folder.with_name(folder.name + ".partial")
@@ -75,6 +80,8 @@ def save(
     partial.mkdir(parents=True)
     # Tied weights share memory, which the format has no way to say: each name gets a copy of its own.
     save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS)
+    if trained_backbone is not None:
+        save_weights(partial / BACKBONE_FILE, *trained_backbone)
     name = "tokenizer" + tokenizer.suffix
     shutil.copyfile(tokenizer, partial / name)
     description = {
@@ -138,4 +145,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Exported:
         first = str(error).strip().splitlines()[-1].strip()
         raise ExportError(f"{folder / WEIGHTS} does not fit {CONFIG} ({first})") from None
     model.to(device).eval().requires_grad_(False)
-    return Exported(model, tokenizer, dict(backbone), decoding, description.get("about", {}))
+    of_backbone = folder / BACKBONE_FILE if "trained" in backbone else None
+    if of_backbone is not None and not of_backbone.is_file():
+        raise ExportError(f"{of_backbone} is missing, and the backbone was trained with the model; export it again")
+    return Exported(model, tokenizer, dict(backbone), decoding, description.get("about", {}), str(of_backbone or ""))

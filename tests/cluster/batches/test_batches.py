@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from cluster.batches.batches import Batches, StepBatch, draw_negatives, name_words
+from cluster.batches.batches import Batches, StepBatch, name_words
+from cluster.batches.fda_samples import draw_negatives
 from cluster.config.fields import NegativesConfig, StageConfig
 from cluster.config.tasks import TASKS
 from idc.captioning import tokenizer as tokenizers
