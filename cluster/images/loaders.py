@@ -36,7 +36,7 @@ class Loaders:
     """As many processes as are asked for, and threads that wait for them. A context manager."""
 
     def __init__(self, canvas: Canvas, resampling: str, processes: int, limit_s: float = LIMIT_S) -> None:
-        """resampling: as Pillow names it. DataError past `limit_s` seconds without an answer."""
+        """resampling: as Pillow names it. limit_s: longest wait for an image, seconds."""
         self._canvas, self._limit_s = canvas, limit_s
         self._settings = json.dumps({"inner": canvas.inner, "outer": canvas.outer, "resampling": resampling})
         self._idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
@@ -56,11 +56,14 @@ class Loaders:
         return self._threads.map(function, items)
 
     def pixels(self, data: bytes, look: Look | None = None) -> np.ndarray:
-        """Bytes of JPEG or PNG -> uint8 of the canvas' size. DataError where they cannot be decoded."""
+        """Bytes of JPEG or PNG -> uint8 of the canvas' size. DataError where they cannot be decoded.
+
+        RuntimeError where no process is free for TRIES times the limit.
+        """
         try:
             decoder = self._idle.get(timeout=TRIES * self._limit_s)
         except queue.Empty:
-            raise DataError(f"no loader process was free for {TRIES * self._limit_s:g} s") from None
+            raise RuntimeError(f"no loader process was free for {TRIES * self._limit_s:g} s") from None
         try:
             for _ in range(TRIES):
                 try:
@@ -128,7 +131,7 @@ class _Decoder:
         """Ends what is left of the process and starts another; says what became of it."""
         hangs = isinstance(error, TimeoutError)
         if self._ended:
-            raise DataError("the loader processes have been ended")
+            raise RuntimeError("the loader processes have been ended") from error
         self._kill()
         self._start()
         return f"did not answer within {self._limit_s:g} s" if hangs else f"died (exit code {self._code})"
