@@ -129,7 +129,8 @@ class StageRun:
         stage, data, run, schedule = self._stage, self._job.config.data, self._job.run, batches.schedule
         ranks = self._ranks
         bad = BadSamples(run, self._name, batches.sizes, data.bad_samples, ranks, self._log)
-        speed = Speed(self._device, engine.model, first, schedule.samples(first))
+        live = self._job.config.backbone if self._live else None
+        speed = Speed(self._device, engine.model, first, schedule.samples(first), live)
         trace = Trace(run, self._name, ranks.rank, self._job.config.log.profile_steps)
         agreement = Agreement(ranks)
         unread: list[Taken] = []  # steps whose numbers are still on the device

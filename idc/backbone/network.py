@@ -15,7 +15,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from idc.backbone.layout import Layout, TimmModel
+from idc.backbone.layout import Layout, TimmModel, layout
+from idc.backbone.timm_import import import_timm
 from idc.backbone.weights import BackboneError
 
 # Images put through at once. On CPU the activations of 16 images stay in the cache: 560 images/s on one core, against
@@ -132,6 +133,23 @@ class GridNetwork(nn.Module):
             for level in levels
         ]
         return torch.cat(folded, dim=-1).flatten(1, 2)
+
+
+def untrained(
+    name: str, size: tuple[int, int], strides: tuple[int, ...] = (), train: str = "none", checkpointing: bool = False
+) -> GridNetwork:
+    """A network of random weights on torch's default device, such as meta: to count and to time.
+
+    BackboneError where timm has no such model, or the model no such levels or layers.
+    """
+    taken = layout(name, tuple(size), tuple(strides))
+    net = import_timm().create_model(name, num_classes=0, **taken.arguments())
+    net.prune_intermediate_layers(list(taken.places), prune_norm=False, prune_head=True)
+    network = GridNetwork(name, net, taken, (0.5,) * 3, (0.5,) * 3)
+    network.train_parts(train)
+    if checkpointing:
+        network.save_memory()
+    return network
 
 
 def last_layers(choice: str) -> int:

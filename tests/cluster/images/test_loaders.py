@@ -49,7 +49,7 @@ def test_bytes_that_are_no_image_are_told_with_the_sample(loaders: Loaders, tiny
     assert samples.arrays([0, 3])["after"].shape == (2, 48, 64, 3)
     with (
         Loaders(CANVAS, "no such resampling", 1) as dying,
-        pytest.raises(DataError, match=r"test-000000.tar: sample .*, member .*jpg: the process .* died \(exit code 1\), 2"),
+        pytest.raises(DataError, match=r"test-000000.tar: sample .*jpg: the process .* died \(exit code 1\), 2"),
     ):
         open_samples(tiny.shards, None, "pair", "test", loaders=dying).arrays([0])
 
