@@ -93,7 +93,8 @@ def test_a_live_backbone_is_counted() -> None:
     plans = {"cached": planned(grid=(4, 6), feature_dim=64, fine_channels=0)} | {
         name: planned(*given, grid=(4, 6), feature_dim=64, fine_channels=0) for name, given in options.items()
     }
-    found = {name: of_worker(plan, plan.finetune, Placement(1, 1, 0, "fp32"), 0) for name, plan in plans.items()}
+    stage = dataclasses.replace(plans["cached"].pretraining["pretrain"], ratios={"mlm": 1})
+    found = {name: of_worker(plan, stage, Placement(1, 1, 0, "fp32"), 0) for name, plan in plans.items()}
     network = untrained("test_vit", (64, 96))
     size, rest = (sum(each.nbytes for each in of) for of in (network.parameters(), network.buffers()))
     assert found["frozen"].weights - found["cached"].weights == size + rest
