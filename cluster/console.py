@@ -19,6 +19,8 @@ DOORS = {
     "idc-train": "cluster.train",
     "idc-doctor": "cluster.doctor",
     "idc-plan": "cluster.plan",
+    "idc-score": "cluster.score",
+    "idc-compare": "cluster.compare",
     "idc-sweep": "tune.sweep",
 }
 

@@ -16,7 +16,7 @@ from cluster.distributed.devices import expected_here
 from cluster.errors import ConfigError
 from cluster.evaluation.pointing import where_scores
 from cluster.evaluation.predict import read_predictions, with_denials
-from cluster.evaluation.protocol import comparable, protocol
+from cluster.evaluation.protocol import comparable, hashes, protocol, with_mean_of_four
 from cluster.evaluation.scores import score, write_scores
 from cluster.launch import ray_train, run_folder, run_lock
 from cluster.prepare import (
@@ -180,6 +180,8 @@ def _score(folder: Path, job: Job, evaluation: Evaluation) -> None:
     )
     scores["where"] = where_scores(predictions, canvas)
     scores["protocol"] = _protocol(folder, config, evaluation, predictions, scores["tokenizer"])
+    scores["hashes"] = hashes(predictions)
+    with_mean_of_four(scores)
     scores["goodput"], why = goodput.read(folder)
     if why:
         scores.setdefault("reasons", {})["goodput"] = why

@@ -226,7 +226,7 @@ on_ray() { # COMMAND...: runs it beside a Ray of all nodes, which ends with it; 
   STEP=$!
   exec {TETHER}>"$FOLDER/tether"
   (trap '' PIPE && echo "$(<"$FOLDER/token")" >&"$TETHER") || true # where srun has gone already, the next line says so
-  beside_ray "${PYTHON[@]}" -m cluster.nodes "$NODES" --limit "$RAY_LIMIT_S"
+  beside_ray "${PYTHON[@]}" -m cluster.distributed.nodes "$NODES" --limit "$RAY_LIMIT_S"
   beside_ray "$@"
 }
 

@@ -1,4 +1,4 @@
-"""How sure the figures of scores.json are: 95 % intervals of CIDEr, of skill and of the accuracies, over pairs."""
+"""How sure the figures of scores.json are: 95 % intervals of metrics, of skill and of the accuracies, over pairs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from idc.metrics.bootstrap import LEVEL, RESAMPLES, SEED, all_alike, interval, resampled_means
+from idc.metrics.draws import drawn_figures
 
 HOW = (
     "percentiles of the bootstrap over pairs; CIDEr of each pair with the document frequencies of all scored pairs (of "
-    "a half: of that half) and the constant caption kept as they are; a share that all or none of the pairs have: "
-    "exact binomial interval; one model, so the luck of its training seed is not in it"
+    "a half: of that half) and the constant caption kept as they are; BLEU-4 of the counts of the drawn pairs; a share "
+    "that all or none of the pairs have: exact binomial interval; one model, so the luck of its training seed is not "
+    "in it"
 )
 HALVES = ("total", "changed", "unchanged")
 _ALIKE = "every resample gives the same figure"
@@ -23,12 +25,14 @@ def intervals(
     places: Mapping[str, Sequence[int]],
     each: Mapping[str, np.ndarray],
     scored: Mapping[str, Any],
+    tokens: Mapping[str, tuple[Sequence[Sequence[str]], Sequence[str]]],
 ) -> dict[str, Any]:
-    """{"CIDEr", "skill", "accuracy"}, each figure's name -> [low, high], or None with a reason; and how they are made.
+    """{"CIDEr", "BLEU-4", "ROUGE_L", "skill", "accuracy"}: of each figure's name [low, high], or None with a reason.
 
     right: accuracy -> of every pair whether it is right, None where it does not count. places: half -> which pairs are
     in it. each: a set of `cluster.scores` ("total", "constant changed", ...) -> the CIDEr of its pairs. scored: what
-    scores.json says of the three, with its reasons: what is None there is None here.
+    scores.json says of them, with its reasons: what is None there is None here. tokens: half -> (references, captions)
+    of its pairs, tokenized. "how" says how they are made.
     """
     count = len(next(iter(right.values())))
     columns = {
@@ -52,6 +56,11 @@ def intervals(
                     reasons[name] = reason
         return found | ({"reasons": reasons} if reasons else {})
 
+    drawn = {half: drawn_figures(*tokens[half]) for half in HALVES if tokens[half][0]}
+
+    def metric(name: str) -> dict[str, Any]:
+        return section(HALVES, _halves(scored, name), lambda half: (interval(drawn[half][name].draws), _ALIKE))
+
     def cider(half: str) -> tuple[list[float] | None, str]:
         return interval(draws[half]), _ALIKE
 
@@ -72,7 +81,8 @@ def intervals(
 
     accuracies = [name for name in scored["accuracy"] if name not in ("n", "reasons")]
     return {
-        "CIDEr": section(HALVES, _ciders(scored), cider),
+        "CIDEr": section(HALVES, _halves(scored, "CIDEr"), cider),
+        **{name: metric(name) for name in ("BLEU-4", "ROUGE_L")},
         "skill": section(HALVES[:2], scored["skill"], skill),
         "accuracy": section(accuracies, scored["accuracy"], accuracy),
         "level": LEVEL,
@@ -82,6 +92,6 @@ def intervals(
     }
 
 
-def _ciders(scored: Mapping[str, Any]) -> dict[str, Any]:
-    reasons = {half: scored[half].get("reasons", {}).get("CIDEr", "") for half in HALVES}
-    return {half: scored[half]["CIDEr"] for half in HALVES} | {"reasons": reasons}
+def _halves(scored: Mapping[str, Any], name: str) -> dict[str, Any]:
+    reasons = {half: scored[half].get("reasons", {}).get(name, "") for half in HALVES}
+    return {half: scored[half][name] for half in HALVES} | {"reasons": reasons}

@@ -23,7 +23,7 @@ from shards.errors import DataError
 from shards.reading.reader import Folder, Prefetcher
 
 # Fields of a sample's json that go with its prediction, where it has them: what scoring and the report need.
-_COPIED = ("id", "changed", "change_type", "truth")
+COPIED = ("id", "changed", "change_type", "truth")
 
 
 def predict(
@@ -92,7 +92,7 @@ def predict(
                 }
                 if shares is not None:
                     prediction["map"] = pack_map(shares)
-                predictions.append(prediction | {name: record[name] for name in _COPIED if name in record})
+                predictions.append(prediction | {name: record[name] for name in COPIED if name in record})
             beat.went_on()
             if stop():
                 break

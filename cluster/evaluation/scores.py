@@ -19,7 +19,7 @@ import numpy as np
 
 from cluster.evaluation.intervals import intervals
 from cluster.evaluation.named import accuracy_by
-from idc.metrics.coco import Cider, Scored, has_weights, nothing, score_sets, tokenize
+from idc.metrics.coco import NOTHING_SAID, Cider, Scored, has_weights, nothing, score_sets, tokenize
 from shards.blocks import grammar
 from shards.wording.claims import NONE, change_claim, say_truth, says_change, truth_of_references
 
@@ -102,7 +102,12 @@ def score(
         "skill": _skill({half: (named(half), named(f"constant {half}"), named(f"oracle {half}")) for half in constant}),
     }
     halves = {name: values for name, values in each.items() if name.split()[0] in ("constant", "oracle", *keys)}
-    result["intervals"] = intervals(right, keys, halves, result)
+    spoken = {
+        half: ([[text for text in references[i] if text] for i in places],
+               [token[said[i]] or NOTHING_SAID for i in places])
+        for half, places in keys.items()
+    }  # fmt: skip
+    result["intervals"] = intervals(right, keys, halves, result, spoken)
     reasons = {} if oracle else {"oracle": no_oracle}
     reasons |= {"tokenizer": tokens.reason} if tokens.reason else {}
     if reasons:

@@ -25,6 +25,7 @@ from cluster.errors import TrainingError
 from cluster.launch.elastic import Elastic
 from cluster.launch.failures import as_told, failure_of
 from cluster.launch.supervisor import Supervisor
+from cluster.launch.workers import Workers
 from cluster.training.job import Job
 
 _LEFT_OUT = (PlacementGroupCleanerCallback, DatasetsCallback)
@@ -37,6 +38,8 @@ _VARIABLES = {
 
 class Controller(TrainController):
     """Ray Train's, with a supervisor that decides about failures and is told of the workers."""
+
+    worker_group_cls = Workers
 
     def __init__(self, failure_policy: Supervisor, callbacks: list, **rest: Any) -> None:
         self._supervisor = failure_policy

@@ -24,6 +24,7 @@ from cluster.launch.asked import is_asked
 from cluster.launch.elastic import draining_nodes, free_room, room_at_all
 from cluster.launch.failures import Failure, as_told, failure_of, is_echo
 from cluster.launch.watch import Watch
+from cluster.launch.workers import NodeLeaves
 from cluster.tracking.run_log import RESTARTS
 from cluster.training import checkpoint
 from cluster.training.job import Job
@@ -104,6 +105,11 @@ class Supervisor(FailurePolicy, WorkerGroupCallback):
                 self._say(f"{str(failure.cause).partition(';')[0]}; workers are started again", failure, reached)
                 return FailureDecision.RETRY
             return self._end(failure.cause)
+        if isinstance(failure.cause, NodeLeaves) and not is_asked(self.run):
+            if room_at_all(self._placement) < self._placement.fewest:
+                return self._end(self.stopped(str(failure.cause)))
+            self._say(f"stopped at the start {failure.cause}; workers are started again", failure, None)
+            return FailureDecision.RETRY
         passes = failure.passes(self.run)
         if passes and is_asked(self.run):  # it fails while it is to stop
             return self._end(self.stopped(AS_ASKED))

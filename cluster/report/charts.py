@@ -34,8 +34,8 @@ def line_chart(
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 6}" class="tick">0</text>')
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" class="tick end">{highest_step:,.0f} steps</text>')
     if smooth:
-        parts.append(f'<polyline points="{_path(points, place)}" class="raw"/>')
-    parts.append(f'<polyline points="{_path(shown, place)}" class="curve"/>')
+        parts.append(f'<polyline points="{path(points, place)}" class="raw"/>')
+    parts.append(f'<polyline points="{path(shown, place)}" class="curve"/>')
     last = shown[-1]
     x, y = place(*last)
     parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" class="dot"/>')
@@ -110,7 +110,8 @@ def grid(ticks: Mapping[float, float], left: float, right: float) -> list[str]:
     return parts
 
 
-def _path(points: Points, place) -> str:
+def path(points: Points, place) -> str:
+    """The points of a polyline, at most MOST_POINTS or so. place: (x, y) -> where that is in the drawing."""
     stride = max(-(-len(points) // MOST_POINTS), 1)
     kept = [*points[::stride], *([points[-1]] if (len(points) - 1) % stride else [])]
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in kept))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from cluster.evaluation.predict import read_predictions, with_denials
 from cluster.report.charts import line_chart, skill_scale
+from cluster.report.curves import curves, stage_title
 from cluster.report.gallery import Pictures, Shown, card, drawn, example, extremes, judge
 from cluster.report.page import facts, number, page, tiles
 from cluster.report.tables import accuracy_table, interval_table, kind_name, named_table, protocol_table, score_table
@@ -127,37 +127,15 @@ def _scores(scores: Mapping[str, Any], shown: Sequence[Shown]) -> str:
 def _curves(metrics: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> str:
     """Per stage: each loss of each task, validation scores with the chosen step ringed, and the learning rate."""
     parts = []
-    for stage in dict.fromkeys(record["stage"] for record in metrics):
-        losses: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        validation: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        rates, speeds = [], []
-        for record in metrics:
-            if record["stage"] != stage:
-                continue
-            step = record["step"]
-            for name, value in (record.get("validation") or {}).items():
-                if isinstance(value, (int, float)):
-                    validation[name].append((step, float(value)))
-            for name, value in (record.get("loss") or {}).items():
-                if value is not None:
-                    task = record["task"]
-                    losses[name if task in (name, stage) else f"{task} · {name.removeprefix('class_')}"].append(
-                        (step, value)
-                    )
-            if record.get("lr") is not None:
-                rates.append((step, record["lr"]))
-            if record.get("samples_per_s"):
-                speeds.append((step, record["samples_per_s"]))
+    for stage, found in curves(metrics).items():
         chosen = _chosen_step(stage, scores)
-        charts = [line_chart(f"validation {name}", points, mark=chosen) for name, points in validation.items()]
-        charts += [line_chart(f"{name} loss", points, smooth=True) for name, points in sorted(losses.items())]
+        charts = [line_chart(f"validation {name}", points, mark=chosen) for name, points in found.validation.items()]
+        charts += [line_chart(f"{name} loss", points, smooth=True) for name, points in sorted(found.losses.items())]
         charts += [
-            line_chart("learning rate", rates),
-            line_chart("samples a second", speeds, smooth=True, from_zero=True),
+            line_chart("learning rate", found.rates),
+            line_chart("samples a second", found.speeds, smooth=True, from_zero=True),
         ]
-        title = "Fine-tuning" if stage == "finetune" else "Pre-training"
-        title += "" if stage in ("pretrain", "finetune") else f": {escape(stage)}"
-        parts.append(f'<h3>{title}</h3><div class="charts">{"".join(charts)}</div>')
+        parts.append(f'<h3>{escape(stage_title(stage))}</h3><div class="charts">{"".join(charts)}</div>')
     note = (
         "Pale: as logged; strong: running mean. A ring marks the checkpoint that was kept; the test split has no say "
         "in which."

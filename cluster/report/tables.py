@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
+from cluster.evaluation.protocol import MEAN_OF_FOUR
 from cluster.evaluation.scores import can_judge, truth_of
 from cluster.report.gallery import Shown
 from cluster.report.page import data_table, number
@@ -38,29 +40,29 @@ def kind_name(kind: str) -> str:
 def score_table(scores: Mapping[str, Any]) -> str:
     """All metrics: the model in halves and by type, then the baselines and the oracle."""
     count = scores["n"]
+    metrics = [name for name in (*METRICS, MEAN_OF_FOUR) if name in scores["total"]]
+    row = partial(_row, metrics)
     rows = [
-        _row("all pairs", scores["total"], count["total"], "main"),
-        _row("changed", scores["changed"], count["changed"], "main"),
+        row("all pairs", scores["total"], count["total"], "main"),
+        row("changed", scores["changed"], count["changed"], "main"),
     ]
-    rows += [
-        _row(kind_name(kind), values, count["by_type"][kind], "part") for kind, values in scores["by_type"].items()
-    ]
-    rows.append(_row("unchanged", scores["unchanged"], count["unchanged"], "main"))
+    rows += [row(kind_name(kind), values, count["by_type"][kind], "part") for kind, values in scores["by_type"].items()]
+    rows.append(row("unchanged", scores["unchanged"], count["unchanged"], "main"))
     baselines = scores["baselines"]
     for half, pairs in (("total", count["total"]), ("changed", count["changed"])):
         said = baselines[f"constant_{half}"].get("caption")
         label = f"always “{said}”" if said else "best constant caption"
-        rows.append(_row(f"{label}, {_half(half)}", baselines[f"constant_{half}"], pairs, "base"))
+        rows.append(row(f"{label}, {_half(half)}", baselines[f"constant_{half}"], pairs, "base"))
     shuffled = baselines["shuffled_images"]
-    rows.append(_row("the model’s captions of other pairs, all pairs", shuffled, count["total"], "base"))
+    rows.append(row("the model’s captions of other pairs, all pairs", shuffled, count["total"], "base"))
     if "changed" in shuffled:
-        rows.append(_row("the model’s captions of other pairs, changed", shuffled["changed"], count["changed"], "base"))
+        rows.append(row("the model’s captions of other pairs, changed", shuffled["changed"], count["changed"], "base"))
     if scores["oracle"]:
-        rows.append(_row("oracle: the truth in fixed words, all pairs", scores["oracle"], count["total"], "base"))
+        rows.append(row("oracle: the truth in fixed words, all pairs", scores["oracle"], count["total"], "base"))
         if "changed" in scores["oracle"]:
             values = scores["oracle"]["changed"]
-            rows.append(_row("oracle: the truth in fixed words, changed", values, count["changed"], "base"))
-    head = "".join(f"<th>{name.replace('_', '-')}</th>" for name in METRICS)
+            rows.append(row("oracle: the truth in fixed words, changed", values, count["changed"], "base"))
+    head = "".join(f"<th>{name.replace('_', '-')}</th>" for name in metrics)
     return data_table(f"<th></th><th>pairs</th>{head}", rows)
 
 
@@ -135,6 +137,7 @@ def protocol_table(scores: Mapping[str, Any]) -> str:
     packed = f"; packed with {references['packed_with']}" if "packed_with" in references else ""
     number_of = f"{references['min']} to {references['max']} a pair, {number(references['mean'])} on average"
     facts = {
+        "protocol": found.get("name") or "none that has a name",  # a scores.json of an earlier version has none
         "scale": found["scale"],
         "data": f"{data['name']}, {found['split']} split: {pairs['scored']:,} of its {pairs['in_split']:,} pairs",
         "manifest of the data": f"sha256 {data['manifest_sha256'][:16]}",
@@ -151,9 +154,9 @@ def protocol_table(scores: Mapping[str, Any]) -> str:
     return data_table("", rows)
 
 
-def _row(label: str, values: Mapping[str, Any], count: int, kind: str) -> str:
+def _row(metrics: Sequence[str], label: str, values: Mapping[str, Any], count: int, kind: str) -> str:
     reasons = values.get("reasons", {})
-    cells = "".join(f"<td>{number(values.get(name), reasons.get(name, ''))}</td>" for name in METRICS)
+    cells = "".join(f"<td>{number(values.get(name), reasons.get(name, ''))}</td>" for name in metrics)
     text = ' class="text"' if kind == "base" else ""
     return f'<tr class="{kind}"><td{text}>{escape(label)}</td><td>{count}</td>{cells}</tr>'
 

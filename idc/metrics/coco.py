@@ -19,8 +19,8 @@ from idc.metrics.metric import BLEU, CIDER, EACH, ROUGE_L, Metric
 from idc.metrics.segmentation import CHARACTERS, is_unspaced, spaced
 
 __all__ = [
-    "METRICS", "Cider", "Scored", "Tokens", "cider", "coco_metrics", "has_weights", "nothing", "score_sets", "tokenize",
-    "tokenizer_name",
+    "METRICS", "NOTHING_SAID", "Cider", "Scored", "Tokens", "cider", "coco_metrics", "has_weights", "nothing",
+    "score_sets", "tokenize", "tokenizer_name",
 ]  # fmt: skip
 
 BY_TOKENS: tuple[Metric, ...] = (BLEU, ROUGE_L, CIDER)  # METEOR, which Java makes of text, comes after BLEU
@@ -28,7 +28,7 @@ METRICS = (*BLEU.names, "METEOR", *(name for metric in BY_TOKENS[1:] for name in
 TOKENIZERS = ("ptb", "split")
 TIME_LIMIT_S = 600.0
 # The tools fail on an empty sentence, or drop its line and shift all later ones. This word is in no reference.
-_NOTHING_SAID = "nothingsaid"
+NOTHING_SAID = "nothingsaid"
 
 References = Mapping[str, Sequence[str]]
 Scored = dict[str, Any]
@@ -71,7 +71,7 @@ def score_sets(
     clean = {name: _clean(references, predictions) for name, (references, predictions) in sets.items()}
     texts = sorted({text for groups in clean.values() for group in groups for text in group})
     made = tokenize(texts, tokenizer, time_limit)
-    tokens = {text: token or _NOTHING_SAID for text, token in zip(texts, made.texts, strict=True)}
+    tokens = {text: token or NOTHING_SAID for text, token in zip(texts, made.texts, strict=True)}
     tokenized = {name: [[tokens[text] for text in group] for group in groups] for name, groups in clean.items()}
     filled = {name: groups for name, groups in tokenized.items() if groups}
 
@@ -108,7 +108,7 @@ def _clean(references: References, predictions: Mapping[str, str]) -> list[list[
         wanted = [text for text in (_one_line(sentence) for sentence in sentences) if text]
         if not wanted:
             raise ValueError(f"{key!r} has no references; leave it out")
-        rows.append([_one_line(predictions[key]) or _NOTHING_SAID, *wanted])
+        rows.append([_one_line(predictions[key]) or NOTHING_SAID, *wanted])
     return rows
 
 

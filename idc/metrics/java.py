@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pycocoevalcap import spice as spice_package
 from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.tokenizer import ptbtokenizer
 
@@ -73,10 +74,33 @@ def meteor(sets: list[dict]) -> list[float]:
     return scores
 
 
+def spice(pairs: list[dict], folder: Path) -> list[float]:
+    """SPICE (0 to 1) of each {"image_id", "test": sentence, "refs": [sentence, ...]}; `folder` takes its files.
+
+    Its jar is called here and not by pycocoevalcap, which downloads what is missing and writes beside the jar.
+    """
+    asked, answer = folder / "spice-request.json", folder / "spice-answer.json"
+    asked.write_text(json.dumps(pairs))
+    jar = Path(spice_package.__file__).parent / "spice-1.0.jar"
+    done = subprocess.run(
+        ["java", "-Xmx8G", "-jar", str(jar), str(asked), "-out", str(answer), "-subset", "-silent"],
+        stdin=subprocess.DEVNULL, capture_output=True,
+    )  # fmt: skip
+    if done.returncode or not answer.is_file():
+        heard = said(done.stderr.decode(errors="replace"))
+        raise RuntimeError(f"SPICE's Java ended with code {done.returncode}: {heard}")
+    found = {one["image_id"]: one["scores"]["All"]["f"] for one in json.loads(answer.read_text())}
+    return [float(found[pair["image_id"]]) for pair in pairs]
+
+
 def main(request: Path, answer: Path) -> None:
-    """Answers {"tokenize": [...]} or {"meteor": [...]} in a file."""
+    """Answers {"tokenize": [...]}, {"meteor": [...]} or {"spice": [...]} in a file."""
     asked = json.loads(request.read_text())
-    made = tokenize(asked["tokenize"]) if "tokenize" in asked else meteor(asked["meteor"])
+    made: list
+    if "spice" in asked:
+        made = spice(asked["spice"], answer.parent)
+    else:
+        made = tokenize(asked["tokenize"]) if "tokenize" in asked else meteor(asked["meteor"])
     partial = answer.with_suffix(".partial")
     partial.write_text(json.dumps(made))
     os.replace(partial, answer)

@@ -59,7 +59,7 @@ def test_every_node_of_a_ray_cluster_is_looked_at(tmp_path: Path) -> None:
             stdout=said, stderr=said, start_new_session=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         try:
-            waited = [sys.executable, "-m", "cluster.nodes", "2", "--limit", "60"]
+            waited = [sys.executable, "-m", "cluster.distributed.nodes", "2", "--limit", "60"]
             there = subprocess.run(waited, cwd=ROOT, env=os.environ | {"RAY_ADDRESS": address}, timeout=LIMIT_S)
             assert there.returncode == 0, said.seek(0) or said.read()
             done = doctor("--root", str(tmp_path), RAY_ADDRESS=address)

@@ -52,7 +52,9 @@ def test_scripts_run_our_packages(folder: Path, command: str) -> None:
     assert done.returncode == 0 and done.stdout.startswith("usage: python " + command), done.stderr
 
 
-@pytest.mark.parametrize("module", ["cluster.train", "cluster.prepare", "cluster.features", "cluster.nodes"])
+@pytest.mark.parametrize(
+    "module", ["cluster.train", "cluster.prepare", "cluster.features", "cluster.distributed.nodes"]
+)
 def test_modules_run_our_packages(folder: Path, module: str) -> None:
     """Python itself looks for the package of the command in the working folder first: docs/trouble.md says so."""
     (folder / "cluster.py").unlink()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +16,8 @@ from testing.here import Done, run_here
 from testing.multirank import fit
 from testing.suite.no_java import hide_java
 
+import cluster.compare
+import cluster.score
 import cluster.train
 from cluster.errors import exit_code
 from cluster.evaluation.seed_scores import differing_code, rows, summarize, text_table
@@ -69,6 +74,72 @@ def test_each_seed_is_a_run_and_their_scores_are_brought_together(trained: Path,
     assert found["protocol"]["data"] == scores[1]["protocol"]["data"] and "code" not in found["protocol"]
     page = (trained / "seeds.html").read_text()
     assert 'href="seed_3/report.html"' in page and "Protocol" in page and "<td>CIDEr, all pairs</td>" in page
+
+
+@pytest.mark.ranks
+def test_a_run_is_scored_as_its_captions_are_by_anybody(trained: Path, tiny: Any, tmp_path: Path) -> None:
+    run = trained / "seed_3"
+    own = json.loads((run / "scores.json").read_text())
+    name, limit = own["protocol"]["name"], own["protocol"]["pairs"]["limit"]
+    assert name == "split" and limit
+    words = (run / "predictions.jsonl", "--shards", tiny.shards, "--protocol", name, "--limit", limit)
+    done = run_here(cluster.score.main, *words, "--out", tmp_path / "scores.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert found["protocol"]["name"] == name and found["hashes"] == own["hashes"]
+    for part in ("total", "changed", "unchanged", "by_type", "accuracy", "accuracy_by", "oracle", "n", "tokenizer"):
+        assert found[part] == own[part], part
+    for part in ("scale", "data", "split", "pairs", "references", "tokenizer", "metrics", "code"):
+        assert found["protocol"][part] == own["protocol"][part], part
+    constant = "constant_total"
+    assert found["baselines"][constant] == own["baselines"][constant] and found["skill"] == own["skill"]
+    assert found["intervals"] == own["intervals"]
+
+
+@pytest.mark.ranks
+def test_runs_are_compared_on_one_page(trained: Path, tiny: Any, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = run_here(cluster.compare.main, trained / "seed_3", trained / "seed_1", "--out", page)
+    assert done.returncode == 0, done.stderr
+    scores = {seed: json.loads((trained / f"seed_{seed}" / "scores.json").read_text()) for seed in (3, 1)}
+    line = next(line for line in done.stdout.splitlines() if line.startswith("CIDEr, all pairs"))
+    intervals = [one["intervals"]["CIDEr"]["total"] for one in scores.values()]
+    wanted = [
+        (f"{one['total']['CIDEr']:.1f}", f"{low:.1f}", f"{high:.1f}")
+        for one, (low, high) in zip(scores.values(), intervals, strict=True)
+    ]
+    assert re.findall(r"([\d.]+) \(([\d.]+) to ([\d.]+)\)", line) == wanted
+    text = page.read_text()
+    assert text.count("data:image/jpeg;base64,") >= 16, "both images of each pair"
+    assert "validation CIDEr" in text and "Options that differ" not in text, "but for seed and name they are one"
+    assert not re.search(r"https?://|@import|url\(", text)
+    for path in (trained / "seed_1" / "predictions.jsonl",):
+        for said in map(json.loads, path.read_text().splitlines()):
+            assert said["key"] in text and html.escape(said["caption"]) in text
+
+    several = run_here(cluster.compare.main, trained, trained / "seed_1", "--out", page)
+    assert several.returncode == 0, several.stderr
+    assert (
+        "several-seeds (2)  several-seeds/seed_1 (1)" in several.stdout
+        and " ± " in several.stdout
+        and "several-seeds" in page.read_text()
+    )
+
+    other = shutil.copytree(trained / "seed_1", tmp_path / "other")
+    changed = scores[1] | {"protocol": scores[1]["protocol"] | {"tokenizer": "another"}}
+    (other / "scores.json").write_text(json.dumps(changed))
+    for runs, message in {
+        (trained / "seed_1", other): "were scored under other protocols (tokenizer)",
+        (trained / "seed_1",): "name two or more",
+        (trained / "seed_1", trained / "seed_1"): "is named twice",
+        (trained / "seed_1", tmp_path): "give a run folder that was evaluated",
+    }.items():
+        refused = run_here(cluster.compare.main, *runs)
+        assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and message in refused.stderr
+    elsewhere = shutil.copytree(trained / "seed_3", tmp_path / "moved")  # its data are not beside it
+    done = run_here(cluster.compare.main, elsewhere, trained / "seed_3", "--out", page, "--shards", tiny.features)
+    assert done.returncode == 2 and "these are not the data that were captioned" in done.stderr
+    assert run_here(cluster.compare.main, elsewhere, elsewhere.parent / "moved/../moved", "--out", page).returncode == 2
 
 
 @pytest.mark.ranks

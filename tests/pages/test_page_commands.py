@@ -23,7 +23,10 @@ from cluster.recipes import commandline as training
 from cluster.recipes.registry import RECIPES
 from tune import commandline as sweeping
 
-ELSEWHERE = {"python -m shards.pack twins --root TWINS --out data/twins"}  # run by test_contributing.py
+ELSEWHERE = {  # run by test_contributing.py, by test_comparing.py
+    "python -m shards.pack twins --root TWINS --out data/twins",
+    "python methods.py CLEVR .",
+}
 COMMANDS = [
     pytest.param(page, line, id=f"{page} {line[:60]}")
     for page in CURRENT

@@ -207,7 +207,11 @@ def test_intervals_hold_their_figures_and_narrow_with_more_pairs():
         made = scores["intervals"]
         assert made == score(rows, tokenizer="split", time_limit=0.0, seed=9)["intervals"], "not of the run's seed"
         figures = {
-            **{("CIDEr", half): scores[half]["CIDEr"] for half in ("total", "changed", "unchanged")},
+            **{
+                (name, half): scores[half][name]
+                for name in ("CIDEr", "ROUGE_L")
+                for half in ("total", "changed", "unchanged")
+            },
             **{("skill", half): scores["skill"][half] for half in ("total", "changed")},
             **{("accuracy", name): scores["accuracy"][name] for name in scores["accuracy"]["n"]},
         }

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray.core.generated import autoscaler_pb2
+from ray.util import placement_group_table
 from testing.machines.ray_head import RAY
 
 from cluster.config.options import override
@@ -62,6 +65,18 @@ def drain(nodes: Any, which: int) -> None:
     )  # fmt: skip
 
 
+def drain_at_the_start(node: str) -> None:
+    """As soon as three workers have their places, before they are there. Ray's command takes longer than they do."""
+    deadline = time.monotonic() + LIMIT_S
+    while not (ray.is_initialized() and any(len(one["bundles"]) == 3 for one in placement_group_table().values())):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    client = ray._raylet.GcsClient(address=os.environ["RAY_ADDRESS"])
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    accepted, why = client.drain_node(node, reason, "test", int(1000 * (time.time() + 100)))
+    assert accepted, why
+
+
 def restarts(run: Path) -> list[dict]:
     path = run / "restarts.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
@@ -89,7 +104,7 @@ def wait(run: Path, restarted: int, further: int) -> None:
     deadline = time.monotonic() + LIMIT_S
     while True:
         found = restarts(run)
-        reached = found[-1]["reached"][1] if found else 0
+        reached = found[-1]["reached"][1] if found and found[-1]["reached"] else 0
         if len(found) == restarted and max((one for one, _ in losses(run)), default=0) >= reached + further:
             return
         assert time.monotonic() < deadline
@@ -104,17 +119,21 @@ def test_a_run_grows_and_goes_on_with_the_nodes_that_are_left(
     monkeypatch.setattr("ray._private.node.Node._register_shutdown_hooks", lambda node: None)
     run = tmp_path / "run"
 
+    leaves = nodes.add_node(num_cpus=1, **STORE)
+
     def disturb() -> None:
+        drain_at_the_start(leaves.node_id)
         while not (run / "logs" / "rank_1.log").is_file():  # two workers have begun
             time.sleep(0.02)
         nodes.add_node(num_cpus=1, **STORE)
-        wait(run, 1, 5)
-        drain(nodes, 1)
         wait(run, 2, 5)
-        nodes.remove_node(nodes.list_all_nodes()[2], allow_graceful=False)  # kill -9
+        drain(nodes, 1)
+        wait(run, 3, 5)
+        nodes.remove_node(nodes.list_all_nodes()[3], allow_graceful=False)  # kill -9
 
     while_it_trains(job(tiny, run, "1..3", STEPS), disturb)
-    grown, drained, killed = [one["line"] for one in restarts(run)]
+    begun, grown, drained, killed = [one["line"] for one in restarts(run)]
+    assert "stopped at the start because " in begun and "is being drained; workers are started again" in begun
     assert "because there is room for 3 workers in place of 2, checkpoint committed; workers are started" in grown
     assert "is being drained, checkpoint committed; workers are started again" in drained
     assert "at pretrain step " in killed and "restart 1 of 3" in killed

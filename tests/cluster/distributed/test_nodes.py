@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
     ],
 )
 def test_what_is_missing_is_said(address: str, arguments: tuple[str, ...], code: int, message: str) -> None:
-    command = [sys.executable, "-m", "cluster.nodes", *arguments]
+    command = [sys.executable, "-m", "cluster.distributed.nodes", *arguments]
     environment = os.environ | {"RAY_ADDRESS": address}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
     assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr

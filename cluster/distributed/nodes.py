@@ -1,4 +1,4 @@
-"""python -m cluster.nodes COUNT [--limit SECONDS]: waits until the Ray cluster at RAY_ADDRESS has COUNT nodes.
+"""python -m cluster.distributed.nodes COUNT [--limit SECONDS]: waits for COUNT nodes of the Ray cluster at RAY_ADDRESS.
 
 A job script calls it before the training: half a cluster would train with half its workers (ray#10781).
 """
@@ -54,7 +54,7 @@ def _names(nodes: Sequence[dict]) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Waits and names the nodes; exit code 0, 1 where they do not come, 2 (by run_main) for the user's mistakes."""
-    parser = Parser(prog="python -m cluster.nodes", description=__doc__)
+    parser = Parser(prog="python -m cluster.distributed.nodes", description=__doc__)
     parser.add_argument("count", type=int, help="nodes to wait for")
     parser.add_argument("--limit", type=float, default=180, metavar="SECONDS", help="longest wait [180]")
     options = parser.parse_args(arguments)

@@ -1,0 +1,78 @@
+"""Ray Train's group of workers with an end to its start.
+
+Ray's own waits for its actors without a limit. A node that is about to leave refuses them, and a machine may be too
+slow; either way it would wait for ever.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import ray
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
+from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.util import placement_group_table, remove_placement_group
+
+from cluster.launch.elastic import draining_nodes
+
+LOOK_S = 0.5  # between two looks at the nodes that the workers are to be on
+
+
+class NodeLeaves(WorkerGroupStartupFailedError):
+    """A group that was starting when one of its nodes was drained."""
+
+
+class _Guard:
+    """Gives the places of a group back if its start has to end: then its actors fail, and Ray waits no more."""
+
+    def __init__(self, group: Any, limit_s: float) -> None:
+        self._group, self._limit = group, limit_s
+        self.why: WorkerGroupStartupFailedError | None = None
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="start of the workers", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """The start is over, well or not."""
+        self._started.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        deadline = time.monotonic() + self._limit
+        while not self._started.wait(LOOK_S):
+            nodes = set(placement_group_table(self._group)["bundles_to_node_id"].values())
+            if leaving := nodes & draining_nodes():
+                hosts = {node["NodeManagerHostname"] for node in ray.nodes() if node["NodeID"] in leaving}
+                self.why = NodeLeaves(f"because {', '.join(sorted(hosts))} is being drained")
+            elif time.monotonic() > deadline:
+                self.why = WorkerGroupStartupFailedError(
+                    f"the workers did not start within --cluster.timeout_s {self._limit:.0f}"
+                )
+            if self.why is not None:
+                remove_placement_group(self._group)
+                return
+
+
+class Workers(WorkerGroup):
+    """Ray Train's; it starts within --cluster.timeout_s, and leaves nothing behind if it does not start."""
+
+    _guard: _Guard | None = None
+
+    def _create_workers(self, num_workers: int, placement_group: Any, *rest: Any, **named: Any) -> Any:
+        self._guard = _Guard(placement_group, self._worker_health_check_timeout_s)
+        return super()._create_workers(num_workers, placement_group, *rest, **named)
+
+    def _start_impl(self, worker_group_state_builder: Any) -> None:
+        try:
+            super()._start_impl(worker_group_state_builder)
+        except Exception as error:
+            # Ray cleans up after a start that fails early; what it has registered by then it would leave behind.
+            self._clear_state()
+            if self._guard is not None and self._guard.why is not None:
+                raise self._guard.why from error
+            raise
+        finally:
+            if self._guard is not None:
+                self._guard.end()
