@@ -33,9 +33,11 @@ def run(job: Job, device: torch.device) -> None:
     if job.stages:
         log = RunLog(job.run, job.config) if ranks.first else None
         live, held = None, None
-        try:
+        with contextlib.ExitStack() as opened:
+            if log is not None:
+                opened.callback(log.close)
             if job.live is not None:
-                live = Live(job.config.backbone, open_loaders(job.config, job.live, ranks))
+                live = Live(job.config.backbone, opened.enter_context(open_loaders(job.config, job.live, ranks)))
             else:
                 folders = [Folder.open(path) for path in job.feature_folders]
                 held = resident.choose(job.config.data.features_on, device, folders)
@@ -43,11 +45,6 @@ def run(job: Job, device: torch.device) -> None:
                 StageRun(job, name, ranks, device, log, held, live).run()
             if ranks.first:
                 goodput.note(job.run)
-        finally:
-            if live is not None:
-                live.loaders.close()
-            if log is not None:
-                log.close()
     if job.exports:
         if ranks.first:
             best = best_checkpoint(job.run, job.config)
