@@ -8,12 +8,14 @@ python -m cluster.checkpoints export runs/blocks --step 600 --out models/early
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.config.fields import Config
 from cluster.errors import ConfigError
+from cluster.images.live import open_loaders
 from cluster.launch.run_folder import CONFIG, find_root, with_root
 from cluster.pipeline import CODE
 from cluster.prepare import prepare_training
@@ -98,7 +100,11 @@ def _export(run: Path, stage: str, step: int | None, out: Path) -> int:
     root = find_root(config.root, CODE)
     training = prepare_training(with_root(config, root), root)
     tokenizer = open_tokenizer(training.data.shards.location, training.tokenizer)
-    export_model(out, config, tokenizer.path, training.data.backbone, chosen)
+    data = training.data
+    trained_on = [(data.shards.location, data.place.features), *((one.shards, one.features) for one in training.mixed)]
+    with contextlib.ExitStack() as opened:
+        loaders = opened.enter_context(open_loaders(config, data.live)) if data.live else None
+        export_model(out, config, tokenizer.path, data.backbone, trained_on, chosen, loaders=loaders)
     print(f"{out}: {stage} step {chosen.commit.step}")
     return 0
 

@@ -14,6 +14,7 @@ from cluster.batches.prepared import Data, Training
 from cluster.config.fields import HOLDOUT, Config
 from cluster.distributed.devices import expected_here
 from cluster.errors import ConfigError
+from cluster.evaluation.calibrating import reliability
 from cluster.evaluation.pointing import where_scores
 from cluster.evaluation.predict import read_predictions, with_denials
 from cluster.evaluation.protocol import comparable, hashes, protocol, with_mean_of_four
@@ -179,6 +180,7 @@ def _score(folder: Path, job: Job, evaluation: Evaluation) -> None:
         checkpoint=_scored_checkpoint(folder, config),
     )
     scores["where"] = where_scores(predictions, canvas)
+    scores["calibration"] = reliability(predictions)
     scores["protocol"] = _protocol(folder, config, evaluation, predictions, scores["tokenizer"])
     scores["hashes"] = hashes(predictions)
     with_mean_of_four(scores)

@@ -6,10 +6,12 @@ captioner.caption("before.jpg", "after.jpg").text
 
 from __future__ import annotations
 
-import io
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,51 +19,92 @@ from PIL import Image
 
 from idc.backbone.backbone import Backbone
 from idc.backbone.canvas import Canvas, light_up
-from idc.backbone.pixels import rgb
+from idc.backbone.pixels import ImageError as ImageError  # what users catch
 from idc.captioning import model_folder
 from idc.captioning.decoding import generate
 from idc.captioning.heat_map import change_map
+from idc.captioning.images import ImageLike, pixels_of
+from idc.captioning.precision import bf16, choose_device, choose_precision
 
-ImageLike = str | Path | Image.Image | np.ndarray
-PIXEL_LIMIT = 64 * 1024 * 1024  # by the header, before anything is decoded
+Pair = tuple[ImageLike, ImageLike]
+BATCH = 16  # pairs
 
 
-class ImageError(ValueError):
-    """An image that cannot be used; the message is one line with its name."""
+class Alternative(NamedTuple):
+    """A sentence and its log-probability, the sum over its words."""
+
+    text: str
+    log_probability: float
 
 
 @dataclass(frozen=True)
 class Caption:
     """One pair captioned.
 
-    changed_probability: that the images differ, by the model's changed/unchanged head. alternatives: sentences with
-    their log-probability, best first; the first is `text`. where: (2, rows, columns), how much the sentence is about
-    each place of before and after, 0 to 1 = the most (`idc.captioning.heat_map`); a grid over the canvas of the
-    backbone. None if no maps were asked for.
+    changed_probability: that the images differ, by the model's changed/unchanged head; calibrated if the model carries
+    a calibration. alternatives: sentences with their log-probability, best first; the first is `text`. where: (2, rows,
+    columns), how much the sentence is about each place of before and after, 0 to 1 = the most
+    (`idc.captioning.heat_map`); a grid over the canvas of the backbone. None if no maps were asked for. unfamiliarity:
+    how unlike the training pairs this one is; above 1, as 1 in 100 validation pairs is, the sentence is a guess. None
+    if the model carries no calibration.
     """
 
     text: str
     changed_probability: float
-    alternatives: tuple[tuple[str, float], ...]
+    alternatives: tuple[Alternative, ...]
     where: np.ndarray | None
+    unfamiliarity: float | None = None
+
+    @property
+    def familiar(self) -> bool | None:
+        """Whether the pair is like the training pairs; None = not known."""
+        return None if self.unfamiliarity is None else self.unfamiliarity <= 1
 
 
 class Captioner:
-    """A trained model with its backbone and tokenizer."""
+    """A trained model with its backbone and tokenizer.
 
-    def __init__(self, exported: model_folder.Exported, backbone: Backbone, device: str | torch.device = "cpu") -> None:
+    Threads may share one: they read images side by side and take turns at the model, so that memory stays that of one
+    batch.
+    """
+
+    def __init__(
+        self,
+        exported: model_folder.Exported,
+        backbone: Backbone,
+        device: str | torch.device = "cpu",
+        precision: str = "fp32",
+        urls: bool = False,
+    ) -> None:
         self._exported = exported
         self._backbone = backbone
         self._device = torch.device(device)
+        self._precision = precision
+        self._urls = urls
         self._canvas = Canvas.of(exported.backbone)
+        self._model_is_free = threading.Lock()
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu", backbone_weights: str = "") -> Captioner:
-        """From a run folder or its model/ folder. backbone_weights: a local file, where the backbone's weights come
-        neither with pip nor from the hub. ValueError, one line, where something is missing or does not fit."""
-        exported = model_folder.load(path, device)
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+        backbone_weights: str = "",
+        urls: bool = False,
+    ) -> Captioner:
+        """From a run folder or its model/ folder. ValueError, one line, if something is missing or does not fit.
+
+        device: None = the first GPU if there is one, else the CPU. precision: "fp32" or "bf16", of the sentences;
+        None = bf16 on a GPU that computes it, else fp32. backbone_weights: a local file, if the backbone's weights
+        come neither with pip nor from the hub. urls: whether an image may be an http or https address.
+        """
+        chosen = choose_device(device)
+        rounding = choose_precision(precision, chosen)
+        exported = model_folder.load(model_folder.find(path), chosen)
         weights = exported.backbone_weights or backbone_weights
-        return cls(exported, Backbone.from_description(exported.backbone, weights, device), device)
+        backbone = Backbone.from_description(exported.backbone, weights, chosen)
+        return cls(exported, backbone, chosen, rounding, urls)
 
     def caption(
         self,
@@ -69,47 +112,69 @@ class Captioner:
         after: ImageLike,
         beam: int | None = None,
         length_penalty: float | None = None,
-        maps: bool = True,
+        maps: bool = False,
     ) -> Caption:
-        """What changed from `before` to `after`: paths, PIL images or uint8 arrays (H, W, 3), of any size.
+        """What changed from `before` to `after`: paths, Pillow images or arrays, of any size.
 
-        beam: sentences kept while searching, and the number of alternatives; None = as the model was evaluated.
-        maps: whether to find the places too that the sentence is about, which takes as long as the sentence.
-        Raises ImageError naming an image that cannot be used.
+        Arrays are (H, W) or (H, W, 1 to 4) of bool, uint8, uint16 or floats from 0 to 1; alpha is left out. beam:
+        sentences kept while searching, and the number of alternatives; None = as the model was evaluated. maps: whether
+        to find the places too that the sentence is about. Raises ImageError naming an image that cannot be used.
         """
         return self.captions([(before, after)], beam, length_penalty, maps)[0]
 
     def captions(
         self,
-        pairs: Sequence[tuple[ImageLike, ImageLike]],
+        pairs: Sequence[Pair],
         beam: int | None = None,
         length_penalty: float | None = None,
-        maps: bool = True,
+        maps: bool = False,
+        batch_size: int = BATCH,
     ) -> list[Caption]:
-        """`caption` of many pairs at once, which is faster; all of them pass through the model together."""
-        if not pairs:
-            return []
-        decoding = self._exported.decoding
-        images = [_pixels(image, role) for pair in pairs for image, role in zip(pair, ("before", "after"), strict=True)]
-        features = self._backbone.features(images).float().to(self._device)
-        pairs_of_features = {"before": features[0::2], "after": features[1::2]}
-        made = generate(
-            self._exported.model,
-            pairs_of_features,
-            decoding.beam if beam is None else beam,
-            decoding.length_penalty if length_penalty is None else length_penalty,
-        )
-        found = change_map(self._exported.model, pairs_of_features, made.tokens).cpu().numpy() if maps else None
+        """`caption` of many pairs, in the order given. batch_size: how many of them are in memory, and pass through the
+        model, at once."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        made: list[Caption] = []
+        for start in range(0, len(pairs), batch_size):
+            made += self._batch(pairs[start : start + batch_size], beam, length_penalty, maps)
+        return made
+
+    def _batch(
+        self, pairs: Sequence[Pair], beam: int | None, length_penalty: float | None, maps: bool
+    ) -> list[Caption]:
+        canvases = [  # one image at a time at its own size
+            self._backbone.prepare(pixels_of(image, role, self._urls))
+            for pair in pairs
+            for image, role in zip(pair, ("before", "after"), strict=True)
+        ]
+        decoding, model = self._exported.decoding, self._exported.model
+        with self._model_is_free:
+            features = self._backbone.features_of_canvases(canvases).float().to(self._device)
+            images = {"before": features[0::2], "after": features[1::2]}
+            with bf16(model, self._device) if self._precision == "bf16" else nullcontext():
+                made = generate(
+                    model,
+                    images,
+                    decoding.beam if beam is None else beam,
+                    decoding.length_penalty if length_penalty is None else length_penalty,
+                )
+            found = change_map(model, images, made.tokens, made.pair).cpu().numpy() if maps else None
+            profiles = model.profile(images, made.pair)
+        calibration, changed = self._exported.calibration, made.changed.cpu()
+        far: list[float | None] = [None] * len(pairs)
+        if calibration is not None:
+            changed, far = calibration.probability(changed), calibration.unfamiliarity(profiles).tolist()
         results = []
-        for number in range(len(pairs)):
+        for number, scores in enumerate(made.alternative_log_probability.tolist()):
             sentences: dict[str, float] = {}
-            rows = zip(made.alternatives[number], made.alternative_log_probability[number].tolist(), strict=True)
-            for ids, log_probability in rows:
+            for ids, log_probability in zip(made.alternatives[number].tolist(), scores, strict=True):
                 if np.isfinite(log_probability):
-                    sentences.setdefault(self._exported.tokenizer.decode(ids.tolist()), log_probability)
-            alternatives = tuple(sentences.items())
+                    sentences.setdefault(self._exported.tokenizer.decode(ids), log_probability)
+            alternatives = tuple(Alternative(*one) for one in sentences.items())
             where = None if found is None else found[number] / (float(found[number].max()) or 1.0)
-            results.append(Caption(alternatives[0][0], float(made.changed[number]), alternatives, where))
+            if where is not None:
+                where.flags.writeable = False
+            results.append(Caption(alternatives[0].text, float(changed[number]), alternatives, where, far[number]))
         return results
 
     def heat_map(self, caption: Caption, before: ImageLike, after: ImageLike) -> Image.Image:
@@ -121,35 +186,9 @@ class Captioner:
             raise ValueError("this caption has no map to draw: ask for it with maps=True")
         lit = []
         for grid, image, role in zip(caption.where, (before, after), ("before", "after"), strict=True):
-            pixels = _pixels(image, role)
+            pixels = pixels_of(image, role, self._urls)
             lit.append(light_up(pixels, self._canvas.on_image(grid, *pixels.shape[:2])))
         both = Image.new("RGB", (lit[0].width + lit[1].width, max(image.height for image in lit)))
         both.paste(lit[0], (0, 0))
         both.paste(lit[1], (lit[0].width, 0))
         return both
-
-
-def _pixels(image: ImageLike, role: str) -> np.ndarray:
-    """uint8 RGB (H, W, 3), upright."""
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ImageError(f"{role}: an array must be uint8 of shape (H, W, 3), not {image.dtype} of {image.shape}")
-        return image
-    if isinstance(image, Image.Image):
-        try:
-            return rgb(image)
-        except ValueError as error:
-            raise ImageError(f"{role}: {error}") from None
-    path = Path(image)
-    try:
-        # From bytes, as packing reads: a TIFF that Pillow maps from the disk may come out turned and torn.
-        with Image.open(io.BytesIO(path.read_bytes())) as opened:
-            if opened.width * opened.height > PIXEL_LIMIT:
-                raise ImageError(f"{path} has {opened.width} x {opened.height} pixels; make it smaller")
-            return rgb(opened)
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(f"{path} cannot be read as an image ({' '.join(str(error).split())})") from None

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cluster.batches.samples import Samples
 from cluster.distributed import beat
 from cluster.evaluation.pointing import pack_map
+from idc.captioning.calibration import Calibration
 from idc.captioning.decoding import generate
 from idc.captioning.heat_map import change_map
+from idc.captioning.precision import bf16
 from idc.captioning.tokenizer import Tokenizer
 from idc.model.trunk import Trunk
 from shards.errors import DataError
@@ -40,6 +42,7 @@ def predict(
     device: torch.device | str = "cpu",
     maps: bool = False,
     precision: str = "fp32",
+    calibration: Calibration | None = None,
     stop: Callable[[], object] = lambda: False,
     seen: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
 ) -> list[dict]:
@@ -49,9 +52,10 @@ def predict(
     Each is {"index", "key", "caption", "log_probability", "changed_probability", "references", "id", "changed",
     "change_type", "truth"}: index is the place in the split; the last four as far as the sample has them. maps: also
     "map", what in the two images the caption is about (`cluster.evaluation.pointing.pack_map`). precision: of the
-    captions' matrix products on a GPU; a CPU's, and those of the maps, are fp32. stop: looked at after every
-    `batch_size` samples; once it is true, no more are captioned. seen: makes features of the images of samples
-    that have none, those of a live backbone. DataError for a sample that cannot be read.
+    captions' matrix products on a GPU; a CPU's, and those of the maps, are fp32. calibration: of the model; the
+    changed_probability is then calibrated, and there is "unfamiliarity", above 1 for pairs unlike the training pairs.
+    stop: looked at after every `batch_size` samples; once it is true, no more are captioned. seen: makes features of
+    the images of samples that have none, those of a live backbone. DataError for a sample that cannot be read.
     """
     device = torch.device(device)
     if device.type == "cuda" and device.index is None:
@@ -78,10 +82,15 @@ def predict(
                     images = seen(images)
             with bf16(model, device) if precision == "bf16" and device.type == "cuda" else nullcontext():
                 made = generate(model, images, beam, length_penalty)
-            where = change_map(model, images, made.tokens).cpu().numpy() if maps else [None] * len(chunk)
-            sentences, changed = made.tokens.tolist(), made.changed.tolist()
-            rows = zip(chunk, records, sentences, made.log_probability.tolist(), changed, where, strict=True)
-            for place, record, ids, log_probability, changed_probability, shares in rows:
+            where = change_map(model, images, made.tokens, made.pair).cpu().numpy() if maps else [None] * len(chunk)
+            sentences, changed, far = made.tokens.tolist(), made.changed.cpu(), [None] * len(chunk)
+            if calibration is not None:
+                changed = calibration.probability(changed)
+                far = calibration.unfamiliarity(model.profile(images, made.pair)).tolist()
+            rows = zip(
+                chunk, records, sentences, made.log_probability.tolist(), changed.tolist(), where, far, strict=True
+            )
+            for place, record, ids, log_probability, changed_probability, shares, unfamiliarity in rows:
                 prediction = {
                     "index": place,
                     "key": samples.records.keys[place],
@@ -90,6 +99,8 @@ def predict(
                     "changed_probability": round(changed_probability, 4),
                     "references": record["captions"],
                 }
+                if unfamiliarity is not None:
+                    prediction["unfamiliarity"] = round(unfamiliarity, 3)
                 if shares is not None:
                     prediction["map"] = pack_map(shares)
                 predictions.append(prediction | {name: record[name] for name in COPIED if name in record})
@@ -97,28 +108,6 @@ def predict(
             if stop():
                 break
     return predictions
-
-
-@contextmanager
-def bf16(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Matrix products in bf16, each weight rounded once.
-
-    Autocast keeps the bf16 form of those weights alone that want a gradient, and would round the others, an exported
-    model's, again for every word. So for the time being all want one; nothing in here may compute it.
-
-    `predict` has no use for it on a CPU, where captions came out as measured (torch 2.13, one core of an EPYC with
-    avx512_bf16, our architecture at d = 128): 1.4 to 1.7 times the time of fp32 for one pair, 0.7 to 0.8 for 32; scores
-    that depend on whether a CPU has such instructions are not worth that.
-    """
-    frozen = [weight for weight in model.parameters() if not weight.requires_grad]
-    try:
-        for weight in frozen:
-            weight.requires_grad_(True)
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            yield
-    finally:
-        for weight in frozen:
-            weight.requires_grad_(False)
 
 
 def merge(parts: Iterable[Sequence[dict]]) -> list[dict]:

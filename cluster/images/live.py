@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor
 
 from cluster.config.fields import BackboneConfig, Config
-from cluster.distributed.ranks import Ranks
 from cluster.images.loaders import Loaders
 from idc.backbone.backbone import RESIZE, Backbone
 from idc.backbone.canvas import Canvas
@@ -21,18 +19,17 @@ from idc.backbone.network import GridNetwork
 MOST = 16  # processes of a worker, where their number is left open
 
 
-def open_loaders(config: Config, backbone: Mapping[str, Any], ranks: Ranks) -> Loaders:
-    """Processes that decode images for a backbone, as `Backbone.describe` has it. All ranks call it."""
+def open_loaders(config: Config, backbone: Mapping[str, Any], workers: int = 1) -> Loaders:
+    """Processes that decode images for a backbone, as `Backbone.describe` has it, for one of so many workers here."""
     resampling = backbone["resize"].removeprefix(RESIZE)
-    return Loaders(Canvas.of(backbone), resampling, _processes(config, ranks))
+    return Loaders(Canvas.of(backbone), resampling, _processes(config, workers))
 
 
-def _processes(config: Config, ranks: Ranks) -> int:
+def _processes(config: Config, workers: int) -> int:
     """How many: what is asked for, or this worker's share of the CPUs of its machine beside its own threads."""
     if config.data.loaders:
         return config.data.loaders
-    host = socket.gethostname()
-    share = len(os.sched_getaffinity(0)) // ranks.gather([host]).count(host)
+    share = len(os.sched_getaffinity(0)) // workers
     return min(max(share - config.cluster.threads, 1), MOST)
 
 

@@ -59,6 +59,11 @@ class Job:
         return Folder.open(self.features).manifest["features"]
 
     @property
+    def trained_on(self) -> list[tuple[str | Path, Path | None]]:
+        """The folders of pairs that are trained on, each with that of its features, if they are cached."""
+        return [(self.shards, self.features), *((one.shards, one.features) for one in self.mixed)]
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of all captions that are trained on."""
         return open_tokenizer(self.shards, self.joint_tokenizer)

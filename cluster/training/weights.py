@@ -12,6 +12,9 @@ from torch import nn
 
 from cluster.config.fields import Config, FinetuneConfig
 from cluster.errors import ConfigError
+from cluster.evaluation.calibrating import Place, calibrate
+from cluster.images.live import Live
+from cluster.images.loaders import Loaders
 from cluster.recipes.commandline import read_config
 from cluster.training import checkpoint
 from idc.backbone.weights import tensors_sha256
@@ -148,14 +151,31 @@ def best_checkpoint(run: Path, config: Config) -> checkpoint.Checkpoint | None:
 
 
 def export_model(
-    folder: Path, config: Config, tokenizer: Path, backbone: Mapping[str, Any], found: checkpoint.Checkpoint
+    folder: Path,
+    config: Config,
+    tokenizer: Path,
+    backbone: Mapping[str, Any],
+    trained_on: Sequence[Place],
+    found: checkpoint.Checkpoint,
+    device: torch.device | str = "cpu",
+    loaders: Loaders | None = None,
 ) -> None:
-    """Writes a model folder, what `idc.caption` loads: the weights of a checkpoint, tokenizer and backbone.
+    """Writes a model folder, what `idc.caption` loads: the weights of a checkpoint, tokenizer, backbone, calibration.
 
     backbone: as its features or `Backbone.describe` have it; if the checkpoint has other weights of it, these are
-    written too.
+    written too. trained_on: folders of pairs and of their features, the first with the validation pairs. device: that
+    calibrates. loaders: of a live backbone.
     """
-    network, of_backbone = apart(checkpoint.load_weights(found.weights))
+    weights, of_backbone = apart(checkpoint.load_weights(found.weights))
+    model = build(config.model)
+    model.load_state_dict(weights)
+    seen = None
+    if loaders is not None:
+        network = Live(config.backbone, loaders).network().to(device)
+        if of_backbone:
+            network.net.load_state_dict(of_backbone)
+        seen = network.seen
+    calibration = calibrate(model.to(device).eval().requires_grad_(False), trained_on, device, loaders, seen)
     described = {name: value for name, value in backbone.items() if name != "conventions"}
     if config.backbone.mode == "live":
         described |= {"precision": config.cluster.precision}
@@ -164,7 +184,7 @@ def export_model(
     model_folder.save(
         folder,
         config.model,
-        network,
+        weights,
         tokenizer,
         described,
         model_folder.Decoding(config.evaluate.beam, config.evaluate.length_penalty),
@@ -175,5 +195,6 @@ def export_model(
             "seed": config.seed,
             "validation": found.commit.validation,
         },
+        calibration,
         (of_backbone, backbone["conventions"]) if of_backbone else None,
     )

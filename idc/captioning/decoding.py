@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from idc.model.layers import upcast
-from idc.model.trunk import Trunk
+from idc.model.trunk import PairEncoding, Trunk
 
 ASK_EVERY = 8  # tokens; see `_asked_every`
 
@@ -24,6 +24,7 @@ class Captions:
     alternatives: Tensor  # (B, K, L) int64
     alternative_log_probability: Tensor  # (B, K) float32: the sum over words, <eos> included; -inf = no such sentence
     changed: Tensor  # (B,) float32: probability that the images differ, by the changed/unchanged head
+    pair: PairEncoding  # of the images, which maps of the sentences are made from
 
     @property
     def tokens(self) -> Tensor:
@@ -108,6 +109,7 @@ def _search(
         tokens.gather(1, order[..., None].expand_as(tokens)),
         score.gather(1, order).float(),
         changed.float(),
+        state.pair,
     )
 
 

@@ -13,23 +13,29 @@ from torch import Tensor
 
 from idc.losses.words import word_logits
 from idc.model.config import NOT_SCORED
-from idc.model.trunk import Trunk
+from idc.model.trunk import PairEncoding, Trunk
 
 
-def change_map(model: Trunk, images: Mapping[str, Tensor], captions: Tensor) -> Tensor:
+def change_map(
+    model: Trunk, images: Mapping[str, Tensor], captions: Tensor, pair: PairEncoding | None = None
+) -> Tensor:
     """(B, 2, rows, columns) float32, 0 or more: what in `before` and `after` (B, N, F) the captions (B, L) are about.
 
-    A model that points at what it says is taken at its word; for others the gradient tells. Dropout is off.
+    A model that points at what it says is taken at its word; for others the gradient tells. Dropout is off. pair: the
+    images' encoding by this model, as `decoding.generate` gives it; None = they are encoded now.
     """
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            share = model.pointed_at(images, captions)
+            if pair is None:
+                pair = model.encode_pair(model.embed_images(images))
+            pair = replace(pair, tokens=pair.tokens.to(model.dtype))  # sentences may be made in bf16
+            share = model.pointed_at(pair, captions)
         if share is None:
             share = by_gradient(model, images, captions)
         with torch.no_grad():
-            return model.on_grid(images, share).float()
+            return model.on_grid(images, pair, share).float()
     finally:
         model.train(training)
 

@@ -1,7 +1,8 @@
 """The model folder: everything that captions a pair of images, in files that any tool can read and none can run.
 
 model.safetensors (weights), config.json (sizes, backbone, decoding, format version) and the tokenizer's file; of a
-backbone that was trained also backbone.safetensors.
+model that has been calibrated, calibration.json (`idc.captioning.calibration`); of a backbone that was trained
+backbone.safetensors.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from idc.backbone.weights import save_weights
 from idc.captioning import tokenizer as tokenizers
+from idc.captioning.calibration import Calibration
 from idc.captioning.tokenizer import Tokenizer
 from idc.model.build import build
 from idc.model.config import ModelConfig
@@ -30,7 +32,8 @@ from idc.model.trunk import Trunk
 
 # Of each architecture. Before: idc followed the camera in other ways (2), had no pooled cells nor novelties (3).
 FORMATS = {"paper": 3, "idc": 4}
-WEIGHTS, CONFIG, BACKBONE_FILE = "model.safetensors", "config.json", "backbone.safetensors"
+WEIGHTS, CONFIG, CALIBRATION = "model.safetensors", "config.json", "calibration.json"
+BACKBONE_FILE = "backbone.safetensors"
 FOLDER = "model"  # inside a run folder
 
 
@@ -55,6 +58,7 @@ class Exported:
     backbone: dict[str, Any]
     decoding: Decoding
     about: dict[str, Any]
+    calibration: Calibration | None = None
     backbone_weights: str = ""  # the file of a backbone that was trained; empty: it has the weights of its name
 
 
@@ -66,6 +70,7 @@ def save(
     backbone: Mapping[str, Any],
     decoding: Decoding | None = None,
     about: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
     trained_backbone: tuple[Mapping[str, Tensor], Mapping[str, Any]] | None = None,
 ) -> Path:
     """Writes a model folder, in place of one that is there; returns it.
@@ -93,6 +98,8 @@ def save(
         "about": dict(about or {}),
     }
     (partial / CONFIG).write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if calibration is not None:
+        (partial / CALIBRATION).write_text(json.dumps(calibration.to_dict(), indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
     return folder
@@ -145,7 +152,20 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Exported:
         first = str(error).strip().splitlines()[-1].strip()
         raise ExportError(f"{folder / WEIGHTS} does not fit {CONFIG} ({first})") from None
     model.to(device).eval().requires_grad_(False)
+    about = description.get("about", {})
     of_backbone = folder / BACKBONE_FILE if "trained" in backbone else None
     if of_backbone is not None and not of_backbone.is_file():
         raise ExportError(f"{of_backbone} is missing, and the backbone was trained with the model; export it again")
-    return Exported(model, tokenizer, dict(backbone), decoding, description.get("about", {}), str(of_backbone or ""))
+    calibration = _calibration(folder / CALIBRATION)
+    return Exported(model, tokenizer, dict(backbone), decoding, about, calibration, str(of_backbone or ""))
+
+
+def _calibration(path: Path) -> Calibration | None:
+    if not path.exists():
+        return None
+    try:
+        return Calibration.from_dict(json.loads(path.read_bytes()))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ExportError(
+            f"{path} is not the calibration of a model ({type(error).__name__}); export the model again"
+        ) from None

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from idc.model.config import ModelConfig
 from idc.model.layers import layer_norm, sinusoid, without_autocast
-from idc.model.trunk import AFTER, BEFORE, ImageTokens, Trunk
+from idc.model.trunk import AFTER, BEFORE, ImageTokens, PairEncoding, Trunk
 
 
 class FeatureHead(nn.Module):
@@ -84,6 +84,6 @@ class PaperModel(Trunk):
         """(n, d) -> (n, F)."""
         return self.regression(hidden)
 
-    def on_grid(self, images: Mapping[str, Tensor], share: Tensor) -> Tensor:
+    def on_grid(self, images: Mapping[str, Tensor], pair: PairEncoding, share: Tensor) -> Tensor:
         """(B, 2, rows, columns) of the feature grid."""
         return share.view(len(share), 2, *self.config.grid)

@@ -153,6 +153,8 @@ class RegionModel(Trunk):
             classes=torch.cat(classes.chunk(2), dim=1),
             novelty=torch.cat(seen.novelty.chunk(2), dim=1),
             overall=torch.stack([differs, -differs], dim=1),
+            position=torch.cat(regions.position.chunk(2), dim=1),
+            score=torch.cat(regions.score.chunk(2), dim=1),
         )
 
     def pointed(self, text: Tensor, pair: PairEncoding, images: Tensor) -> Tensor:
@@ -169,29 +171,40 @@ class RegionModel(Trunk):
         pointed = pointed.flatten(0, 1) if places is None else pointed.flatten(0, 1)[places]
         return logits + Pointer.GAIN * (pointed @ self.pointer.table.to(pointed.dtype))
 
-    def pointed_at(self, images: Mapping[str, Tensor], captions: Tensor) -> Tensor:
+    def pointed_at(self, pair: PairEncoding, captions: Tensor) -> Tensor:
         """(B, 2T): what all words of a caption point at, added up, then squared: words glance at many things."""
-        pair = self.encode_pair(self.embed_images(images))
         fused = self.cross_modal_causal(pair, captions)
         said = (captions != self.config.pad) & (captions != self.config.eos)
         share = (self.pointed(fused.text, pair, fused.images) * said[..., None]).sum(1).square()
         return with_nothing(share.unflatten(1, (2, -1))[..., None], self.pooled)[..., 0].flatten(1)
 
-    def on_grid(self, images: Mapping[str, Tensor], share: Tensor) -> Tensor:
+    def profile(self, images: Mapping[str, Tensor], pair: PairEncoding) -> Tensor:
+        """(B, 3): how sure the regions are of what they show, on average: the likeliest class, whether there is
+        something, and the negative entropy over classes. Another camera or renderer leaves regions about as sure; other
+        things do not. Features averaged over the image call both unfamiliar."""
+        assert pair.classes is not None and pair.score is not None, "regions have classes and scores"
+        classes = upcast(pair.classes).clamp_min(1e-9)
+        parts = (classes.amax(-1), upcast(pair.score), (classes * classes.log()).sum(-1))
+        return torch.stack([part.mean(1) for part in parts], dim=-1)
+
+    def on_grid(self, images: Mapping[str, Tensor], pair: PairEncoding, share: Tensor) -> Tensor:
         """(B, 2, rows, columns): fine cells; a region's number goes to the cells around it that show its class, that of
         a pooled cell to all of its own."""
-        both = torch.cat([images[role].to(self.dtype) for role in ("before", "after")])
-        spread = self._spread(both, self.find(images), torch.cat(share.chunk(2, dim=1)))
-        return torch.stack(spread.chunk(2), dim=1)
+        assert pair.classes is not None and pair.position is not None, "regions have classes and places"
+        sides = zip(
+            ("before", "after"), pair.classes.chunk(2, 1), pair.position.chunk(2, 1), share.chunk(2, 1), strict=True
+        )
+        return torch.stack([self._spread(images[role].to(self.dtype), *regions) for role, *regions in sides], dim=1)
 
-    def _spread(self, features: Tensor, regions: Regions, share: Tensor) -> Tensor:
-        """Features (B, N, F) of an image, its regions, a number of each token (B, T) -> (B, rows, columns)."""
+    def _spread(self, features: Tensor, classes: Tensor, position: Tensor, share: Tensor) -> Tensor:
+        """Features (B, N, F) of an image, classes (B, P, C) and places (B, P, 2) of its regions, a number of each token
+        (B, T) -> (B, rows, columns)."""
         cells = self.finder.map
         of_regions, of_pooled = share.split([self.peaks, self.pooled], dim=1)
-        classes = upcast(regions.classes)
+        classes = upcast(classes)
         shown = self.finder.shown(features)  # (B, M, C)
         alike = classes @ shown.transpose(1, 2) / classes.square().sum(-1, keepdim=True).clamp_min(1e-6)
-        apart = (cells.place - regions.position[:, :, None]).square().sum(-1)  # (B, P, M)
+        apart = (cells.place - position[:, :, None]).square().sum(-1)  # (B, P, M)
         near = torch.exp(-apart / (2 * SPREAD**2))
         spread = (of_regions[..., None] * near * alike.clamp(max=1)).sum(1) + of_pooled[:, cells.owner]
         return spread.unflatten(1, (cells.rows, cells.columns))

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import overload
+from dataclasses import dataclass, fields, replace
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from idc.model.config import ModelConfig
-from idc.model.layers import KeyValueCache, Sight, Stack, layer_norm, sinusoid
+from idc.model.layers import KeyValueCache, Sight, Stack, layer_norm, sinusoid, upcast
 
 # Rows of the token type table; row 0 is never used.
 CLS_BEFORE, BEFORE, CLS_AFTER, AFTER, CLS_TEXT, TEXT = range(1, 7)
@@ -32,7 +32,8 @@ class ImageTokens:
     valid: bool (B, T), False for tokens that stand for nothing; None = all stand for something.
     classes: (B, 2P, C) probabilities of what the first P tokens of each image show, before first (photo: (B, P, C));
     None = not known. novelty: (B, 2P) how new these are beside the other image, 0 to 1. overall: (B, 2, d) what the CLS
-    tokens are told of the two images beside one another.
+    tokens are told of the two images beside one another. position: (B, 2P, 2) where these lie in the image;
+    score: (B, 2P) logit that they show something.
     """
 
     before: Tensor
@@ -42,6 +43,8 @@ class ImageTokens:
     classes: Tensor | None = None
     novelty: Tensor | None = None
     overall: Tensor | None = None
+    position: Tensor | None = None
+    score: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class PairEncoding:
     width: int  # T
     classes: Tensor | None = None  # (B, 2P, C), as in ImageTokens
     novelty: Tensor | None = None  # (B, 2P), as in ImageTokens
+    position: Tensor | None = None  # (B, 2P, 2), as in ImageTokens
+    score: Tensor | None = None  # (B, 2P), as in ImageTokens
 
     def both_cls(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """The cls-before and cls-after rows, each (B, d), of `hidden` (B, >= S, d) laid out like `tokens`."""
@@ -69,14 +74,9 @@ class PairEncoding:
 
     def repeat(self, times: int) -> PairEncoding:
         """Each sample `times` times, as neighbours."""
-        return PairEncoding(
-            self.tokens.repeat_interleave(times, dim=0),
-            None if self.valid is None else self.valid.repeat_interleave(times, dim=0),
-            self.single_cls.repeat_interleave(times, dim=0),
-            self.width,
-            None if self.classes is None else self.classes.repeat_interleave(times, dim=0),
-            None if self.novelty is None else self.novelty.repeat_interleave(times, dim=0),
-        )
+        each: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in each.items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.repeat_interleave(times, dim=0) for name, value in tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,8 @@ class Trunk(nn.Module, ABC):
             valid = None if valid is None else torch.cat(valid.chunk(2), dim=1)
         tokens = self.pair_image(torch.cat([before, after], dim=1), key_mask(valid))
         cls = torch.stack([before[:, 0], after[:, 0]], dim=1)
-        return PairEncoding(tokens, valid, cls, width, images.classes, images.novelty)
+        found = (images.classes, images.novelty, images.position, images.score)
+        return PairEncoding(tokens, valid, cls, width, *found)
 
     def cross_modal(self, pair: PairEncoding, caption: Tensor) -> Fused:
         """Pre-training form, every token sees every token: [images, cls-text, text]. caption: ids (B, L)."""
@@ -257,13 +258,23 @@ class Trunk(nn.Module, ABC):
         words = text.flatten(0, -2)
         return self.word_head(words if places is None else words[places])
 
-    def pointed_at(self, images: Mapping[str, Tensor], captions: Tensor) -> Tensor | None:
+    def pointed_at(self, pair: PairEncoding, captions: Tensor) -> Tensor | None:
         """(B, 2T): how much the words of captions (B, L) point at each visual token; None: this network does not."""
         return None
 
+    def profile(self, images: Mapping[str, Tensor], pair: PairEncoding) -> Tensor:
+        """(B, k) float32: what pairs look like to this network in a few numbers, by which it tells familiar ones.
+
+        Of images as `on_grid` takes them; here mean and deviation of each channel over all cells.
+        """
+        both = upcast(torch.cat([images["before"], images["after"]], dim=1))
+        return torch.cat([both.mean(1), both.std(1)], dim=-1)
+
     @abstractmethod
-    def on_grid(self, images: Mapping[str, Tensor], share: Tensor) -> Tensor:
-        """A number of every visual token, (B, 2T), at its place in the two images: (B, 2, rows, columns)."""
+    def on_grid(self, images: Mapping[str, Tensor], pair: PairEncoding, share: Tensor) -> Tensor:
+        """A number of every visual token, (B, 2T), at its place in the two images: (B, 2, rows, columns).
+
+        images: `before` and `after` (B, N, F), of which `pair` is the encoding."""
 
     # ---- decoding
 

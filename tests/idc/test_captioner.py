@@ -1,16 +1,19 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from idc import caption
+from idc import Captioner, ImageError, caption
 from idc.backbone.backbone import Backbone, BackboneError
-from idc.captioner import Captioner, ImageError
 from idc.captioning import model_folder
+from idc.captioning.precision import choose_device, choose_precision
 from idc.model.build import build
 from idc.model.config import ModelConfig
 from shards.packing.tokenizer import train_tokenizer
@@ -75,7 +78,7 @@ def test_one_pair_and_many_agree(captioner, images):
 
 
 def test_the_heat_map_is_red_where_the_sentence_looks(captioner, images):
-    found = captioner.caption(*images)
+    found = captioner.caption(*images, maps=True)
     assert found.where.shape == (2, 3, 4) and found.where.max() == 1 and found.where.min() >= 0
     lit = np.asarray(captioner.heat_map(found, *images)).astype(int)
     plain = np.concatenate([np.asarray(Image.open(path)) for path in images], axis=1).astype(int)
@@ -86,13 +89,67 @@ def test_the_heat_map_is_red_where_the_sentence_looks(captioner, images):
 
 
 def test_maps_are_made_when_asked_for(captioner, images):
-    plain, found = captioner.caption(*images, maps=False), captioner.caption(*images)
+    plain, found = captioner.caption(*images), captioner.caption(*images, maps=True)
     assert plain.where is None and found.where is not None
     assert (plain.text, plain.changed_probability, plain.alternatives) == (
         found.text, found.changed_probability, found.alternatives
     )  # fmt: skip
     with pytest.raises(ValueError, match="maps=True"):
         captioner.heat_map(plain, *images)
+
+
+def test_a_long_list_passes_through_in_batches(captioner, images, monkeypatch):
+    before, after = images
+    pairs = [(before, after), (after, before), (before, before)] * 2
+    sizes, whole = [], Backbone.features_of_canvases
+    monkeypatch.setattr(
+        Backbone, "features_of_canvases", lambda self, canvases: sizes.append(len(canvases)) or whole(self, canvases)
+    )
+    made = captioner.captions(pairs, beam=1, batch_size=4)
+    assert sizes == [8, 4], "images of four pairs, then of two"
+    alone = [captioner.caption(*pair, beam=1) for pair in pairs]
+    assert [one.text for one in made] == [one.text for one in alone]
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        captioner.captions(pairs, batch_size=0)
+
+
+def test_threads_find_what_one_after_another_finds(captioner, images):
+    """Opened images that threads share, too: Pillow reads their pixels late."""
+    before, after = images
+    grey = np.full((30, 40), 0.3, np.float32)
+    pairs = [(before, after), (after, before), (before, grey), (grey, after)]
+
+    def all_of(pair):
+        found = captioner.caption(*pair, maps=True)
+        return found.text, found.changed_probability, found.alternatives, found.where.tolist()
+
+    serial = [all_of(pair) for pair in pairs]
+    assert len({found[1] for found in serial}) == len(pairs), "pairs that differ"
+    for _ in range(2):
+        opened = {path: Image.open(path) for path in images}
+        shared = [tuple(opened.get(each, each) if isinstance(each, Path) else each for each in p) for p in pairs]
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(all_of, shared * 4))
+        assert found == serial * 4
+
+
+def test_results_cannot_be_changed(captioner, images):
+    found = captioner.caption(*images, maps=True)
+    with pytest.raises(FrozenInstanceError):
+        found.text = "other"
+    with pytest.raises(ValueError, match="read-only"):
+        found.where[0, 0, 0] = 1.0
+    assert found.alternatives[0].text == found.text and found.alternatives[0].log_probability < 0
+
+
+def test_a_device_or_precision_that_is_not_there_is_named(run):
+    assert choose_device("cpu").type == "cpu" and choose_precision(None, torch.device("cpu")) == "fp32"
+    with pytest.raises(ValueError, match="device meteor cannot be used"):
+        Captioner.load(run, device="meteor")
+    with pytest.raises(ValueError, match="precision is 'fp8'"):
+        Captioner.load(run, device="cpu", precision="fp8")
+    with pytest.raises(ValueError, match="bf16 is of a GPU"):
+        Captioner.load(run, device="cpu", precision="bf16")
 
 
 @pytest.mark.slow
@@ -117,8 +174,8 @@ def test_images_that_cannot_be_used_are_named(captioner, images, tmp_path):
         captioner.caption(tmp_path / "notes.txt", images[1])
     with pytest.raises(ImageError, match="missing.png: no such file"):
         captioner.caption(images[0], tmp_path / "missing.png")
-    with pytest.raises(ImageError, match="after: an array must be uint8"):
-        captioner.caption(images[0], np.zeros((4, 4)))
+    with pytest.raises(ImageError, match="after: an array must be bool, uint8"):
+        captioner.caption(images[0], np.zeros((4, 4), np.int32))
 
 
 def test_a_model_of_another_backbone_is_refused(run, tmp_path):

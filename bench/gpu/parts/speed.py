@@ -23,9 +23,9 @@ from bench.gpu.parts.synthetic import Batch, Network
 from bench.gpu.parts.timing import by_clock
 from bench.gpu.record import Record, one_line, read_json
 from bench.one_worker import one_rank
-from cluster.evaluation.predict import bf16
 from cluster.training.step import objective_options
 from idc.captioning.decoding import generate
+from idc.captioning.precision import bf16
 from idc.losses.objectives import losses
 
 MIX = {"mlm": 8, "mvcl": 1, "fda": 2}  # the paper's, of pre-training on CLEVR-Change

@@ -8,9 +8,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import cluster.evaluation.predict
 from cluster.batches.samples import Samples
-from cluster.evaluation.predict import bf16, merge, predict, read_predictions, write_predictions
+from cluster.evaluation.predict import merge, predict, read_predictions, write_predictions
 from idc.captioning import tokenizer as tokenizers
 from idc.captioning.decoding import generate
+from idc.captioning.precision import bf16
 from idc.model.build import build
 from shards.errors import DataError
 from shards.reading.reader import Folder

@@ -199,7 +199,7 @@ def test_features_of_half_precision_are_taken_under_autocast():
     batch = {side: photos_with_blobs([(1, 1, 0)], generator).half() for side in ("before", "after")}
     with torch.autocast("cpu", torch.bfloat16):
         tokens = model.embed_images(batch)
-        grid = model.on_grid(batch, torch.ones(1, 2 * model.visual_tokens))
+        grid = model.on_grid(batch, model.encode_pair(tokens), torch.ones(1, 2 * model.visual_tokens))
     assert tokens.before.shape == (1, model.visual_tokens, 16) and grid.shape == (1, 2, 8, 10)
 
 
@@ -262,11 +262,12 @@ def test_what_is_pointed_at_lies_where_the_token_is():
     images = {side: photos_with_blobs([(1, 1, 0), (5, 7, 1)], generator) for side in ("before", "after")}
     tokens, regions = model.visual_tokens, model.peaks
     with torch.no_grad():
+        encoding = model.encode_pair(model.embed_images(images))
         positions = model.find(images).position.view(2, 2, regions, 2) / STEP  # side, pair
         for token in range(2 * tokens):
             share = torch.zeros(2, 2 * tokens)
             share[:, token] = 1.0
-            for pair, sides in enumerate(model.on_grid(images, share)):
+            for pair, sides in enumerate(model.on_grid(images, encoding, share)):
                 side, place = divmod(token, tokens)
                 assert sides[1 - side].abs().max() == 0
                 if place >= regions:
@@ -276,11 +277,11 @@ def test_what_is_pointed_at_lies_where_the_token_is():
                 peak = divmod(int(sides[side].argmax()), 2 * GRID[1])
                 assert abs(peak[0] + 0.5 - row) <= 1 and abs(peak[1] + 0.5 - column) <= 1  # those alike are near
         captions = torch.tensor([[1, 6, 7, 2, 0, 0], [1, 9, 10, 8, 6, 2]])
-        pointed = model.pointed_at(images, captions)
+        pointed = model.pointed_at(encoding, captions)
         assert pointed.shape == (2, 2 * tokens)
         # Padding and what comes after the end do not count.
         longer = torch.nn.functional.pad(captions, (0, 2))
-        torch.testing.assert_close(model.pointed_at(images, longer), pointed)
+        torch.testing.assert_close(model.pointed_at(encoding, longer), pointed)
 
 
 def test_fine_tuning_names_regions_as_the_labels_of_pairs_do():
