@@ -9,6 +9,7 @@ python -m cluster.checkpoints export runs/blocks --out models/blocks --onnx --pu
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
@@ -19,6 +20,7 @@ import torch
 
 from cluster.config.fields import Config
 from cluster.errors import ConfigError
+from cluster.images.live import open_loaders
 from cluster.launch.run_folder import CONFIG, find_root, with_root
 from cluster.pipeline import CODE
 from cluster.prepare import prepare_training
@@ -120,13 +122,15 @@ def _export(options: argparse.Namespace) -> int:
     training = prepare_training(with_root(config, root), root)
     tokenizer = open_tokenizer(training.data.shards.location, training.tokenizer)
     data = training.data
-    trained_on = [(data.shards.location, data.features.path), *((one.shards, one.features) for one in training.mixed)]
+    trained_on = [(data.shards.location, data.place.features), *((one.shards, one.features) for one in training.mixed)]
     _require_fit(run, config, chosen)
     agreed = True
     making = out.with_name(f"{out.name}.making")
     shutil.rmtree(making, ignore_errors=True)
     try:
-        export_model(making, config, tokenizer.path, trained_on, chosen)
+        with contextlib.ExitStack() as opened:
+            loaders = opened.enter_context(open_loaders(config, data.live)) if data.live else None
+            export_model(making, config, tokenizer.path, data.backbone, trained_on, chosen, loaders=loaders)
         write_card(making, run, training.folders())
         if options.onnx:
             found = onnx_folder.write(making, config.backbone.weights, training.data.shards, "test")

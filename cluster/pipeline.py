@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.batches.joint_tokenizer import training_captions
+from cluster.batches.prepared import Data, Training
 from cluster.config.fields import HOLDOUT, Config
 from cluster.distributed.devices import expected_here
 from cluster.errors import ConfigError
@@ -20,8 +21,6 @@ from cluster.evaluation.protocol import comparable, hashes, protocol, with_mean_
 from cluster.evaluation.scores import score, write_scores
 from cluster.launch import ray_train, run_folder, run_lock
 from cluster.prepare import (
-    Data,
-    Training,
     prepare_evaluation,
     prepare_training,
     require_folders,
@@ -85,10 +84,10 @@ def _run(
         stages = _unfinished(folder, config, command)
         scored = _evaluation(folder, config, prepare_evaluation(config, root, data)) if command.evaluates else None
         job = Job(
-            config, folder, data.shards.location, data.features.path, stages, _exports(folder, config, stages), scored,
+            config, folder, data.shards.location, data.place.features, stages, _exports(folder, config, stages), scored,
             mixed=training.mixed, photos=training.photos.place if training.photos else None,
             classes=training.classes.place if training.classes else None, joint_tokenizer=training.tokenizer,
-            names=training.names,
+            names=training.names, live=data.live,
         )  # fmt: skip
     results = job.evaluation.predictions.parent if job.evaluation else None
     if not again and not job.stages and not job.exports and job.evaluation and _is_scored(job, job.evaluation):
@@ -101,18 +100,23 @@ def _run(
             fit(job)
         shutil.rmtree(folder / ray_train.RAY_FOLDER, ignore_errors=True)
     if job.evaluation is not None:
-        _score(folder, job.config, job.evaluation)
+        _score(folder, job, job.evaluation)
     return results
 
 
 def _fingerprint(training: Training) -> dict[str, str]:
     """Checksums of all data that are trained on, by what they are."""
-    found = {"shards": training.data.shards.sha256(), "features": training.data.features.sha256()}
+    found = {"shards": training.data.shards.sha256()}
+    if training.data.features is not None:
+        found["features"] = training.data.features.sha256()
+    else:
+        found["backbone"] = training.data.backbone["weights_sha256"]
     further = [data.place for data in (training.photos, training.classes) if data]
     for folder in (*training.mixed, *further):
         shards = Folder.open(folder.shards)
         found[f"shards of {shards.path.name}"] = shards.sha256()
-        found[f"features of {shards.path.name}"] = Folder.open(folder.features).sha256()
+        if folder.features is not None:
+            found[f"features of {shards.path.name}"] = Folder.open(folder.features).sha256()
     if training.tokenizer is not None:
         found["tokenizer"] = file_sha256(training.tokenizer)
     return found
@@ -125,7 +129,7 @@ def _evaluation_alone(folder: Path, config: Config, root: Path) -> Job:
     config = dataclasses.replace(config, model=read_config(folder / run_folder.CONFIG).model)
     data = prepare_evaluation(config, root, None)
     evaluation = _evaluation(folder, config, data)
-    return Job(config, folder, data.shards.location, data.features.path, (), evaluation=evaluation)
+    return Job(config, folder, data.shards.location, data.place.features, (), evaluation=evaluation, live=data.live)
 
 
 def _unfinished(folder: Path, config: Config, command: Command) -> tuple[str, ...]:
@@ -160,13 +164,13 @@ def _evaluation(folder: Path, config: Config, data: Data) -> Evaluation:
     own = not config.evaluate.shards and config.evaluate.split == "test"
     out = folder if own else folder / "evaluations" / f"{data.shards.path.name}-{split}"
     out.mkdir(parents=True, exist_ok=True)
-    return Evaluation(data.shards.location, data.features.path, split, out / PREDICTIONS)
+    return Evaluation(data.shards.location, data.place.features, split, out / PREDICTIONS)
 
 
-def _score(folder: Path, config: Config, evaluation: Evaluation) -> None:
+def _score(folder: Path, job: Job, evaluation: Evaluation) -> None:
     """scores.json and report.html beside the predictions; a summary for the person who waits."""
-    shards = Folder.open(evaluation.shards)
-    canvas = Canvas.of(Folder.open(evaluation.features).manifest["features"])
+    config, shards = job.config, Folder.open(evaluation.shards)
+    canvas = Canvas.of(job.backbone)
     predictions = with_denials(read_predictions(evaluation.predictions), shards)
     scores = score(
         predictions,

@@ -5,15 +5,16 @@ By itself, as for a job that needs no GPU: python -m cluster.prepare [RECIPE] [-
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.batches.feature_cache import Extraction, cache_features, known, open_features
 from cluster.batches.joint_tokenizer import joint_tokenizer, training_captions
+from cluster.batches.prepared import Data, Training
 from cluster.batches.samples import Mixed
 from cluster.config.fields import HOLDOUT, Config
 from cluster.config.options import show
@@ -22,6 +23,7 @@ from cluster.errors import ConfigError
 from cluster.launch.run_folder import find_root
 from cluster.recipes.commandline import help_text, parse
 from cluster.training.weights import open_tokenizer
+from idc.backbone.backbone import Backbone
 from idc.backbone.layout import Layout, layout
 from idc.backbone.weights import BackboneError
 from idc.metrics import words
@@ -33,41 +35,6 @@ from shards.order.mixture import parse_weight
 from shards.reading.object_store import is_url
 from shards.reading.reader import Folder
 from shards.wording.frequent_words import FEWEST, frequent_words
-
-
-@dataclass(frozen=True)
-class Data:
-    """A shard folder and the features of its images."""
-
-    shards: Folder
-    features: Folder
-
-    @property
-    def place(self) -> Mixed:
-        """Where it lies, in plain values."""
-        return Mixed(self.shards.location, self.features.path)
-
-
-@dataclass(frozen=True)
-class Training:
-    """All data that a run trains on."""
-
-    data: Data  # of --data.shards
-    names: tuple[str, ...]  # what the model tells apart: classes, or words of captions
-    mixed: tuple[Mixed, ...] = ()  # of --data.mix
-    photos: Data | None = None  # of --data.photos
-    classes: Data | None = None  # of --data.classes
-    tokenizer: Path | None = None  # where captions of several folders are read; None: that of --data.shards
-
-    def folders(self) -> list[Folder]:
-        """Every shard folder that samples come from, each once."""
-        single = [each.shards for each in (self.data, self.photos, self.classes) if each is not None]
-        found = [*single, *(Folder.open(each.shards) for each in self.mixed)]
-        return list({folder.location: folder for folder in found}.values())
-
-    def of(self, kind: str) -> Data:
-        """Where the samples of a kind come from, mixed pairs aside."""
-        return {"photo": self.photos, "class": self.classes}.get(kind) or self.data
 
 
 def prepare_training(config: Config, root: Path) -> Training:
@@ -98,8 +65,10 @@ def require_folders(config: Config, root: Path, evaluates: bool = False) -> None
 def check_backbone(config: Config, root: Path) -> None:
     """Errors of a backbone that cannot be had, or that has no room for the tokens, before data are made for it."""
     place = _place(root, config.data.shards)
-    cached = isinstance(place, Path) and known(
-        _own_features(config, root) or _beside(config, place), _extraction(config)
+    cached = (
+        config.backbone.mode == "cached"
+        and isinstance(place, Path)
+        and known(_own_features(config, root) or _beside(config, place), _extraction(config))
     )
     try:
         model = dataclasses.replace(config.model, **(_feature_sizes(cached) if cached else backbone_sizes(config)))
@@ -108,13 +77,24 @@ def check_backbone(config: Config, root: Path) -> None:
     except ModelError as error:
         raise ConfigError(f"--model: {error}") from None
     if not cached:
-        _extraction(config).on("cpu").build()
+        _backbone(config)
 
 
 def _extraction(config: Config) -> Extraction:
     backbone = config.backbone
     extraction = Extraction(backbone.name, backbone.weights, backbone.size, backbone.strides)
     return extraction.on("cpu") if config.cluster.gpus_per_worker == 0 else extraction
+
+
+def _backbone(config: Config) -> Backbone:
+    """On a CPU, where it is described and not run. DataError where it cannot be had, or not be trained as asked."""
+    backbone = _extraction(config).on("cpu").build()
+    if config.backbone.train != "none":
+        try:
+            copy.deepcopy(backbone.network).train_parts(config.backbone.train)
+        except BackboneError as error:
+            raise ConfigError(f"--backbone.train {error}") from None
+    return backbone
 
 
 def backbone_sizes(config: Config) -> dict:
@@ -174,7 +154,7 @@ def prepare_mixed(config: Config, root: Path) -> tuple[Mixed, ...]:
         if not shards.manifest["splits"].get("train", {}).get("pair", 0):
             raise ConfigError(f"--data.mix {name}: {place} has no pairs in train; leave it out")
         data = _with_features(config, root, shards, None)
-        found.append(Mixed(data.shards.location, data.features.path, parse_weight(str(weight))))
+        found.append(dataclasses.replace(data.place, weight=parse_weight(str(weight))))
     return tuple(found)
 
 
@@ -267,6 +247,9 @@ def _check_packed(config: Config, shards: Folder) -> None:
 
 
 def _with_features(config: Config, root: Path, shards: Folder, path: Path | None) -> Data:
+    if config.backbone.mode == "live":
+        backbone = _backbone(config)
+        return Data(shards, None, backbone.describe() | {"conventions": backbone.conventions})
     place = root / "data" / shards.path.name if shards.cache else shards.path
     path = path or _beside(config, place)
     cache_features(shards.location, path, _extraction(config), _workers(config))
@@ -289,7 +272,7 @@ def with_sizes(config: Config, training: Training, stages: Sequence[str] | None 
     `stages`: the training stages that a command runs, None: all.
     """
     data, stages = training.data, config.stages if stages is None else stages
-    manifest, features = data.shards.manifest, data.features.manifest["features"]
+    manifest, features = data.shards.manifest, data.backbone
     for name in stages:
         stage = config.stage(name)
         for task, ratio in stage.ratios.items():

@@ -70,7 +70,8 @@ class Captioner:
         chosen = choose_device(device)
         rounding = choose_precision(precision, chosen)
         exported = model_folder.load(model_folder.find(path), chosen)
-        backbone = Backbone.from_description(exported.backbone, backbone_weights, chosen)
+        weights = exported.backbone_weights or backbone_weights
+        backbone = Backbone.from_description(exported.backbone, weights, chosen)
         return cls(exported, backbone, chosen, rounding, urls)
 
     def caption(

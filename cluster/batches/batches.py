@@ -7,21 +7,34 @@ the sample that stands in for one that cannot be read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cluster.batches.bad_samples import Bad
-from cluster.batches.fda_samples import Unchanged, draw_negatives
+from cluster.batches.fda_samples import Unchanged
 from cluster.batches.resident import Resident
-from cluster.batches.samples import Arrays, ClassIndex, Mixed, Samples, check_text, stack
+from cluster.batches.samples import (
+    IMAGES_OF,
+    Arrays,
+    ClassIndex,
+    Looks,
+    Mixed,
+    Samples,
+    check_text,
+    open_samples,
+    stack,
+)
 from cluster.batches.schedule import TaskSchedule
+from cluster.batches.texts import Texts
 from cluster.config.fields import (
+    AugmentConfig,
     FinetuneConfig,
     StageConfig,
     names_regions,
@@ -30,8 +43,10 @@ from cluster.config.fields import (
     task_micro_batches,
 )
 from cluster.config.tasks import TASKS, compares_samples
+from cluster.images.loaders import Loaders
+from cluster.images.looks import draw_looks
 from idc.captioning.tokenizer import Tokenizer
-from idc.losses.masking import mask_cells, mask_words
+from idc.losses.masking import mask_cells
 from idc.losses.objectives import OBJECTIVES, loss_names, prepare
 from idc.model.config import NOT_SCORED, ModelConfig
 from shards.order.mixture import Mixture
@@ -64,13 +79,25 @@ class StepBatch:
         return loss_names(self.model_task, self.micro_batches[0])
 
 
+class Drawn(NamedTuple):
+    """The sample at one position."""
+
+    number: int  # in its stream
+    record: dict
+    arrays: Arrays
+    rng: np.random.Generator  # of what the task draws
+    name: str
+    bad: list[Bad]  # samples that it stands in for
+    place: tuple[int, int]  # epoch, position
+
+
 class Batches:
     """Makes the batches of one stage for one rank. `step(n)` has no side effects and may be called from any thread."""
 
     def __init__(
         self,
         shards: str | Path,
-        features: Path,
+        features: Path | None,
         tokenizer: Tokenizer,
         model: ModelConfig,
         visual_tokens: int,
@@ -85,6 +112,8 @@ class Batches:
         resident: Resident | None = None,
         multiple: int = 1,
         room: int = 1,
+        loaders: Loaders | None = None,
+        augment: AugmentConfig | None = None,
     ) -> None:
         """`seed` is the stage's own (schedule.stage_seed). Raises DataError for data that lack what the tasks need.
 
@@ -92,12 +121,16 @@ class Batches:
         class-labelled ones from `classes`, where they are given, else from the first folder. names: what the labels
         tasks look for in images, by class id. resident: where all features are held in memory; batches then name rows
         of it in place of features. multiple: lengths of captions are rounded up to it, room: numbers of scored words
-        and hidden cells, so that shapes repeat.
+        and hidden cells, so that shapes repeat. loaders: of a live backbone, where there are no features; batches then
+        have pixels, shown as `augment` says.
         """
         self.schedule = TaskSchedule(stage, seed)
-        self._tokenizer, self._model, self._visual_tokens = tokenizer, model, visual_tokens
+        self._texts = Texts(tokenizer, model, stage.negatives, multiple)
+        self._model, self._visual_tokens = model, visual_tokens
         self._stage, self._seed, self._rank, self._world = stage, seed, rank, world
-        self._multiple, self._room = multiple, room
+        self._room = room
+        self._augment = augment
+        self._each: Callable[..., Iterator[Any]] = map if loaders is None else loaders.map
         first = Mixed(shards, features)
         folders = {"pair": [first, *mixed], "photo": [photos or first], "class": [classes or first]}
         self._named, class_names = NameFinder(names), Folder.open(folders["class"][0].shards).manifest["classes"]
@@ -108,7 +141,7 @@ class Batches:
         self._mixtures: dict[str, Mixture] = {}
         for kind in kinds:
             self._samples[kind] = [
-                Samples(Folder.open(folder.shards), Folder.open(folder.features), kind, "train", resident)
+                open_samples(folder.shards, folder.features, kind, "train", resident, loaders)
                 for folder in folders[kind]
             ]
             sizes = [len(samples) for samples in self._samples[kind]]
@@ -192,29 +225,38 @@ class Batches:
 
     def _assemble(self, task: str, positions: np.ndarray, bad: list[Bad], names: list[str]) -> dict[str, Tensor]:
         kind = TASKS[task].stream
-        located = np.stack([positions, *self._mixtures[kind].locate(positions, self._seed)], axis=1)
-        draws: list[np.random.Generator] = []
-        indices: list[int] = []
-        records: list[dict] = []
-        arrays: list[Arrays] = []
-        for position, source, epoch, i in located.tolist():
-            samples = self._samples[kind][source]
-            others = replacements(position, len(samples), self._seed, epoch)
-            found = samples.first_good(chain([i], others), bad)
-            if task == "fda" or (task == "finetune" and self._aligns_captions):
-                rng = generator(self._seed, epoch, position, f"{task}/unchanged")
-                found = self._kept[kind][source].choose(found, others if task == "fda" else None, rng, bad)
-            indices.append(found[0])
-            records.append(found[1])
-            arrays.append(found[2])
-            names.append(samples.name_of(found[0]))
-            draws.append(generator(self._seed, epoch, position, task))
-        batch = stack(arrays)
+        located = np.stack([positions, *self._mixtures[kind].locate(positions, self._seed)], axis=1).tolist()
+        drawn = list(self._each(lambda place: self._drawn(task, kind, *place), located))
+        for one in drawn:
+            bad += one.bad
+            names.append(one.name)
+        records, draws = [one.record for one in drawn], [one.rng for one in drawn]
+        batch = stack([one.arrays for one in drawn])
         if task == "classify":
-            return self._classify(self._samples[kind][0], indices, batch, draws, bad, names)
+            return self._classify(drawn, batch, bad, names)
         if task == "finetune":
             return batch | self._finetune(records, draws)
         return batch | self._keys(OBJECTIVES[TASKS[task].objective].keys, kind, records, draws)
+
+    def _drawn(self, task: str, kind: str, position: int, source: int, epoch: int, i: int) -> Drawn:
+        """The sample of a position, or what stands in for it."""
+        samples, bad = self._samples[kind][source], list[Bad]()
+        looks = self._looks(task, kind, epoch, position)
+        others = replacements(position, len(samples), self._seed, epoch)
+        found = samples.first_good(chain([i], others), bad, looks)
+        if task == "fda" or (task == "finetune" and self._aligns_captions):
+            rng = generator(self._seed, epoch, position, f"{task}/unchanged")
+            found = self._kept[kind][source].choose(found, others if task == "fda" else None, rng, bad, looks)
+        rng = generator(self._seed, epoch, position, task)
+        return Drawn(*found, rng, samples.name_of(found[0]), bad, (epoch, position))
+
+    def _looks(self, task: str, kind: str, epoch: int, position: int) -> Looks | None:
+        """How the images of a position are shown, once it is known which sample that is; None: as they are."""
+        augment = self._augment
+        if augment is None or augment == AugmentConfig():
+            return None
+        rng = generator(self._seed, epoch, position, f"{task}/looks")
+        return lambda record: draw_looks(augment, record, IMAGES_OF[kind], rng)
 
     def _keys(
         self, keys: Sequence[str], kind: str, records: list[dict], draws: list[np.random.Generator]
@@ -227,11 +269,11 @@ class Batches:
                 masks = np.stack([mask_cells(self._visual_tokens, rng, images) for rng in draws])
                 made[key] = torch.from_numpy(masks)
             elif key == "caption":
-                made[key] = self._captions(records, draws)
+                made[key] = self._texts.captions(records, draws)
             elif key == "caption_masked":  # and caption_labels
-                made |= self._masked(self._captions(records, draws), draws)
+                made |= self._texts.masked(self._texts.captions(records, draws), draws)
             elif key == "caption_with_negatives":
-                made[key] = self._with_negatives(records, draws)
+                made[key] = self._texts.with_negatives(records, draws)
             elif key == "present":
                 made[key] = self._present(records)
             else:
@@ -257,42 +299,41 @@ class Batches:
     def _finetune(self, records: list[dict], draws: list[np.random.Generator]) -> dict[str, Tensor]:
         references = self._references
         if self._model.caption_loss == "masked":
-            batch = self._masked(self._captions(records, draws), draws)
+            batch = self._texts.masked(self._texts.captions(records, draws), draws)
         elif references == 1:
-            batch = {"caption": self._captions(records, draws)}
+            batch = {"caption": self._texts.captions(records, draws)}
         else:
             texts = []
             for record, rng in zip(records, draws, strict=True):
                 order = rng.permutation(len(record["captions"]))
                 texts += [record["captions"][order[number % len(order)]] for number in range(references)]
-            batch = {"caption": self._encode(texts).unflatten(0, (len(records), references))}
+            batch = {"caption": self._texts.encode(texts).unflatten(0, (len(records), references))}
         changed = [UNKNOWN_CHANGE if record["changed"] is None else int(record["changed"]) for record in records]
         batch["changed"] = torch.tensor(changed)
         if self._aligns_captions:
-            batch["caption_with_negatives"] = self._with_negatives(records, draws)
+            batch["caption_with_negatives"] = self._texts.with_negatives(records, draws)
         if self._names_regions:
             batch["present"] = self._present(records)
         return batch
 
     def _classify(
-        self,
-        samples: Samples,
-        indices: list[int],
-        photos: dict[str, Tensor],
-        draws: list[np.random.Generator],
-        bad: list[Bad],
-        names: list[str],
+        self, drawn: list[Drawn], photos: dict[str, Tensor], bad: list[Bad], names: list[str]
     ) -> dict[str, Tensor]:
-        share = self._stage.same_class_share
-        partners, arrays = [], []
-        for i, rng in zip(indices, draws, strict=True):
-            drawn = (self._classes.partner(i, rng, share) for _ in range(1 + TRIES))
-            partner, _, partner_arrays = samples.first_good(drawn, bad)
-            names.append(samples.name_of(partner))
-            partners.append(partner)
-            arrays.append(partner_arrays)
+        samples, share = self._samples["class"][0], self._stage.same_class_share
+        indices = [one.number for one in drawn]
+
+        def found(one: Drawn) -> tuple[int, Arrays, list[Bad]]:
+            partners = (self._classes.partner(one.number, one.rng, share) for _ in range(1 + TRIES))
+            missed: list[Bad] = []
+            partner, _, arrays = samples.first_good(partners, missed, self._looks("partner", "class", *one.place))
+            return partner, arrays, missed
+
+        found_of = list(self._each(found, drawn))
+        partners = [partner for partner, _, _ in found_of]
+        names += map(samples.name_of, partners)
+        bad += chain.from_iterable(missed for _, _, missed in found_of)
+        others = stack([arrays for _, arrays, _ in found_of])
         before, after = self._classes.ids[indices], self._classes.ids[partners]
-        others = stack(arrays)
         return {
             **{name.replace("photo", "before"): value for name, value in photos.items()},
             **{name.replace("photo", "after"): value for name, value in others.items()},
@@ -300,37 +341,6 @@ class Batches:
             "class_after": torch.from_numpy(after),
             "same_class": torch.from_numpy((before == after).astype(np.int64)),
         }
-
-    def _captions(self, records: list[dict], draws: list[np.random.Generator]) -> Tensor:
-        """One caption of each record, drawn: ids (B, L)."""
-        pairs = zip(records, draws, strict=True)
-        return self._encode([record["captions"][rng.integers(len(record["captions"]))] for record, rng in pairs])
-
-    def _encode(self, texts: list[str]) -> Tensor:
-        """Ids (n, L); an empty text is a row of padding. What all rows pad is cut, unless the model sees padding."""
-        ids = torch.as_tensor(self._tokenizer.batch(texts, self._model.max_length), dtype=torch.int64)
-        ids[[number for number, text in enumerate(texts) if not text]] = self._model.pad
-        if self._model.mask_padding:
-            longest = int((ids != self._model.pad).sum(dim=1).max())
-            ids = ids[:, : -(-longest // self._multiple) * self._multiple]
-        return ids
-
-    def _masked(self, captions: Tensor, draws: list[np.random.Generator]) -> dict[str, Tensor]:
-        special = self._model.special_ids
-        rows = [
-            mask_words(ids, rng, self._model.vocab_size, special=special)
-            for ids, rng in zip(captions.numpy(), draws, strict=True)
-        ]
-        masked, labels = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
-        return {"caption_masked": masked, "caption_labels": labels}
-
-    def _with_negatives(self, records: list[dict], draws: list[np.random.Generator]) -> Tensor:
-        """A caption and K negatives of each record: ids (B, 1 + K, L); rows of padding where there are fewer."""
-        texts = []
-        for record, rng in zip(records, draws, strict=True):
-            texts.append(record["captions"][rng.integers(len(record["captions"]))])
-            texts += draw_negatives(record, self._stage.negatives, rng)
-        return self._encode(texts).unflatten(0, (len(records), 1 + self._stage.negatives.count))
 
 
 def name_words(names: Sequence[str], tokenizer: Tokenizer) -> Tensor:

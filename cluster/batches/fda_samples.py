@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 
 from cluster.batches.bad_samples import Bad
-from cluster.batches.samples import Arrays, Samples
+from cluster.batches.samples import Arrays, Looks, Samples
 from cluster.config.fields import NegativesConfig
 from shards.negatives.text_only import draw, kept_share
 
@@ -33,7 +33,14 @@ class Unchanged:
         about = samples.records.folder.manifest.get("negatives", {}).get(samples.kind, {}).get(samples.split, {})
         self.kept = kept_share(about, negatives.kinds, negatives.count) if "unchanged" in about else 1.0
 
-    def choose(self, found: Found, others: Iterator[int] | None, rng: np.random.Generator, bad: list[Bad]) -> Found:
+    def choose(
+        self,
+        found: Found,
+        others: Iterator[int] | None,
+        rng: np.random.Generator,
+        bad: list[Bad],
+        looks: Looks | None = None,
+    ) -> Found:
         """The sample, or the first of `others` that takes part in its place.
 
         Without others, as in fine-tuning, the sample itself without its negatives: it is captioned all the same.
@@ -44,5 +51,5 @@ class Unchanged:
             other = next(others, None)
             if other is None:
                 break
-            found = self._samples.first_good(chain([other], others), bad)
+            found = self._samples.first_good(chain([other], others), bad, looks)
         return found

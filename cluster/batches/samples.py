@@ -1,9 +1,9 @@
-"""Samples that batches are made of: a kind and split of a shard folder joined with its features; bad ones are noted."""
+"""Samples that batches are made of: a kind and split of a shard folder, with features or pixels; bad ones are noted."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,12 +15,17 @@ from torch import Tensor
 from cluster.batches.bad_samples import Bad
 from cluster.batches.resident import Resident
 from cluster.config.fields import NegativesConfig
+from cluster.images.loaders import Loaders
+from cluster.images.look import Look
 from shards.errors import DataError, Unreachable
 from shards.format.schema import faults
 from shards.reading.reader import Folder, Stream
 
 SURVEYED_SAMPLES = 32  # of each kind, whose features say what channels are like
-Arrays = Mapping[str, np.ndarray | np.int64]  # by role: grid features (N, F), or their row in memory (`Resident`)
+# By role: grid features (N, F), or their row in memory (`Resident`), or the pixels (H, W, 3) of a live backbone.
+Arrays = Mapping[str, np.ndarray | np.int64]
+IMAGES_OF = {"pair": ("before", "after"), "photo": ("photo",), "class": ("photo",)}  # roles, by kind of sample
+Looks = Callable[[dict], Mapping[str, Look]]  # of a sample's json: how each of its images is shown
 PROBED_SAMPLES = 64  # samples looked at when a stage starts, to find data that cannot serve its tasks
 
 
@@ -29,31 +34,45 @@ class Mixed:
     """A further shard folder that samples are taken from, its features, and its weight beside 1 of the first folder."""
 
     shards: str | Path
-    features: Path
+    features: Path | None  # None: the backbone is live
     weight: Fraction = Fraction(1)
 
 
 class Samples:
-    """One kind and split of a shard folder joined with its cached features."""
+    """One kind and split of a shard folder joined with its cached features, or with what decodes its images."""
 
     def __init__(
-        self, shards: Folder, features: Folder, kind: str, split: str, resident: Resident | None = None
+        self,
+        shards: Folder,
+        features: Folder | None,
+        kind: str,
+        split: str,
+        resident: Resident | None = None,
+        loaders: Loaders | None = None,
     ) -> None:
-        """resident: features come from memory, as rows of it; those not there yet are read into it now."""
+        """features: None if `loaders` decode the images. resident: features come from memory, as rows of it; those not
+        there yet are read into it now."""
         self.records: Stream = shards.stream(kind, split)
-        self._features: Stream = features.stream(kind, split)
         self.kind, self.split = kind, split
         self.name = f"{kind} samples of {split} in {shards.path.name}"
+        self._roles = IMAGES_OF[kind]
         self._classes: list[str] = shards.manifest["classes"]
+        self._bad: dict[int, Bad] = {}
+        self._features: Stream | None = None
+        self._loaders = loaders
+        if not len(self.records):
+            raise DataError(f"{shards.path} has no {kind} samples in the split {split}")
+        if features is None:
+            assert loaders is not None, "somebody has to make features, or pixels to make them of"
+            self._rows = None
+            return
+        self._features = features.stream(kind, split)
         made = features.manifest["features"]
         self._shape = (math.prod(made["grid"]), made["dim"])
-        self._bad: dict[int, Bad] = {}
         if self.records.keys != self._features.keys:
             raise DataError(
                 f"{features.path} has other {kind} samples of {split} than {shards.path}: delete it, to be made again"
             )
-        if not len(self.records):
-            raise DataError(f"{shards.path} has no {kind} samples in the split {split}")
         self._rows = (
             None
             if resident is None
@@ -75,12 +94,16 @@ class Samples:
         return record
 
     def arrays(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Grid features by role ("before" and "after", or "photo"): (n, N, F) as they are stored, float16."""
-        return stack([self._from_disk(int(i)) for i in indices])
+        """Grid features by role ("before" and "after", or "photo"): (n, N, F) as they are stored, float16.
+
+        Of a live backbone pixels, uint8 (n, H, W, 3).
+        """
+        each = map if self._loaders is None else self._loaders.map
+        return stack(list(each(self._from_disk, map(int, indices))))
 
     def some_features(self) -> Tensor:
-        """Features (n, N, F) of all images of SURVEYED_SAMPLES samples or fewer, spread over the split; of those that
-        can be read. DataError where none can."""
+        """Features (n, N, F), or pixels, of all images of SURVEYED_SAMPLES samples or fewer, spread over the split; of
+        those that can be read. DataError where none can."""
         found: list[Tensor] = []
         for i in np.linspace(0, len(self) - 1, min(len(self), SURVEYED_SAMPLES)).astype(int).tolist():
             try:
@@ -90,32 +113,47 @@ class Samples:
             except DataError as error:
                 self.condemn(i, error)
         if not found:
-            raise DataError(f"{self._features.folder.path}: none of the {self.name} looked at has features to be read")
+            where = (self._features or self.records).folder.path
+            raise DataError(f"{where}: none of the {self.name} looked at has images to be read")
         return torch.cat(found)
 
-    def _arrays(self, i: int) -> Arrays:
-        """Grid features (N, F) of sample i by role, or their rows in memory (`Resident`)."""
+    def _arrays(self, i: int, looks: Mapping[str, Look] | None) -> Arrays:
+        """Grid features (N, F) of sample i by role, or their rows in memory (`Resident`), or pixels shown like this."""
         if self._rows is None:
-            return self._from_disk(i)
+            return self._from_disk(i, looks)
         rows = self._rows[i]
         assert not isinstance(rows, DataError), "it was condemned when it was read into memory"
         return rows
 
-    def _from_disk(self, i: int) -> dict[str, np.ndarray]:
-        """Grid features (N, F) of sample i by role; DataError naming it where they cannot be used."""
+    def _from_disk(self, i: int, looks: Mapping[str, Look] | None = None) -> dict[str, np.ndarray]:
+        """Grid features (N, F) of sample i by role, or pixels; DataError naming it where they cannot be used."""
+        if self._features is None:
+            return self._decoded(i, looks or {})
         arrays = self._features.arrays(i)
-        roles = ("before", "after") if self.kind == "pair" else ("photo",)
-        if sorted(arrays) != sorted(roles) or any(array.shape != self._shape for array in arrays.values()):
+        if sorted(arrays) != sorted(self._roles) or any(array.shape != self._shape for array in arrays.values()):
             raise DataError(
-                f"{self._features.folder.path}: sample {self._features.keys[i]} is not {' and '.join(roles)} of shape "
-                f"{self._shape}"
+                f"{self._features.folder.path}: sample {self._features.keys[i]} is not {' and '.join(self._roles)} of "
+                f"shape {self._shape}"
             )
         return arrays
 
-    def first_good(self, candidates: Iterable[int], bad: list[Bad]) -> tuple[int, dict, Arrays]:
+    def _decoded(self, i: int, looks: Mapping[str, Look]) -> dict[str, np.ndarray]:
+        loaders = self._loaders
+        assert loaders is not None
+        found = self.records.images(i, lambda role, data: loaders.pixels(data, looks.get(role)))
+        if sorted(found) != sorted(self._roles):
+            raise DataError(
+                f"{self.records.folder.path}: sample {self.records.keys[i]} is not {' and '.join(self._roles)}"
+            )
+        return found
+
+    def first_good(
+        self, candidates: Iterable[int], bad: list[Bad], looks: Looks | None = None
+    ) -> tuple[int, dict, Arrays]:
         """(index, json, arrays) of the first candidate that can be read; those before it go to `bad`.
 
-        One damaged member condemns a sample, whether the task at hand needs it or not. DataError where none is left.
+        looks: how the images of a live backbone are shown. One damaged member condemns a sample, whether the task at
+        hand needs it or not. DataError where none is left.
         """
         for i in candidates:
             if i not in self._bad:
@@ -123,7 +161,7 @@ class Samples:
                     record = self.record(i)
                     if self.kind != "class" and not record["captions"]:
                         raise DataError(f"{self.records.folder.path}: sample {self.records.keys[i]} has no caption")
-                    return i, record, self._arrays(i)
+                    return i, record, self._arrays(i, looks(record) if looks else None)
                 except DataError as error:
                     self.condemn(i, error)
             bad.append(self._bad[i])
@@ -134,6 +172,19 @@ class Samples:
         if isinstance(error, Unreachable):
             raise error
         self._bad[i] = Bad(self.name, self.records.keys[i], str(error).partition(";")[0])
+
+
+def open_samples(
+    shards: str | Path,
+    features: Path | None,
+    kind: str,
+    split: str,
+    resident: Resident | None = None,
+    loaders: Loaders | None = None,
+) -> Samples:
+    """The samples of folders by where they lie; features None: the backbone is live."""
+    of = None if features is None else Folder.open(features)
+    return Samples(Folder.open(shards), of, kind, split, resident, loaders)
 
 
 def stack(rows: Sequence[Arrays]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ RESERVED = ("all", "train", "evaluate", "stage", "help")  # words of the command
 # Fields that cannot change what is learned: a run folder may be resumed with other values of these.
 HARMLESS = (
     "root", "data.pack_workers", "data.read_threads", "data.prefetch", "data.features_on", "data.bad_samples",
+    "data.loaders", "backbone.checkpointing",
     "evaluate.", "log.", "cluster.workers", "cluster.zero_stage", "cluster.gpus_per_worker", "cluster.cpus_per_worker",
     "cluster.threads", "cluster.timeout_s", "cluster.restarts",
 )  # fmt: skip
@@ -59,6 +60,15 @@ class EditsConfig:
 
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    """Of training images, each by itself; what would make a caption or a negative of the sample false is left out."""
+
+    light: float = 0.0  # brightness, contrast and colour by at most this share up or down
+    crop: float = 0.0  # at most this share of the height and of the width cut off
+    mirror: bool = False  # half of the samples, all images of one alike; none whose text names a side
+
+
+@dataclass(frozen=True)
 class DataConfig:
     shards: str = "data/blocks"  # shard folder, relative to the root, or its URL (s3://bucket/folder)
     features: str = ""  # folder of cached grid features, made when missing; empty: beside the shards; of a URL: in data
@@ -78,12 +88,21 @@ class DataConfig:
     # Where cached features are read from in training: the GPU's memory, the worker's, or the disk at every step; auto:
     # the GPU's where they fit into half of what is free, else the disk.
     features_on: Literal["auto", "gpu", "cpu", "disk"] = "auto"
+    # Processes of a worker that decode images where --backbone.mode is live; 0: its share of the machine's CPUs.
+    loaders: int = 0
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     bad_samples: float = 0.001  # share of a stream's samples that may be unreadable and replaced; 0: none, else 1 may
 
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    name: str = "efficientnet_lite0"  # timm model whose frozen grid features are cached
+    name: str = "efficientnet_lite0"  # timm model that makes grid features of images
+    # cached: it runs once over all images, and training reads features; live: it runs in every step, on the images.
+    mode: Literal["cached", "live"] = "cached"
+    train: str = "none"  # of a live one: none, all, or last:N, its N last layers
+    lr: float = 1e-5  # peak learning rate of its last layer; the schedule is that of the stage
+    lr_decay: float = 0.75  # of a layer, as a share of the learning rate of the layer after it
+    checkpointing: bool = False  # activations inside of its layers are computed again in place of being kept
     # Local weight file; empty: the installed ImageNet weights of efficientnet_lite0, else those of timm's hub.
     weights: str = ""
     size: tuple[int, int] = (128, 160)  # height and width that images are fitted into, pixels

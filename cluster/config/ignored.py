@@ -48,6 +48,7 @@ def _unused(config: Config) -> Iterator[tuple[str, str]]:
         yield "data.edits.", "--data.edits.photos is empty, so nothing is packed"
     if data.source == "none" and not (data.mix or data.photos):
         yield "data.tokenizer", "nothing is packed, and the captions are those of one folder, with its tokenizer"
+    yield from _unused_of_backbone(config)
     if config.model.architecture == "paper":
         for field in ("regions", "novelties", "pooled", "cell_size"):
             yield f"model.{field}", "--model.architecture is paper"
@@ -66,6 +67,18 @@ def _unused(config: Config) -> Iterator[tuple[str, str]]:
         if not (earlier or stage.start_from):
             yield f"{name}.start_parts", f"no stage comes before, and --{name}.start_from is empty"
         earlier = name
+
+
+def _unused_of_backbone(config: Config) -> Iterator[tuple[str, str]]:
+    backbone = config.backbone
+    if backbone.mode == "cached":
+        why = "--backbone.mode cached reads features, and no images, in training"
+        yield from ((option, why) for option in ("data.augment.", "data.loaders"))
+    else:
+        why = "--backbone.mode live reads images, and no features, in training"
+        yield from ((option, why) for option in ("data.features", "data.features_on"))
+    if backbone.train == "none":
+        yield from ((f"backbone.{name}", "--backbone.train is none") for name in ("lr", "lr_decay", "checkpointing"))
 
 
 def _unused_in_stage(stage: StageConfig) -> Iterator[tuple[str, str]]:

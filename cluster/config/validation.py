@@ -21,6 +21,8 @@ from cluster.config.fields import (
 from cluster.config.options import show
 from cluster.config.tasks import TASKS, weighed
 from cluster.errors import ConfigError
+from idc.backbone.network import last_layers
+from idc.backbone.weights import BackboneError
 from shards.errors import DataError
 from shards.order.mixture import Mixture, parse_weight
 
@@ -34,7 +36,8 @@ def validate(config: Config, stages: Sequence[str] | None = None) -> None:
     if not all(re.fullmatch(r"[\w-][\w.-]*", part) for part in config.name.split("/")):
         raise ConfigError(f"--name {config.name!r} must be letters, digits, '-', '_' and '.', for it names a folder")
     _at_least(
-        config, 0, "seed", "data.pack_workers", "data.bad_samples", "data.words", "data.blocks.seed",
+        config, 0, "seed", "data.loaders", "data.augment.light", "data.augment.crop", "data.pack_workers",
+        "data.bad_samples", "data.words", "data.blocks.seed",
         "data.edits.seed", "data.blocks.class_photos", "data.blocks.relational", "data.blocks.camera", "evaluate.limit",
         "cluster.restarts", "log.profile_steps",
     )  # fmt: skip
@@ -57,6 +60,7 @@ def validate(config: Config, stages: Sequence[str] | None = None) -> None:
         raise ConfigError("--data.bad_samples is a share and cannot be more than 1")
     if min(config.backbone.size) < 32:
         raise ConfigError("--backbone.size: height and width must be 32 pixels or more")
+    _validate_training(config)
     strides = config.backbone.strides
     if any(stride < 1 for stride in strides) or any(b % a for a, b in zip(strides, strides[1:], strict=False)):
         raise ConfigError(
@@ -77,6 +81,24 @@ def validate(config: Config, stages: Sequence[str] | None = None) -> None:
         _at_least(config, 1, "finetune.references")
         if config.model.caption_loss == "masked" and config.finetune.references > 1:
             raise ConfigError("--finetune.references above 1 needs --model.caption_loss causal")
+
+
+def _validate_training(config: Config) -> None:
+    """Of the backbone, and what training images are shown like."""
+    backbone, augment = config.backbone, config.data.augment
+    try:
+        last_layers(backbone.train)
+    except BackboneError as error:
+        raise ConfigError(f"--backbone.train {error}") from None
+    if backbone.train != "none" and backbone.mode == "cached":
+        raise ConfigError(f"--backbone.train {backbone.train} needs --backbone.mode live")
+    if backbone.lr <= 0:
+        raise ConfigError("--backbone.lr must be more than 0")
+    if not 0 < backbone.lr_decay <= 1:
+        raise ConfigError("--backbone.lr_decay must be more than 0 and at most 1")
+    for name in ("light", "crop"):
+        if getattr(augment, name) > 0.5:
+            raise ConfigError(f"--data.augment.{name} is {getattr(augment, name)} and cannot be more than 0.5")
 
 
 def _validate_workers(cluster: ClusterConfig) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster.batches.samples import Samples
+from cluster.batches.samples import open_samples
 from cluster.distributed import beat
 from cluster.evaluation.scores import change_of
+from cluster.images.loaders import Loaders
 from idc.captioning.calibration import Calibration, Moments, calibrated
 from idc.model.trunk import Trunk
 from shards.errors import DataError, Unreachable
@@ -22,12 +23,20 @@ TRAIN_PAIRS, VAL_PAIRS = 512, 1024  # looked at, spread over their splits; 812 p
 CHUNK = 16  # pairs
 BINS = 10  # of the reliability diagram
 
-Place = tuple[str | Path, Path]  # of a folder of pairs and of its features
+Place = tuple[str | Path, Path | None]  # of a folder of pairs and of its features; None: the backbone is live
+Sees = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
-def calibrate(model: Trunk, trained_on: Sequence[Place], device: torch.device | str) -> Calibration | None:
+def calibrate(
+    model: Trunk,
+    trained_on: Sequence[Place],
+    device: torch.device | str,
+    loaders: Loaders | None = None,
+    seen: Sees | None = None,
+) -> Calibration | None:
     """Of a model on `device`; trained_on: the folder with the validation pairs first. None: no validation pairs.
 
+    loaders, seen: of a live backbone, what decodes images and what makes features of them.
     Pairs that cannot be read are left out. Memory does not grow with the folders.
     """
     shards, features = trained_on[0]
@@ -35,9 +44,9 @@ def calibrate(model: Trunk, trained_on: Sequence[Place], device: torch.device | 
         return None
     train = Moments()
     for place in trained_on:
-        for seen in _seen(model, place, "train", TRAIN_PAIRS // len(trained_on), device):
-            train.add(seen[0])
-    val = list(_seen(model, (shards, features), "val", VAL_PAIRS, device))
+        for one in _seen(model, place, "train", TRAIN_PAIRS // len(trained_on), device, loaders, seen):
+            train.add(one[0])
+    val = list(_seen(model, (shards, features), "val", VAL_PAIRS, device, loaders, seen))
     if not train.count or not val:
         return None
     profiles, changed, labels = zip(*val, strict=True)
@@ -46,10 +55,16 @@ def calibrate(model: Trunk, trained_on: Sequence[Place], device: torch.device | 
 
 @torch.no_grad()
 def _seen(
-    model: Trunk, place: Place, split: str, limit: int, device: torch.device | str
+    model: Trunk,
+    place: Place,
+    split: str,
+    limit: int,
+    device: torch.device | str,
+    loaders: Loaders | None,
+    seen: Sees | None,
 ) -> Iterator[tuple[Tensor, Tensor, list[bool | None]]]:
     """Profiles (n, k), P(changed) (n,) and labels of at most `limit` pairs of a split, a chunk at a time."""
-    samples = Samples(Folder.open(place[0]), Folder.open(place[1]), "pair", split)
+    samples = open_samples(*place, "pair", split, loaders=loaders)
     places = np.linspace(0, len(samples) - 1, min(max(limit, 1), len(samples))).astype(int).tolist()
     for start in range(0, len(places), CHUNK):
         found: list[tuple[dict[str, Tensor], bool | None]] = []
@@ -62,10 +77,9 @@ def _seen(
                 samples.condemn(i, error)
         if not found:
             continue
-        images = {
-            role: torch.cat([arrays[role] for arrays, _ in found]).to(device, model.dtype)
-            for role in ("before", "after")
-        }
+        images: Mapping[str, Tensor]
+        images = {role: torch.cat([arrays[role] for arrays, _ in found]).to(device) for role in ("before", "after")}
+        images = {role: each.to(model.dtype) for role, each in (seen(images) if seen else images).items()}
         state, logits = model.start_captions(images, 2)
         changed = logits.float().softmax(-1)[:, 1]
         yield model.profile(images, state.pair).cpu(), changed.cpu(), [label for _, label in found]

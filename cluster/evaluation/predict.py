@@ -44,6 +44,7 @@ def predict(
     precision: str = "fp32",
     calibration: Calibration | None = None,
     stop: Callable[[], object] = lambda: False,
+    seen: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
 ) -> list[dict]:
     """Captions of every world-th sample from `rank` on, of the first `limit` (0 = all).
 
@@ -53,8 +54,8 @@ def predict(
     "map", what in the two images the caption is about (`cluster.evaluation.pointing.pack_map`). precision: of the
     captions' matrix products on a GPU; a CPU's, and those of the maps, are fp32. calibration: of the model; the
     changed_probability is then calibrated, and there is "unfamiliarity", above 1 for pairs unlike the training pairs.
-    stop: looked at after every `batch_size` samples; once it is true, no more are captioned. DataError for a sample
-    that cannot be read.
+    stop: looked at after every `batch_size` samples; once it is true, no more are captioned. seen: makes features of
+    the images of samples that have none, those of a live backbone. DataError for a sample that cannot be read.
     """
     device = torch.device(device)
     if device.type == "cuda" and device.index is None:
@@ -74,7 +75,11 @@ def predict(
     # While the model captions one chunk, a thread reads the next.
     with Prefetcher(read, range(rank, count, stride), threads=1, depth=2) as chunks:
         for chunk, records, arrays in chunks:
+            images: Mapping[str, Tensor]
             images = {role: features.to(device, non_blocking=True) for role, features in arrays.items()}
+            if seen is not None:
+                with torch.no_grad():
+                    images = seen(images)
             with bf16(model, device) if precision == "bf16" and device.type == "cuda" else nullcontext():
                 made = generate(model, images, beam, length_penalty)
             where = change_map(model, images, made.tokens, made.pair).cpu().numpy() if maps else [None] * len(chunk)

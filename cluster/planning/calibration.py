@@ -84,7 +84,7 @@ def _steps(config: Config, name: str, world: int, gpu: int | None) -> dict[str, 
     from cluster.batches.batches import StepBatch
     from cluster.config.fields import task_batch_size, task_micro_batches
     from cluster.distributed.devices import choose_accelerator
-    from cluster.planning.memory import held_batches
+    from cluster.planning.memory import canvas_of, held_batches, network_of
     from cluster.planning.mock_batch import mock_batch
     from cluster.training.engine import Engine
     from cluster.training.step import rounding, train_step
@@ -102,7 +102,8 @@ def _steps(config: Config, name: str, world: int, gpu: int | None) -> dict[str, 
         seconds = {}
         for task in tasks:
             number, visual = task_micro_batches(stage, task, world)[0], engine.model.visual_tokens
-            batch = mock_batch(task, stage, config.model, visual, world, *rounding(device, config.cluster))
+            room = rounding(device, config.cluster)
+            batch = mock_batch(task, stage, config.model, visual, world, *room, canvas_of(config))
             ready = [  # as many as a run holds
                 StepBatch(task, [{key: value.to(device, copy=True) for key, value in batch.items()}
                                  for _ in range(number)], task_batch_size(stage, task))
@@ -114,7 +115,7 @@ def _steps(config: Config, name: str, world: int, gpu: int | None) -> dict[str, 
         return seconds
 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        engine = Engine(build(config.model), stage, config.cluster, device)
+        engine = Engine(build(config.model), stage, config.cluster, device, network_of(config), config.backbone)
         steps()  # they make what later ones find, and are not timed
     peak = peak_of(profiler) if gpu is None else torch.cuda.max_memory_allocated(device)
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

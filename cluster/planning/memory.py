@@ -15,6 +15,8 @@ from cluster.planning.live_bytes import LiveBytes
 from cluster.planning.mock_batch import mock_batch
 from cluster.training.engine import BUCKET, StepResult
 from cluster.training.step import rounding, train_step
+from idc.backbone.layout import layout
+from idc.backbone.network import GridNetwork, untrained
 from idc.losses.objectives import ObjectiveOptions
 from idc.losses.training_model import TrainingModel
 from idc.model.build import build
@@ -49,9 +51,11 @@ def of_worker(config: Config, stage: StageConfig, placement: Placement, zero: in
     }
     worst = max(counted, key=lambda task: counted[task].activations)
     with torch.device("meta"):
-        model = build(config.model)
-    numbers, frozen = sum(p.numel() for p in model.parameters()), sum(b.nbytes for b in model.buffers())
-    weights = FLOAT * numbers // (world if zero == 3 else 1) + frozen
+        trained = TrainingModel(build(config.model), network_of(config))
+    numbers = sum(p.numel() for p in trained.parameters() if p.requires_grad)
+    frozen = sum(b.nbytes for b in trained.buffers())
+    of_frozen = FLOAT * sum(p.numel() for p in trained.parameters() if not p.requires_grad)
+    weights = (FLOAT * numbers + of_frozen) // (world if zero == 3 else 1) + frozen
     moments = 2 * FLOAT * numbers // (world if zero else 1)
     optimiser = moments + (FLOAT * numbers // world if zero else 0)
     gradients = FLOAT * numbers // (world if zero >= 2 else 1)
@@ -73,6 +77,30 @@ def of_worker(config: Config, stage: StageConfig, placement: Placement, zero: in
         peak,
         FLOAT * numbers + frozen + moments,
     )
+
+
+def network_of(config: Config) -> GridNetwork | None:
+    """A live backbone, with random weights, on torch's default device; None: features are cached."""
+    backbone = config.backbone
+    if backbone.mode == "cached":
+        return None
+    return untrained(backbone.name, backbone.size, backbone.strides, backbone.train, backbone.checkpointing)
+
+
+def _remade(network: GridNetwork) -> GridNetwork:
+    """The network with new parameters and buffers on torch's default device, in the mode that is on."""
+    for module in network.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(torch.empty(weight.shape), weight.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+    return network
+
+
+def canvas_of(config: Config) -> tuple[int, int] | None:
+    """Height and width of the images that a live backbone is given; None: features are cached."""
+    backbone = config.backbone
+    return None if backbone.mode == "cached" else layout(backbone.name, backbone.size, backbone.strides).canvas
 
 
 def held_batches(config: Config, device: torch.device) -> int:
@@ -108,7 +136,7 @@ class _Fake:
 
     def __init__(self, trained: nn.Module, precision: str, counter: LiveBytes) -> None:
         self.trained, self._bf16 = trained, precision == "bf16"
-        for parameter in trained.parameters():
+        for parameter in (each for each in trained.parameters() if each.requires_grad):
             parameter.register_post_accumulate_grad_hook(lambda parameter: counter.set_apart(parameter.grad))
 
     def forward(self, *arguments):
@@ -134,11 +162,14 @@ def _count(
     cluster = config.cluster
     with torch.device("meta"):
         visual = build(config.model).visual_tokens
-    batch = mock_batch(task, stage, config.model, visual, world, *rounding(device, cluster))
+    canvas = canvas_of(config)
+    batch = mock_batch(task, stage, config.model, visual, world, *rounding(device, cluster), canvas)
     whole = not stage.contrastive_group
     parts = number if whole else min(number, 2)  # from the second on they are alike
+    with torch.device("meta"):
+        network = network_of(config)  # timm looks at values while it builds
     with FakeTensorMode() as fake, torch.device(counted_on(device)):
-        trained = TrainingModel(build(config.model))
+        trained = TrainingModel(build(config.model), network and _remade(network))
         on_device = {name: fake.from_tensor(tensor).to(counted_on(device)) for name, tensor in batch.items()}
         step = StepBatch(task, [on_device] * parts, task_batch_size(stage, task))
         options = ObjectiveOptions(

@@ -16,13 +16,23 @@ SEED = 0
 
 
 def mock_batch(
-    task: str, stage: StageConfig, model: ModelConfig, visual_tokens: int, world: int, multiple: int = 1, room: int = 1
+    task: str,
+    stage: StageConfig,
+    model: ModelConfig,
+    visual_tokens: int,
+    world: int,
+    multiple: int = 1,
+    room: int = 1,
+    canvas: tuple[int, int] | None = None,
 ) -> dict[str, Tensor]:
-    """A prepared micro-batch of a worker among `world`, on the CPU; multiple and room as of `cluster.batches`."""
+    """A prepared micro-batch of a worker among `world`, on the CPU; multiple and room as of `cluster.batches`; canvas:
+    height and width of its images, where it has these in place of features."""
     rng, size = np.random.default_rng(SEED), task_micro_batches(stage, task, world)[1]
     kind, objective = TASKS[task].stream, TASKS[task].objective
     photos = kind == "photo" or (kind == "class" and task != "classify")
     features = torch.zeros(size, model.cells, model.feature_dim, dtype=torch.float16)
+    if canvas is not None:
+        features = torch.zeros(size, *canvas, 3, dtype=torch.uint8)
     batch = {"photo": features} if photos else {"before": features, "after": features.clone()}
     for key in OBJECTIVES[objective].keys:
         if key == "visual_mask":

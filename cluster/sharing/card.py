@@ -11,7 +11,7 @@ from typing import Any
 from cluster.evaluation.protocol import comparable
 from idc.backbone.timm_import import import_timm
 from idc.backbone.weights import packaged_weights
-from idc.captioning.model_folder import CONFIG
+from idc.captioning.model_folder import BACKBONE_FILE, CONFIG
 from idc.metrics.coco import METRICS
 from shards.format.whole_files import write_whole
 from shards.reading.reader import Folder
@@ -74,8 +74,7 @@ def card(
         "",
         f"- architecture `{model['architecture']}`, width {model['d_model']}, {model['cross_modal_blocks']} blocks over"
         f" images and words, {model['vocab_size']} tokens, sentences of at most {model['max_length']} tokens",
-        f"- backbone `{backbone['backbone']}`, frozen and not in this folder; weights with SHA-256 "
-        f"`{backbone['weights_sha256']}`",
+        f"- backbone `{backbone['backbone']}`, {_lies(backbone)}; weights with SHA-256 `{backbone['weights_sha256']}`",
         f"- images are fitted into {backbone['size'][1]} x {backbone['size'][0]} pixels",
         f"- beam {description['decoding']['beam']}, length penalty {description['decoding']['length_penalty']}",
         f"- stage {about['stage']}, step {about['step']}, seed {about['seed']}",
@@ -105,6 +104,11 @@ def card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _lies(backbone: Mapping[str, Any]) -> str:
+    trained = backbone.get("trained")
+    return f"trained ({trained}), in `{BACKBONE_FILE}`" if trained else "frozen and not in this folder"
 
 
 def backbone_licence(name: str) -> str:

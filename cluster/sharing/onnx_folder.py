@@ -48,13 +48,15 @@ def require_onnx() -> None:
 def write(folder: Path, weights: str, shards: Folder, split: str) -> Agreement:
     """Writes onnx/ into a model folder and compares it on the first pairs of a split.
 
-    weights: a file of the backbone's weights, "" = as they were trained with. Raises ValueError as loading does.
+    weights: a file of the weights of a frozen backbone, "" = those of its name. Raises ValueError as loading does.
     """
     import idc.onnx.caption as program
     from idc.onnx import graphs
 
     exported = model_folder.load(folder)
-    backbone = Backbone.from_description(exported.backbone | {"precision": "fp32"}, weights)
+    backbone = Backbone.from_description(
+        exported.backbone | {"precision": "fp32"}, exported.backbone_weights or weights
+    )
     into = folder / FOLDER
     into.mkdir()
     graphs.export(exported.model, backbone, into)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from cluster.config.fields import BackboneConfig
+from idc.backbone.network import IMAGES, untrained
 from idc.losses.objectives import losses
 from idc.model.build import build
 from idc.model.trunk import Trunk
@@ -32,10 +34,12 @@ def peak_flops(device: torch.device) -> float | None:
 class StepFlops:
     """Floating point operations of a training step of one worker, counted once for each shape of batch."""
 
-    def __init__(self, model: Trunk) -> None:
+    def __init__(self, model: Trunk, backbone: BackboneConfig | None = None) -> None:
+        """backbone: of batches that have images in place of features."""
         # Shapes alone: no memory, no computing, and nothing of DeepSpeed's hooks.
         with torch.device("meta"):
             self._model = build(model.config)
+            self._of_image = 0 if backbone is None else _operations(backbone)
         self._known: dict[tuple, int] = {}
 
     def of(self, task: str, batch: Mapping[str, Tensor]) -> int:
@@ -43,20 +47,44 @@ class StepFlops:
         shapes = (task, *((name, tuple(tensor.shape)) for name, tensor in sorted(batch.items())))
         if shapes not in self._known:
             on_meta = {name: tensor.to("meta") for name, tensor in batch.items()}
+            images = 0
+            if self._of_image:
+                cells, width = self._model.config.cells, self._model.config.feature_dim
+                for role in (role for role in IMAGES if role in batch):
+                    images += len(batch[role])
+                    on_meta[role] = torch.empty(len(batch[role]), cells, width, device="meta")
             with FlopCounterMode(display=False) as counter:
                 found = losses(self._model, task, on_meta)
                 torch.stack([loss.sum for loss in found.values()]).sum().backward()
-            self._known[shapes] = counter.get_total_flops()
+            self._known[shapes] = counter.get_total_flops() + images * self._of_image
         return self._known[shapes]
+
+
+def _operations(backbone: BackboneConfig) -> int:
+    """Of one image: forward, and backward as far as the backbone is trained. On the device meta."""
+    network = untrained(backbone.name, backbone.size, backbone.strides, backbone.train)
+    with FlopCounterMode(display=False) as counter:
+        features = network(torch.zeros(1, *network.taken.canvas, 3, dtype=torch.uint8))
+        if features.requires_grad:
+            features.sum().backward()
+    return counter.get_total_flops()
 
 
 class Speed:
     """Speed since the last line of the log, validations and checkpoints left out. Of one worker, and of all."""
 
-    def __init__(self, device: torch.device, model: Trunk | None, step: int, samples: int) -> None:
-        """`model` is needed where operations are counted, on GPUs; `step` and `samples` have been done before."""
+    def __init__(
+        self,
+        device: torch.device,
+        model: Trunk | None,
+        step: int,
+        samples: int,
+        backbone: BackboneConfig | None = None,
+    ) -> None:
+        """`model`, and a live `backbone`, are needed where operations are counted, on GPUs; `step` and `samples` have
+        been done before."""
         self._device, self._peak = device, peak_flops(device)
-        self._flops = StepFlops(model) if device.type == "cuda" and model is not None else None
+        self._flops = StepFlops(model, backbone) if device.type == "cuda" and model is not None else None
         self._done, self._time = (step, samples), time.perf_counter()
         self._made: dict[str, float] = defaultdict(float)
 

@@ -5,6 +5,7 @@ Measured with DeepSpeed 0.19.8: stages 0 to 3 give the same loss curve to 1e-5 i
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import socket
@@ -21,9 +22,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cluster.config.fields import ClusterConfig, StageConfig
+from cluster.config.fields import BackboneConfig, ClusterConfig, StageConfig
 from cluster.training import optimizer_state
 from cluster.training.gradient_norms import GradientNorms
+from idc.backbone.network import GridNetwork
 from idc.losses.training_model import TrainingModel
 from idc.model.build import build
 from idc.model.trunk import Trunk
@@ -105,24 +107,37 @@ class Engine:
     value at every step, are turned off.
     """
 
-    def __init__(self, model: Trunk, stage: StageConfig, cluster: ClusterConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Trunk,
+        stage: StageConfig,
+        cluster: ClusterConfig,
+        device: torch.device,
+        backbone: GridNetwork | None = None,
+        learning: BackboneConfig | None = None,
+    ) -> None:
+        """backbone: runs on the images of every batch; learning: how, if parts of it are trained."""
         prepare_environment(device)
         self._deepspeed = _import_deepspeed()
         self.device, self.world = device, dist.get_world_size()
         # One worker has nothing to share out, and ZeRO's bookkeeping is a seventh of a small step's time on the host.
         self.zero_stage = int(self.world > 1) if cluster.zero_stage == "auto" else cluster.zero_stage
         self._clip, self._norms = stage.clip, GradientNorms(stage.spike_factor, device)
-        trained = TrainingModel(model.to(device))
-        self._adam = torch.optim.AdamW(
-            _parameter_groups(trained, stage.weight_decay), lr=stage.lr, betas=stage.betas, eps=1e-8, fused=True
-        )
+        # Under ZeRO 3 no rank has the weights outside of a step: what is looked at beside it is put together in copies.
+        self._spare = copy.deepcopy(backbone) if self.zero_stage == 3 else None
+        trained = TrainingModel(model.to(device), None if backbone is None else backbone.to(device))
+        groups = optimizer_state.parameter_groups(trained, stage, learning or BackboneConfig())
+        self._adam = torch.optim.AdamW(groups, lr=stage.lr, betas=stage.betas, eps=1e-8, fused=True)
         if cluster.compile != "off":
             torch._dynamo.config.recompile_limit = COMPILED_SHAPES
             trained.compile(mode=cluster.compile, dynamic=False)
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
             model=trained, optimizer=self._adam, config=_settings(cluster, self.zero_stage), dist_init_required=False
         )
-        self._pieces = optimizer_state.pieces(self.model, self._optimizer, self.zero_stage, dist.get_rank())
+        self._trained: TrainingModel = self._engine.module
+        self.learning = [parameter for parameter in self._trained.parameters() if parameter.requires_grad]
+        kept = self._trained.kept_parameters(remove_duplicate=True)
+        self._pieces = optimizer_state.pieces(kept, self._optimizer, self.zero_stage, dist.get_rank())
         self._alone = self.world == 1 and self.zero_stage == 0
         if self._alone:
             self._engine.enable_backward_allreduce = False  # it would copy every gradient to the sum of itself
@@ -131,7 +146,7 @@ class Engine:
     @property
     def model(self) -> Trunk:
         """The network that is trained; under ZeRO 3 its parameters are empty outside of forward and backward."""
-        return self._engine.module.model
+        return self._trained.model
 
     def forward(self, *arguments):
         """The losses of `TrainingModel.forward`, in the precision of the cluster settings."""
@@ -163,10 +178,10 @@ class Engine:
         Skipped, on all ranks alike, where the gradient is not finite or far above the usual for the task.
         """
         for group in self._optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)
         if self._alone:
             # As DeepSpeed has it where it reduces: what a task does not use moves on by its momentum, and decays.
-            for parameter in self.model.parameters():
+            for parameter in self.learning:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
         norm = self._gradient_norm()
@@ -186,7 +201,7 @@ class Engine:
     def _gradient_norm(self) -> Tensor:
         """Of the whole gradient, over all ranks; a scalar on the device. Gradients have been reduced by `backward`."""
         if self.zero_stage == 0:  # every rank has all of it; the mean of them is the same in the last bit, too
-            norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+            norm = nn.utils.get_total_norm([p.grad for p in self.learning if p.grad is not None])
             return self.total(norm) / self.world
         if self.zero_stage == 3:
             mine = [self._optimizer.grad_partitions_flat_buffer]
@@ -195,8 +210,8 @@ class Engine:
         return self.total(nn.utils.get_total_norm(mine).square()).sqrt()
 
     def weights(self) -> dict[str, Tensor]:
-        """The whole model's state as fp32 copies on the CPU; under ZeRO 3 all ranks call it, and gather it."""
-        return self._gathered(dict(self.model.named_parameters(remove_duplicate=False))) | self._buffers()
+        """The state of all that is kept, as fp32 copies on the CPU; under ZeRO 3 all ranks call it, and gather it."""
+        return self._gathered(self._trained.kept_parameters()) | self._buffers()
 
     def _gathered(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
         state = {}
@@ -209,23 +224,25 @@ class Engine:
         return state
 
     def _buffers(self) -> dict[str, Tensor]:
-        wanted = self.model.state_dict().keys()  # without the buffers that are not persistent
-        found = {name: buffer.detach().cpu().clone() for name, buffer in self.model.named_buffers() if name in wanted}
+        kept = self._trained.kept.items()
+        buffers = {prefix + name: buffer for prefix, part in kept for name, buffer in part.named_buffers()}
+        wanted = self._trained.state_dict().keys()  # without the buffers that are not persistent
+        found = {name: buffer.detach().cpu().clone() for name, buffer in buffers.items() if name in wanted}
         return {name: one.float() if one.is_floating_point() else one for name, one in found.items()}
 
     @contextmanager
-    def whole_model(self) -> Iterator[Trunk]:
-        """The network as it is now, to look at a batch outside of training; all ranks call it together.
+    def whole_model(self) -> Iterator[TrainingModel]:
+        """Network and backbone as they are now, to look at a batch outside of training; all ranks call it together.
 
         Under ZeRO 3 it is a copy: the trained module has no weights outside of a training step.
         """
         if self.zero_stage == 3:
-            copy = build(self.model.config)
-            copy.load_state_dict(self.weights())
-            yield copy.to(self.device)
+            whole = TrainingModel(build(self.model.config), copy.deepcopy(self._spare))
+            whole.load_state_dict(self.weights())
+            yield whole.to(self.device)
             return
         try:
-            yield self.model
+            yield self._trained
         finally:
             self.model.train()
 
@@ -237,26 +254,26 @@ class Engine:
         """
         room = {} if room is None else room
 
-        def copy(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        def copied(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {name: _copied(tensor.detach(), f"{kind}/{name}", room) for name, tensor in tensors.items()}
 
         held = optimizer_state.to_write(self._pieces, self.zero_stage, dist.get_rank(), self.world)
-        moments = copy("moments", optimizer_state.runs(held, self._adam.state))
+        moments = copied("moments", optimizer_state.runs(held, self._adam.state))
         applied, norms = optimizer_state.applied_steps(self._pieces, self._adam.state), self._norms.state()
         # DeepSpeed gives them attributes of its own.
-        parameters: dict[str, Any] = dict(self.model.named_parameters(remove_duplicate=False))
+        parameters: dict[str, Any] = self._trained.kept_parameters()
         buffers = self._buffers()
         parts, shapes, whole = {}, None, {}
         if self.zero_stage == 3:
             runs = {piece.name: optimizer_state.run_of(piece, piece.owner) for piece in self._pieces}
-            copied = copy("parts", runs)
-            parts = {piece.name: (piece.start, copied[piece.name]) for piece in self._pieces}
+            held_parts = copied("parts", runs)
+            parts = {piece.name: (piece.start, held_parts[piece.name]) for piece in self._pieces}
             first = {id(parameter): name for name, parameter in reversed(parameters.items())}
             shapes = {name: (first[id(p)], tuple(p.ds_shape)) for name, p in parameters.items() if p.requires_grad}
             whole = self._gathered({name: p for name, p in parameters.items() if not p.requires_grad})
             whole = whole | buffers if weights else {}
         elif weights:
-            whole = copy("weights", parameters) | buffers
+            whole = copied("weights", parameters) | buffers
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # the copies are under way
         return Snapshot(whole, moments, applied, norms, parts, shapes)
@@ -280,18 +297,6 @@ def _copied(tensor: Tensor, name: str, room: dict[str, Tensor]) -> Tensor:
     if there is None or there.shape != tensor.shape:
         there = room[name] = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=tensor.is_cuda)
     return there.copy_(tensor, non_blocking=True)
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Weight decay on matrices alone: not on biases and norms."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not weight_decay:
-        return [{"params": parameters, "weight_decay": 0.0}]
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
 
 
 def _limit_waits(seconds: float) -> None:

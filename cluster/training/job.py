@@ -6,12 +6,14 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cluster.batches.samples import Mixed
 from cluster.config.fields import Config
 from cluster.config.options import deciding
 from cluster.training.weights import open_tokenizer
 from idc.captioning.tokenizer import Tokenizer
+from shards.reading.reader import Folder
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Evaluation:
     """Pairs to caption with the exported model, and where the captions go."""
 
     shards: str | Path
-    features: Path
+    features: Path | None  # None: the backbone is live
     split: str
     predictions: Path
 
@@ -31,7 +33,7 @@ class Job:
     config: Config
     run: Path
     shards: str | Path
-    features: Path
+    features: Path | None  # None: the backbone is live
     stages: tuple[str, ...]  # training stages to do now
     exports: bool = False  # write the model of the best checkpoint to model/
     evaluation: Evaluation | None = None  # what to caption at the end
@@ -40,16 +42,25 @@ class Job:
     classes: Mixed | None = None  # the folder of class-labelled photos, where it is another
     names: tuple[str, ...] = ()  # of what the model tells apart, by class id
     joint_tokenizer: Path | None = None  # where captions come from several folders; None: the tokenizer of `shards`
+    live: dict[str, Any] | None = None  # of a live backbone: what it is (`Backbone.describe`)
 
     @property
     def feature_folders(self) -> list[Path]:
         """The features of all folders that are trained on."""
         further = [one.features for one in (*self.mixed, self.photos, self.classes) if one is not None]
-        return list(dict.fromkeys([self.features, *further]))
+        return list(dict.fromkeys(path for path in (self.features, *further) if path is not None))
 
     @property
-    def trained_on(self) -> list[tuple[str | Path, Path]]:
-        """The folders of pairs that are trained on, each with that of its features."""
+    def backbone(self) -> dict[str, Any]:
+        """What decides the features: `Backbone.describe`."""
+        if self.live is not None:
+            return self.live
+        assert self.features is not None, "features are cached or made in training"
+        return Folder.open(self.features).manifest["features"]
+
+    @property
+    def trained_on(self) -> list[tuple[str | Path, Path | None]]:
+        """The folders of pairs that are trained on, each with that of its features, if they are cached."""
         return [(self.shards, self.features), *((one.shards, one.features) for one in self.mixed)]
 
     @property

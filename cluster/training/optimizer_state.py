@@ -1,4 +1,5 @@
-"""AdamW's moments by parameter name: what one rank holds of them under DeepSpeed, at any ZeRO stage, and back again.
+"""AdamW's groups of parameters, and its moments by parameter name: what one rank holds of them under DeepSpeed, at any
+ZeRO stage, and back again.
 
 Each rank writes what it holds, without a word to the others: whole tensors at stage 0, where ranks hold the same and
 share the names out; runs of a flattened parameter at stages 1 to 3. Whoever reads puts together what it needs, so the
@@ -8,7 +9,8 @@ number of ranks and the stage may be others. Weights are not in here: AdamW's co
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,35 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from cluster.config.fields import BackboneConfig, StageConfig
+from idc.losses.training_model import BACKBONE, TrainingModel
 from shards.errors import DataError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 _RUN = re.compile(r"(.+)\[(\d+):(\d+)\]")  # of a flattened parameter
+
+
+def parameter_groups(trained: TrainingModel, stage: StageConfig, learning: BackboneConfig) -> list[dict[str, Any]]:
+    """Groups as torch's optimisers take them: weight decay on matrices alone, not on biases and norms.
+
+    "lr_scale" is the learning rate of a group as a share of the stage's: 1 for the network; for a layer of the backbone
+    that has d layers behind it lr_decay^d times --backbone.lr / the peak of the stage.
+    """
+    backbone = trained.backbone
+    depths = backbone.depths() if backbone is not None and backbone.trained != "none" else {}
+    spared = backbone.not_decayed() if depths and backbone else set()
+    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in trained.kept_parameters(remove_duplicate=True).items():
+        if not parameter.requires_grad:
+            continue
+        own, scale = name.removeprefix(BACKBONE), 1.0
+        if name.startswith(BACKBONE):
+            scale = learning.lr / stage.lr * learning.lr_decay ** depths[own]
+        decays = stage.weight_decay > 0 and parameter.dim() >= 2 and not (name.startswith(BACKBONE) and own in spared)
+        groups[scale, stage.weight_decay if decays else 0.0].append(parameter)
+    # The network's first; of each, those that decay.
+    ordered = sorted(groups, key=lambda group: (group[0] != 1.0, -group[0], -group[1]))
+    return [{"params": groups[key], "weight_decay": key[1], "lr_scale": key[0]} for key in ordered]
 
 
 @dataclass(frozen=True)
@@ -44,15 +71,14 @@ class Piece:
         return f"{moment}.{self.name}" + ("" if self.whole else f"[{self.start}:{self.start + self.length}]")
 
 
-def pieces(model: nn.Module, optimizer: Any, zero_stage: int, rank: int) -> list[Piece]:
-    """What this rank updates, under DeepSpeed's optimiser of that stage; parameter by parameter, as the model has them.
+def pieces(parameters: Mapping[str, Any], optimizer: Any, zero_stage: int, rank: int) -> list[Piece]:
+    """What this rank updates of parameters by name, under DeepSpeed's optimiser of that stage; tied ones once.
 
     Read from DeepSpeed 0.19.8: stages 1 and 2 cut one flat buffer a parameter group, which may end inside a parameter;
     stage 3 cuts every parameter into equal runs, the last ones padded.
     """
     found = []
-    parameters: Iterable[tuple[str, Any]] = model.named_parameters()  # DeepSpeed gives them attributes of its own
-    for name, parameter in parameters:
+    for name, parameter in parameters.items():  # DeepSpeed gives them attributes of its own
         if not parameter.requires_grad:
             continue
         if zero_stage == 0:

@@ -68,7 +68,7 @@ class _Aside:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._goes_back = engine.zero_stage < 3
-        self._weights = [weight for weight in engine.model.parameters() if weight.requires_grad]
+        self._weights = engine.learning
 
     def forward(self, *arguments):
         with torch.set_grad_enabled(self._goes_back and torch.is_grad_enabled()):

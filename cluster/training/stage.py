@@ -14,7 +14,7 @@ from cluster.batches.bad_samples import BadSamples
 from cluster.batches.batches import Batches, name_words
 from cluster.batches.feed import Feed
 from cluster.batches.resident import Resident
-from cluster.batches.samples import Samples
+from cluster.batches.samples import Samples, open_samples
 from cluster.batches.schedule import learning_rate, stage_seed, step_seed
 from cluster.config.fields import FinetuneConfig
 from cluster.distributed import beat
@@ -23,6 +23,7 @@ from cluster.distributed.stopping import Agreement
 from cluster.errors import NotFiniteError, Stopped
 from cluster.evaluation.predict import merge, predict, with_denials
 from cluster.evaluation.quick_scores import validation_scores
+from cluster.images.live import Live, features_of
 from cluster.tracking.run_log import CHECKPOINTS, SKIPPED, RunLog
 from cluster.tracking.speed import Speed, Trace
 from cluster.training import checkpoint
@@ -33,8 +34,8 @@ from cluster.training.saving import Saver, Written, restore
 from cluster.training.step import Measured, Numbers, read, rounding, train_step
 from cluster.training.weights import load_first_weights, source_of_stage, start_from_model
 from idc.captioning import model_folder
+from idc.losses.training_model import TrainingModel
 from idc.model.build import build
-from shards.reading.reader import Folder
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,12 @@ class StageRun:
         device: torch.device,
         log: RunLog | None,
         resident: Resident | None = None,
+        live: Live | None = None,
     ) -> None:
-        """`log`: of the first rank alone; `resident`: where features are held in memory."""
+        """`log`: of the first rank alone; `resident`: where features are held in memory; `live`: what makes them."""
         self._job, self._name, self._ranks, self._device, self._log = job, name, ranks, device, log
-        self._resident, self._skipped = resident, 0  # steps in a row that were left out
+        self._resident, self._live, self._skipped = resident, live, 0  # steps in a row that were left out
+        self._loaders = live.loaders if live else None
         self._stage, self._folder = job.config.stage(name), job.run / "checkpoints" / name
         self._tokenizer = job.tokenizer
         self._metric = self._stage.select if isinstance(self._stage, FinetuneConfig) else None
@@ -78,23 +81,26 @@ class StageRun:
         torch.manual_seed(config.seed)
         model = build(config.model)
         model.name_classes(name_words(self._job.names, self._tokenizer))
+        backbone = self._live.network() if self._live else None
+        trained = TrainingModel(model, backbone)
         first = None if newest else source_of_stage(self._job.run, config, self._name, Path(config.root))
         batches = Batches(
             self._job.shards, self._job.features, self._tokenizer, config.model, model.visual_tokens, stage,
             stage_seed(config.seed, self._name), ranks.rank, ranks.world, self._job.mixed, self._job.photos,
             self._job.classes, self._job.names, self._resident, *rounding(self._device, config.cluster),
+            self._loaders, config.data.augment,
         )  # fmt: skip
         if newest is not None:
-            model.load_state_dict(checkpoint.load_weights(newest.weights))
+            trained.load_state_dict(checkpoint.load_weights(newest.weights))
         else:
-            model.standardise(batches.some_features())
+            some = batches.some_features()
+            model.standardise(some if backbone is None else features_of(backbone, some, self._device))
         if first is not None:
             if first.name == model_folder.WEIGHTS:
-                features = Folder.open(self._job.features).manifest["features"]
-                start_from_model(model, first, self._tokenizer, features, stage.start_parts)
+                start_from_model(trained, first, self._tokenizer, self._job.backbone, stage.start_parts)
             else:
-                load_first_weights(model, first, stage.start_parts)
-        engine = Engine(model, stage, config.cluster, self._device)
+                load_first_weights(trained, first, stage.start_parts, self._job.backbone["weights_sha256"])
+        engine = Engine(model, stage, config.cluster, self._device, backbone, config.backbone)
         try:
             step = 0
             if newest is not None:
@@ -127,7 +133,8 @@ class StageRun:
         stage, data, run, schedule = self._stage, self._job.config.data, self._job.run, batches.schedule
         ranks = self._ranks
         bad = BadSamples(run, self._name, batches.sizes, data.bad_samples, ranks, self._log)
-        speed = Speed(self._device, engine.model, first, schedule.samples(first))
+        live = self._job.config.backbone if self._live else None
+        speed = Speed(self._device, engine.model, first, schedule.samples(first), live)
         trace = Trace(run, self._name, ranks.rank, self._job.config.log.profile_steps)
         agreement = Agreement(ranks)
         unread: list[Taken] = []  # steps whose numbers are still on the device
@@ -242,7 +249,7 @@ class StageRun:
     @functools.cached_property
     def _samples(self) -> Samples:
         """Of the validation split; opened once."""
-        return Samples(Folder.open(self._job.shards), Folder.open(self._job.features), "pair", "val")
+        return open_samples(self._job.shards, self._job.features, "pair", "val", loaders=self._loaders)
 
     def _validate(self, engine: Engine, done: int) -> dict[str, float | None] | None:
         """Scores of the validation split's captions, the same on every rank; a line of the log.
@@ -252,11 +259,12 @@ class StageRun:
         config, stage, ranks, started = self._job.config, self._stage, self._ranks, time.perf_counter()
         assert isinstance(stage, FinetuneConfig), "no other stage validates"
         samples = self._samples
-        with engine.whole_model() as model:
+        with engine.whole_model() as whole:
             mine = predict(
-                model, samples, self._tokenizer, rank=ranks.rank, world=ranks.world,
+                whole.model, samples, self._tokenizer, rank=ranks.rank, world=ranks.world,
                 batch_size=config.evaluate.batch_size, limit=stage.validate_limit, device=self._device,
                 precision=config.cluster.precision, stop=beat.asked if done < stage.steps else lambda: "",
+                seen=whole.seen if self._live else None,
             )  # fmt: skip
         made = ranks.gather(mine)
         if len(made) < min(stage.validate_limit or len(samples), len(samples)):

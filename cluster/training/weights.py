@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,16 @@ from torch import nn
 from cluster.config.fields import Config, FinetuneConfig
 from cluster.errors import ConfigError
 from cluster.evaluation.calibrating import Place, calibrate
+from cluster.images.live import Live
+from cluster.images.loaders import Loaders
 from cluster.recipes.commandline import read_config
 from cluster.training import checkpoint
+from idc.backbone.weights import tensors_sha256
 from idc.captioning import model_folder
 from idc.captioning import tokenizer as tokenizers
+from idc.captioning.model_folder import BACKBONE_FILE
 from idc.captioning.tokenizer import Tokenizer
+from idc.losses.training_model import BACKBONE, apart
 from idc.model.build import build
 from shards.reading.reader import Folder
 
@@ -79,10 +84,11 @@ def check_starts(run: Path, config: Config, stages: Sequence[str], root: Path) -
         if stage.start_parts:
             with torch.device("meta"):  # of any grid: it is not known yet
                 model = build(dataclasses.replace(config.model, regions=1, novelties=0, pooled=1))
-            _check_parts(model.state_dict(), stage.start_parts, f"--{name}.")
+            parts = [*model.state_dict(), *([BACKBONE] if config.backbone.train != "none" else [])]
+            _check_parts(parts, stage.start_parts, f"--{name}.")
 
 
-def _check_parts(state: Mapping[str, Any], parts: Sequence[str], prefix: str = "") -> None:
+def _check_parts(state: Iterable[str], parts: Sequence[str], prefix: str = "") -> None:
     known = {name.split(".")[0] for name in state}
     if unknown := sorted(set(parts) - known):
         raise ConfigError(
@@ -90,13 +96,22 @@ def _check_parts(state: Mapping[str, Any], parts: Sequence[str], prefix: str = "
         )
 
 
-def load_first_weights(model: nn.Module, path: Path, parts: Sequence[str] = ()) -> None:
+def load_first_weights(model: nn.Module, path: Path, parts: Sequence[str] = (), backbone_sha256: str = "") -> None:
     """Loads a weights file into a model of the same sizes; classification heads of another data set stay random.
 
-    parts: names of the model's parts to load ("finder", "matching"); empty: all. Raises ConfigError naming the part
-    that is not there or the first tensor that does not fit.
+    parts: names of the model's parts to load ("finder", "matching"); empty: all. backbone_sha256: of the weights that
+    the run's backbone has by itself, which it keeps if the file has none. Raises ConfigError naming the part that is
+    not there or the first tensor that does not fit.
     """
-    _load(model, checkpoint.load_weights(path), path, parts)
+    weights = checkpoint.load_weights(path)
+    if not any(name.startswith(BACKBONE) for name in model.state_dict()):
+        weights, of_backbone = apart(weights)
+        if of_backbone and tensors_sha256(of_backbone) != backbone_sha256:
+            raise ConfigError(
+                f"{path} was trained with its backbone: train this one too (--backbone.mode live, --backbone.train), "
+                f"or give {BACKBONE_FILE} of its exported model as --backbone.weights"
+            )
+    _load(model, weights, path, parts)
 
 
 def _load(model: nn.Module, weights: dict[str, Any], path: Path, parts: Sequence[str]) -> None:
@@ -117,6 +132,8 @@ def _load(model: nn.Module, weights: dict[str, Any], path: Path, parts: Sequence
             f"{path}: {name} is {tuple(weights[name].shape)} and this model has {found}: use the model options, the "
             f"tokenizer and the features of the run that the weights come from"
         )
+    if not any(name.startswith(BACKBONE) for name in weights):
+        own = apart(own)[0]
     missing = [name for name in own if name not in weights and not name.startswith(REPLACEABLE)]
     if missing:
         raise ConfigError(f"{path} has no {missing[0]}, which this model needs: its model options were other ones")
@@ -212,24 +229,39 @@ def export_model(
     folder: Path,
     config: Config,
     tokenizer: Path,
+    backbone: Mapping[str, Any],
     trained_on: Sequence[Place],
     found: checkpoint.Checkpoint,
     device: torch.device | str = "cpu",
+    loaders: Loaders | None = None,
 ) -> None:
     """Writes a model folder, what `idc.caption` loads: the weights of a checkpoint, tokenizer, backbone, calibration.
 
-    trained_on: folders of pairs and of their features, the first with the validation pairs. device: that calibrates.
+    backbone: as its features or `Backbone.describe` have it; if the checkpoint has other weights of it, these are
+    written too. trained_on: folders of pairs and of their features, the first with the validation pairs. device: that
+    calibrates. loaders: of a live backbone.
     """
-    weights = checkpoint.load_weights(found.weights)
+    weights, of_backbone = apart(checkpoint.load_weights(found.weights))
     model = build(config.model)
     model.load_state_dict(weights)
-    calibration = calibrate(model.to(device).eval().requires_grad_(False), trained_on, device)
+    seen = None
+    if loaders is not None:
+        network = Live(config.backbone, loaders).network().to(device)
+        if of_backbone:
+            network.net.load_state_dict(of_backbone)
+        seen = network.seen
+    calibration = calibrate(model.to(device).eval().requires_grad_(False), trained_on, device, loaders, seen)
+    described = {name: value for name, value in backbone.items() if name != "conventions"}
+    if config.backbone.mode == "live":
+        described |= {"precision": config.cluster.precision}
+    if of_backbone:
+        described |= {"weights_sha256": tensors_sha256(of_backbone), "trained": config.backbone.train}
     model_folder.save(
         folder,
         config.model,
         weights,
         tokenizer,
-        Folder.open(trained_on[0][1]).manifest["features"],
+        described,
         model_folder.Decoding(config.evaluate.beam, config.evaluate.length_penalty),
         {
             "run": config.name,
@@ -239,4 +271,5 @@ def export_model(
             "validation": found.commit.validation,
         },
         calibration,
+        (of_backbone, backbone["conventions"]) if of_backbone else None,
     )

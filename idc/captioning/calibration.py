@@ -92,7 +92,8 @@ def calibrated(train: Moments, val: Tensor, changed: Tensor, labels: Sequence[bo
         raise ValueError("a calibration needs training and validation pairs")
     far = distance(val, train.mean.float(), train.deviation.float())
     known = [place for place, label in enumerate(labels) if label is not None]
-    temperature = fit_temperature(changed[known], torch.tensor([bool(labels[place]) for place in known]))
+    really = torch.tensor([bool(labels[place]) for place in known], dtype=torch.bool)  # also if there are none
+    temperature = fit_temperature(changed[known], really)
     return Calibration(
         tuple(train.mean.tolist()), tuple(train.deviation.tolist()),
         max(float(far.quantile(1 - SHARE)), EPS), temperature,

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
 
-FILES = ("config.json", "model.safetensors", "calibration.json", "tokenizer.*")  # what captioning needs of a model
+FILES = ("config.json", "model.safetensors", "backbone.safetensors", "calibration.json", "tokenizer.*")
 TIMEOUT_S = 5.0  # for the first connection; the hub's own client tries again for most of a minute
 _ID = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 

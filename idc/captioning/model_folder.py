@@ -1,7 +1,8 @@
 """The model folder: everything that captions a pair of images, in files that any tool can read and none can run.
 
 model.safetensors (weights), config.json (sizes, backbone, decoding, format version) and the tokenizer's file; of a
-model that has been calibrated, calibration.json (`idc.captioning.calibration`).
+model that has been calibrated, calibration.json (`idc.captioning.calibration`); of a backbone that was trained
+backbone.safetensors.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from idc.backbone.weights import save_weights
 from idc.captioning import hub
 from idc.captioning import tokenizer as tokenizers
 from idc.captioning.calibration import Calibration
@@ -36,6 +38,7 @@ FORMATS = {"paper": 3, "idc": 4}
 EARLIER = {"paper": (1, 2), "idc": ()}
 DROPPED = {"tie_word_head": False}  # options that are no more -> the value that is what all models are now
 WEIGHTS, CONFIG, CALIBRATION = "model.safetensors", "config.json", "calibration.json"
+BACKBONE_FILE = "backbone.safetensors"
 FOLDER = "model"  # inside a run folder
 
 
@@ -61,6 +64,7 @@ class Exported:
     decoding: Decoding
     about: dict[str, Any]
     calibration: Calibration | None = None
+    backbone_weights: str = ""  # the file of a backbone that was trained; empty: it has the weights of its name
 
 
 def save(
@@ -72,11 +76,13 @@ def save(
     decoding: Decoding | None = None,
     about: Mapping[str, Any] | None = None,
     calibration: Calibration | None = None,
+    trained_backbone: tuple[Mapping[str, Tensor], Mapping[str, Any]] | None = None,
 ) -> Path:
     """Writes a model folder, in place of one that is there; returns it.
 
     weights: the model's state_dict. tokenizer: its file, which is copied. backbone: as `Backbone.describe` gives it.
-    about: anything worth keeping with the model, such as its scores; plain values.
+    about: anything worth keeping with the model, such as its scores; plain values. trained_backbone: the tensors and
+    the conventions of a backbone that has other weights than those of its name (`idc.backbone.weights.save_weights`).
     """
     folder, tokenizer = Path(folder), Path(tokenizer)
     partial = folder.with_name(folder.name + ".partial")
@@ -84,6 +90,8 @@ def save(
     partial.mkdir(parents=True)
     # Tied weights share memory, which the format has no way to say: each name gets a copy of its own.
     save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS)
+    if trained_backbone is not None:
+        save_weights(partial / BACKBONE_FILE, *trained_backbone)
     name = "tokenizer" + tokenizer.suffix
     shutil.copyfile(tokenizer, partial / name)
     description = {
@@ -162,7 +170,11 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Exported:
         raise ExportError(f"{folder / WEIGHTS} does not fit {CONFIG} ({first})") from None
     model.to(device).eval().requires_grad_(False)
     about = description.get("about", {})
-    return Exported(model, tokenizer, dict(backbone), decoding, about, _calibration(folder / CALIBRATION))
+    of_backbone = folder / BACKBONE_FILE if "trained" in backbone else None
+    if of_backbone is not None and not of_backbone.is_file():
+        raise ExportError(f"{of_backbone} is missing, and the backbone was trained with the model; export it again")
+    calibration = _calibration(folder / CALIBRATION)
+    return Exported(model, tokenizer, dict(backbone), decoding, about, calibration, str(of_backbone or ""))
 
 
 def _calibration(path: Path) -> Calibration | None:

@@ -55,7 +55,8 @@ def parts(model: Trunk, batch: Batch, options: ObjectiveOptions) -> tuple[dict[s
     if "caption_with_negatives" in batch:
         sums["fda"] = fda.aligned(model, pair, batch, options)
     if "present" in batch:
-        sums["labels"] = model.region_labels(pair, batch["present"])[batch["label_rows"]].sum()
+        named = model.region_labels(pair, batch["present"])[batch["label_rows"]]
+        sums["labels"] = (named * batch["label_weights"]).sum()
     return sums, None
 
 

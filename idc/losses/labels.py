@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from idc.losses.objective import Batch, Objective, ObjectiveOptions, Room
@@ -19,9 +20,14 @@ if TYPE_CHECKING:
 
 
 def prepare(batch: dict[str, Tensor], room: Room) -> dict[str, float]:
-    """Adds label_rows (n,) int64, the rows whose labels are known; counts them."""
+    """Adds label_rows (n,) int64, the rows whose labels are known, and label_weights (n,), which are 1; counts them.
+
+    If there are none, the first row stands there with weight 0: a network cannot look at no image.
+    """
     known = only_real(batch["present"][:, 0], batch.get("real"), NOT_SCORED) != NOT_SCORED
-    batch["label_rows"] = known.nonzero().flatten()
+    rows = known.nonzero().flatten()
+    batch["label_rows"] = rows if len(rows) else torch.zeros(1, dtype=torch.int64)
+    batch["label_weights"] = known[batch["label_rows"]].float()
     return {"labels": float(known.sum())}
 
 
@@ -29,7 +35,8 @@ def parts(model: Trunk, batch: Batch, options: ObjectiveOptions) -> tuple[dict[s
     """Summed over the rows whose labels are known."""
     rows = batch["label_rows"]
     images = [batch[role][rows] for role in ("photo", "before", "after") if role in batch]
-    return {"labels": model.image_labels(images, batch["present"][rows]).sum()}, None
+    losses = model.image_labels(images, batch["present"][rows].clamp_min(0))
+    return {"labels": (losses * batch["label_weights"]).sum()}, None
 
 
 LABELS = Objective("labels", ("present",), ("labels",), prepare, parts)

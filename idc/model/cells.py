@@ -37,7 +37,7 @@ class Counterparts:
 
 
 class CellMap(nn.Module):
-    """Features (B, N, F) -> standardised maps of fine cells, without gradient."""
+    """Features (B, N, F) -> standardised maps of fine cells; with gradient if the features have one."""
 
     mean: Tensor  # (C,)
     deviation: Tensor  # (C,)
@@ -79,7 +79,6 @@ class CellMap(nn.Module):
         self.mean.copy_(torch.cat([level.mean(0) for level in levels]))
         self.deviation.copy_(torch.cat([level.std(0) for level in levels]).clamp_min(1e-3))
 
-    @torch.no_grad()
     def forward(self, features: Tensor, blank: Tensor | None = None) -> Tensor:
         """(B, N, F) -> (B, rows, columns, 2 * C_fine + C_coarse): of each fine cell its own fine features, their mean
         over 3 x 3 cells, and the coarse features there, interpolated. blank: bool (B, rows, columns), fine cells whose

@@ -73,11 +73,12 @@ class PaperModel(Trunk):
         return self.embedding.visual(tokens + self.cell_positions, kind)
 
     def visual_features(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The cells' own features, of the type they came in."""
+        """The cells' own features, of the type they came in, without gradient: a backbone that is trained must not
+        make itself easy to name."""
         if "photo" in batch:
-            return batch["photo"]
+            return batch["photo"].detach()
         with without_autocast(batch["before"]):  # which would refuse to join float16
-            return torch.cat([batch["before"], batch["after"]], dim=1)
+            return torch.cat([batch["before"], batch["after"]], dim=1).detach()
 
     def feature_head(self, hidden: Tensor) -> Tensor:
         """(n, d) -> (n, F)."""

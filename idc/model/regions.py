@@ -51,7 +51,10 @@ class Regions:
 
 @dataclass(frozen=True)
 class Seen:
-    """What there is to see in B images, without gradient: all before and then all after images, or photos."""
+    """What there is to see in B images: all before and then all after images, or photos.
+
+    Without gradient, unless the features have one, as those of a backbone that is trained.
+    """
 
     around: Tensor  # (B, T, 9, c) inputs of the 3 x 3 cells around each peak
     row: Tensor  # (B, T, 9) of these cells
@@ -130,17 +133,21 @@ class RegionFinder(nn.Module):
             features=features,
         )
 
-    @torch.no_grad()
     def look(self, images: Sequence[Tensor], hidden: Tensor | None = None) -> Seen:
         """One or two images (B, N, F) -> where their peaks are and what is there.
 
         hidden: bool (B, images * (T + G)): tokens whose cells are blanked before anything but the places of the peaks
         is taken from the maps, the first image's first.
         """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and images[0].requires_grad):
+            return self._looked(images, hidden)
+
+    def _looked(self, images: Sequence[Tensor], hidden: Tensor | None) -> Seen:
         sides = len(images)
-        if images[0].device.type != "cpu" or torch.compiler.is_exporting():  # a graph of any batch has no loop over it
-            return self._look_at(images, hidden, slice(None))
         size = SEARCHED // sides
+        # A graph of any batch has no loop over it.
+        if images[0].device.type != "cpu" or torch.compiler.is_exporting() or len(images[0]) <= size:
+            return self._look_at(images, hidden, slice(None))
         parts = [self._look_at(images, hidden, slice(at, at + size)) for at in range(0, len(images[0]), size)]
         return _together(parts, sides)
 
@@ -155,8 +162,9 @@ class RegionFinder(nn.Module):
         """Features (sides * B, N, F), the first side first; hidden (sides * B, T + G)."""
         maps = self.map(features)
         signs = self.map.signs(maps.flatten(1, 2))
-        new = torch.cat(self.map.novelty(*signs.chunk(2))) if sides > 1 else None
-        spots = self._spots(maps, new)
+        with torch.no_grad():  # which cells are peaks is no smooth question
+            new = torch.cat(self.map.novelty(*signs.chunk(2))) if sides > 1 else None
+            spots = self._spots(maps, new)
         if hidden is not None:
             maps = self.map(features, self._blank(spots, hidden))
             signs = self.map.signs(maps.flatten(1, 2))
@@ -170,7 +178,7 @@ class RegionFinder(nn.Module):
             partners = joined([of_peaks, of_pooled])
             partners = replace(partners, features=self.map.seen(partners.features))
         mean, square = self.map.seen(torch.stack([flat.mean(1), flat.square().mean(1)])).unbind(0)
-        overall = torch.cat([mean, (square - mean.square()).clamp_min(0).sqrt()], dim=-1)
+        overall = torch.cat([mean, _root(square - mean.square())], dim=-1)
         fresh = torch.ones_like(spots, dtype=mean.dtype) if new is None else new.gather(1, spots)
         return Seen(*self._around(flat, spots), self.map.seen(pooled), overall, fresh, partners)
 
@@ -212,6 +220,12 @@ def _peaks(field: Tensor, number: int) -> Tensor:
     """(B, rows, columns) -> the cells (B, number) of the strongest peaks; a peak is the highest of its 3 x 3 cells."""
     lower = field < functional.max_pool2d(field[:, None], 3, stride=1, padding=1)[:, 0]
     return field.masked_fill(lower, 2 * FAR).flatten(1).topk(number, dim=1).indices
+
+
+def _root(x: Tensor) -> Tensor:
+    """The square root, 0 for what is not above 0; there without gradient, for that of the root has no bound."""
+    above = x > 0
+    return torch.where(above, torch.where(above, x, 1.0).sqrt(), 0.0)
 
 
 def swapped(sides: Tensor) -> Tensor:

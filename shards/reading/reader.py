@@ -25,6 +25,7 @@ from shards.reading.prefetch import Prefetcher
 __all__ = ["Folder", "Prefetcher", "Stream", "decode_array", "decode_image"]
 
 IMAGES, ARRAYS = (".jpg", ".png"), (".npy",)  # endings of the members that decode to images, to arrays
+Decode = Callable[[str, bytes], np.ndarray]  # of a member's role and bytes
 OPEN_FILES = 256  # tars kept open by one folder; ulimit -n is often 1024
 
 
@@ -167,24 +168,27 @@ class Stream:
     def decoded(self, i: int) -> tuple[dict, dict[str, np.ndarray]]:
         """(the sample's parsed json, its decoded images by role): what `metadata` and `images` give, by one read."""
         record, members = self.sample(i)
-        return record, self._decode(i, members, self._image_roles, decode_image)
+        return record, self._decode(i, members, self._image_roles, _decode_image)
 
-    def images(self, i: int) -> dict[str, np.ndarray]:
-        """The sample's decoded images by role ("before", "after" or "photo"): uint8 of shape (height, width, 3)."""
-        return self._decode(i, self.read(i, self._image_roles), self._image_roles, decode_image)
+    def images(self, i: int, decode: Decode | None = None) -> dict[str, np.ndarray]:
+        """The sample's decoded images by role ("before", "after" or "photo"): uint8 of shape (height, width, 3).
+
+        decode: what makes something else of (role, bytes); a DataError of it is told with the sample's name.
+        """
+        return self._decode(i, self.read(i, self._image_roles), self._image_roles, decode or _decode_image)
 
     def arrays(self, i: int) -> dict[str, np.ndarray]:
         """The sample's arrays by role, from a feature folder: read-only, e.g. float16 of shape (cells, channels)."""
-        return self._decode(i, self.read(i, self._array_roles), self._array_roles, decode_array)
+        return self._decode(i, self.read(i, self._array_roles), self._array_roles, _decode_array)
 
     def _decode(
-        self, i: int, members: dict[str, bytes], roles: dict[str, str], decode: Callable[[bytes], np.ndarray]
+        self, i: int, members: dict[str, bytes], roles: dict[str, str], decode: Decode
     ) -> dict[str, np.ndarray]:
         decoded = {}
         try:
             for suffix, role in roles.items():
                 if suffix in members:
-                    decoded[role] = decode(members[suffix])
+                    decoded[role] = decode(role, members[suffix])
         except DataError as error:
             raise self.folder.damaged(
                 f"{self._tars[self._tar[i]]}: sample {self.keys[i]}, member {self.keys[i]}.{suffix}: {error}"
@@ -209,6 +213,14 @@ class Stream:
 
     def _json_of(self, i: int) -> str:
         return f"{self._tars[self._tar[i]]}: member {self.keys[i]}.json"
+
+
+def _decode_image(role: str, data: bytes) -> np.ndarray:
+    return decode_image(data)
+
+
+def _decode_array(role: str, data: bytes) -> np.ndarray:
+    return decode_array(data)
 
 
 def _shard_rows(folder: Folder, shard: dict) -> list[index.Row]:

@@ -189,7 +189,7 @@ def test_a_command_that_would_not_be_taken_is_found(folder: Path, stop_when_pars
         "python cluster/train.py --finetune.lrr 1",
         "python -m shards.verify",
         "python -m shards.pack blocks --outt data/blocks",
-        "python -m idc.caption before.jpg --checkpoint runs/blocks",
+        "python -m idc.caption --checkpoint runs/blocks",
         "python tune/sweep.py nothing",
         "sbatch slurm/nothing.sh",
         "make nothing",

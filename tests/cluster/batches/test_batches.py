@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from cluster.batches.batches import Batches, StepBatch, draw_negatives, name_words
+from cluster.batches.batches import Batches, StepBatch, name_words
+from cluster.batches.fda_samples import draw_negatives
 from cluster.config.fields import NegativesConfig, StageConfig
 from cluster.config.tasks import TASKS
 from idc.captioning import tokenizer as tokenizers
@@ -35,7 +36,8 @@ def of_task(batches: Batches, task: str) -> StepBatch:
 
 
 # What is known of a micro-batch as a whole.
-TOGETHER = ("caption_labels", "counts", "word_places", "word_labels", "hidden_places", "hidden_known", "label_rows")
+TOGETHER = ("caption_labels", "counts", "word_places", "word_labels", "hidden_places", "hidden_known", "label_rows",
+            "label_weights")  # fmt: skip
 
 
 def rows(batch: StepBatch) -> list[bytes]:
@@ -243,7 +245,7 @@ def test_labels_of_a_pair_are_what_its_captions_name(tiny: Any) -> None:
     batches = Batches(tiny.shards, tiny.features, tokenizer, model, 12, stage, 5, 0, 1, names=names)
     batch = batches.step(0)
     assert batch.model_task == "labels"
-    assert {"before", "after", "present", "label_rows", "counts"} == set(batch.micro_batches[0])
+    assert {"before", "after", "present", "label_rows", "label_weights", "counts"} == set(batch.micro_batches[0])
     present = torch.cat([part["present"] for part in batch.micro_batches])
     stream = Folder.open(tiny.shards).stream("pair", "train")
     _, indices = locate(np.arange(8), len(stream), 5)

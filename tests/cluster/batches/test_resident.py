@@ -25,7 +25,7 @@ def test_only_what_names_features_becomes_features() -> None:
     batch = {"photo" + ROWS: torch.tensor([rows[i]["photo" + ROWS] for i in (2, 0)]), "present": torch.eye(2)}
     batch = prepare("labels", batch)
     found = table.take(batch)
-    assert found.keys() == {"photo", "present", "label_rows", "counts"}
+    assert found.keys() == {"photo", "present", "label_rows", "label_weights", "counts"}
     assert (found["photo"].numpy() == arrays[[2, 0]]).all() and found["label_rows"].tolist() == [0, 1]
 
 

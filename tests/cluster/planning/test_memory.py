@@ -79,6 +79,30 @@ def test_memory_is_what_two_workers_take_at_every_zero_stage() -> None:
         assert all(abs(value) < BOUND for value in off.values()), (off, rank)
 
 
+def test_a_live_backbone_is_counted() -> None:
+    """Frozen it has weights alone; trained moments, gradients and activations too, fewer if these are made again."""
+    from cluster.planning.memory import of_worker
+    from idc.backbone.network import untrained
+
+    live = [("backbone.name", "test_vit"), ("backbone.mode", "live"), ("backbone.size", "64,96")]
+    options = {
+        "frozen": live,
+        "trained": [*live, ("backbone.train", "all")],
+        "saving": [*live, ("backbone.train", "all"), ("backbone.checkpointing", "true")],
+    }
+    plans = {"cached": planned(grid=(4, 6), feature_dim=64, fine_channels=0)} | {
+        name: planned(*given, grid=(4, 6), feature_dim=64, fine_channels=0) for name, given in options.items()
+    }
+    stage = dataclasses.replace(plans["cached"].pretraining["pretrain"], ratios={"mlm": 1})
+    found = {name: of_worker(plan, stage, Placement(1, 1, 0, "fp32"), 0) for name, plan in plans.items()}
+    network = untrained("test_vit", (64, 96))
+    size, rest = (sum(each.nbytes for each in of) for of in (network.parameters(), network.buffers()))
+    assert found["frozen"].weights - found["cached"].weights == size + rest
+    assert found["frozen"].optimiser == found["cached"].optimiser
+    assert found["trained"].optimiser - found["frozen"].optimiser == 2 * size
+    assert found["frozen"].activations < found["saving"].activations < 0.8 * found["trained"].activations
+
+
 @pytest.mark.slow  # a process that imports DeepSpeed and trains
 def test_memory_and_time_of_a_whole_stage_are_measured(capsys) -> None:
     from cluster.planning.calibration import measure

@@ -41,6 +41,23 @@ def test_operations_are_those_of_the_step(task: str) -> None:
     assert all(parameter.device.type == "meta" for parameter in flops._model.parameters())
 
 
+def test_a_backbone_counts_as_far_as_it_is_trained() -> None:
+    from cluster.config.fields import BackboneConfig
+    from idc.backbone.layout import layout
+
+    model, batch = small("mlm")
+    images = {role: torch.zeros(len(batch[role]), 64, 64, 3, dtype=torch.uint8) for role in ("before", "after")}
+    found = []
+    for train in ("none", "last:1", "all"):
+        live = BackboneConfig("test_vit", mode="live", size=(64, 64), train=train)
+        found.append(StepFlops(model, live).of("mlm", batch | images) - StepFlops(model).of("mlm", batch))
+    blocks, width, tokens = 6, 64, 17
+    forward = 2 * 2 * len(batch["before"]) * blocks * tokens * 10 * width**2  # qkv, projection, twice a width of 3
+    assert layout("test_vit", (64, 64)).grid == (4, 4)
+    assert forward < found[0] < 1.4 * forward
+    assert 1.2 * found[0] < found[1] < 1.6 * found[0] and 2.5 * found[0] < found[2] < 3.1 * found[0]
+
+
 def test_a_linear_layer_by_hand() -> None:
     """2 operations for each product and sum, forward, by the weight and by the input."""
     model, batch = small("mlm")

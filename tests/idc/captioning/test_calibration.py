@@ -55,6 +55,10 @@ def test_a_split_without_errors_does_not_make_it_certain_and_few_pairs_make_no_t
     assert torch.sigmoid(torch.tensor(0.9).logit() / found) == pytest.approx(101 / 102, abs=1e-3)
     assert fit_temperature(changed[:30], labels[:30]) is None
     assert fit_temperature(changed, torch.ones(200, dtype=torch.bool)) is None
+    train = Moments()
+    train.add(drawn(20))
+    unmarked = calibrated(train, drawn(20), changed[:20], [None] * 20)
+    assert unmarked.temperature is None and unmarked.pairs["labelled"] == 0
 
 
 def test_it_comes_back_from_its_file_and_a_damaged_one_is_named(calibration, tmp_path):

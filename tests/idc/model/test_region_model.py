@@ -9,7 +9,7 @@ import torch
 
 from idc.losses import objectives
 from idc.model.build import build
-from idc.model.config import ModelConfig
+from idc.model.config import NOT_SCORED, ModelConfig
 from idc.model.regions import Regions, image_labels_loss
 
 GRID, FINE, COARSE, CLASSES = (4, 5), 6, 7, 3
@@ -67,6 +67,15 @@ def test_image_labels_alone_teach_where_things_are():
     true = torch.tensor([(column, row) for row, column, _ in places]) + 0.5
     # Within the 3 x 3 cells whose mean a cell is shown: by chance one in nine.
     assert ((regions.position[:, 0] / STEP - true).norm(dim=-1) < 1.5).float().mean() > 0.9
+
+
+def test_a_batch_without_labels_adds_nothing():
+    model, generator = make(), torch.Generator().manual_seed(0)
+    images = {role: photos_with_blobs([(1, 1, 0), (2, 2, 1)], generator) for role in ("before", "after")}
+    batch = images | {"present": torch.full((2, CLASSES), NOT_SCORED)}
+    loss = objectives.losses(model, "labels", batch)["labels"]
+    loss.sum.backward()
+    assert loss.count == 0 and loss.sum.item() == 0.0
 
 
 def test_noisy_or_counts_cells():
