@@ -9,16 +9,13 @@ several splits. A sample's own images, before and after, never count against eac
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from shards.checks.check_page import page
 from shards.checks.findings import find, read, repeated
 from shards.checks.leaks import audit, report
-from shards.errors import DataError, Parser, run_main
-from shards.format.whole_files import PARTIAL
-from shards.reading.object_store import is_url
+from shards.checks.page_file import page_place, write_page
+from shards.errors import Parser, run_main
 from shards.reading.reader import Folder
 
 
@@ -31,11 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         "--out", metavar="FILE", help="the page to write (default: DIR-check.html beside the first DIR)"
     )
     given = parser.parse_args(arguments)
-    first = given.folders[0].rstrip("/")
-    folder = Path(first.rpartition("/")[2]) if is_url(first) else Path(first).resolve()
-    out = Path(given.out) if given.out else folder.with_name(folder.name + "-check.html")
-    if out.is_dir() or not out.parent.is_dir():
-        raise DataError(f"--out: {out} cannot be written: name a file in a folder that exists")
+    out = page_place(given.folders[0], given.out, "-check.html")
     found = audit(given.folders)
     for line in report(found, given.all):
         print(line)
@@ -45,14 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     for finding in findings:
         print(f"{'fault' if finding.wrong else 'note'}: {finding.what}. {finding.advice}")
     text = page(folders, found, records, [*findings, *repeated(found)])
-    partial = out.with_name(out.name + PARTIAL)
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, out)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
-    print(f"{out}: {len(text) / 2**20:.1f} MiB")
+    write_page(out, text)
     return 1 if any(finding.wrong for finding in findings) else 0
 
 

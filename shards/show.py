@@ -7,15 +7,12 @@ drawn at random: images, captions, hard negatives, labels. Images are inside the
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from shards.checks.contact_sheet import COUNT, show
-from shards.errors import DataError, Parser, run_main
+from shards.checks.page_file import page_place, write_page
+from shards.errors import Parser, run_main
 from shards.format.manifest import KINDS, SPLITS
-from shards.format.whole_files import PARTIAL
-from shards.reading.object_store import is_url
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -37,20 +34,9 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """The command."""
     given = make_parser().parse_args(arguments)
-    at_url = is_url(given.folder)
-    folder = Path(given.folder.rstrip("/").rpartition("/")[2]) if at_url else Path(given.folder).resolve()
-    out = Path(given.out) if given.out else folder.with_name(folder.name + ".html")
-    if out.is_dir() or not out.parent.is_dir():
-        raise DataError(f"--out: {out} cannot be written: name a file in a folder that exists")
+    out = page_place(given.folder, given.out, ".html")
     text = show(given.folder, given.split, given.kind, given.count, given.seed)
-    partial = out.with_name(out.name + PARTIAL)
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, out)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
-    print(f"{out}: {len(text) / 2**20:.1f} MiB")
+    write_page(out, text)
     return 0
 
 
