@@ -11,14 +11,14 @@ LINE_EVERY = 15.0  # seconds between lines where stderr is no terminal
 
 
 class Progress:
-    """Counts samples on stderr. `done` of `total` were there at the start: they say nothing about the speed."""
+    """Counts units on stderr. `done` of `total` were there at the start: they say nothing about the speed."""
 
-    def __init__(self, what: str, done: int, total: int) -> None:
-        self._what = what
+    def __init__(self, what: str, done: int, total: int, unit: str = "sample") -> None:
+        self._what, self._unit = what, unit
         self._initial, self._done, self._total = done, done, total
         self._started = self._printed = time.monotonic()
-        # Samples come by the tar, a few at a time: only the mean speed since the start foretells anything.
-        options = {"desc": what, "initial": done, "total": total, "unit": "sample", "smoothing": 0, "miniters": 1}
+        # They come by the tar, a few at a time: only the mean speed since the start foretells anything.
+        options = {"desc": what, "initial": done, "total": total, "unit": unit, "smoothing": 0, "miniters": 1}
         self._bar = tqdm(**options) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Progress:
@@ -45,7 +45,7 @@ class Progress:
         speed = (self._done - self._initial) / max(now - self._started, 1e-9)
         left = tqdm.format_interval((self._total - self._done) / speed)
         print(
-            f"{self._what}: {self._done} of {self._total} samples, {speed:.3g} a second, {left} left",
+            f"{self._what}: {self._done} of {self._total} {self._unit}s, {speed:.3g} a second, {left} left",
             file=sys.stderr,
             flush=True,
         )

@@ -26,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from cluster.batches.feature_lock import SCRATCH, held, require_same
 from idc.backbone.backbone import Backbone
@@ -37,6 +36,7 @@ from shards.format.arrays import encode_array
 from shards.format.tars import file_sha256, write_shard
 from shards.format.whole_files import sync_folder
 from shards.images.decode import decode_image
+from shards.progress import Progress
 from shards.reading.reader import Folder, Stream
 
 BATCH = 64  # images decoded before the backbone runs on them, or as many as a GPU takes at once
@@ -172,12 +172,12 @@ def _make(
             del groups[key]
     images = sum(_images(shard) for group in groups.values() for shard in group)
     _require_room(out, backbone, images)
-    with tqdm(total=images, desc=f"features {out.name}", unit="image", disable=None) as bar:
+    with Progress(f"features {out.name}", 0, images, "image") as progress:
         for precision, group_entries in _run(source, out, extraction, backbone, list(groups.values()), workers):
             description["precision"] = precision
             for entry in group_entries:
                 entries[entry["name"]] = entry
-                bar.update(_images(entry))
+                progress.update(_images(entry))
     copied = {name: source.manifest[name] for name in ("source", "options", "splits", "classes", "dropped")}
     made_with = {"made_with": _source(extraction)}
     listed = [entries[shard["name"]] for shard in source.manifest["shards"]]

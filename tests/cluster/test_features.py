@@ -65,7 +65,7 @@ def tars(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_same_keys_with_the_features_of_each_image(shards, tmp_path, monkeypatch):
+def test_same_keys_with_the_features_of_each_image(shards, tmp_path, monkeypatch, capfd):
     computed = []
     of_canvases = Backbone.features_of_canvases
     monkeypatch.setattr(
@@ -73,6 +73,7 @@ def test_same_keys_with_the_features_of_each_image(shards, tmp_path, monkeypatch
     )
     folder = cache_features(shards, tmp_path / "features", EXTRACTION)
     assert sum(computed) == 6, "an image that several samples share is computed once"
+    assert "features features: 14 of 14 images, " in capfd.readouterr().err, "a log says how far it is"
     described = folder.manifest["features"]
     assert described["backbone"] == "efficientnet_lite0" and described["of"] == Folder.open(shards).sha256()
     assert described["grid"] == [4, 5] and described["dim"] == 272
