@@ -1,7 +1,8 @@
-"""What hard negatives cost and whether they are false: `python bench/negatives.py time | false | text | show FILE`.
+"""What hard negatives cost, whether they are false, what the text gives away: `python bench/negatives.py COMMAND`.
 
 time    seconds and peak memory for 500,000 captions; exits with 1 over the bars.
 false   share of the negatives of blocks that are true by the exact truth, by kind; exits with 1 at 1 % or more.
+free    the same where neither grammar nor truth is known, and captions are read as free text.
 text    how often the true caption of blocks is found among them without the images, beside chance.
 show    examples for a file of Birds-to-Words captions ({"id": [caption, ...]}), as Markdown.
 """
@@ -16,6 +17,7 @@ import resource
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from difflib import SequenceMatcher
 from pathlib import Path
 
@@ -28,11 +30,13 @@ from shards.blocks.grammar import PREDICATES, RELATION_WORDS, SYNONYMS, THING_WO
 from shards.blocks.scenes import Scene  # noqa: E402
 from shards.errors import DataError, run_main  # noqa: E402
 from shards.format.record import Record  # noqa: E402
-from shards.negatives.mining import COUNT, KINDS, find_negatives  # noqa: E402
+from shards.negatives.kinds import ALL_KINDS, KINDS, MATCHED  # noqa: E402
+from shards.negatives.mining import COUNT, find_negatives  # noqa: E402
 from shards.negatives.neighbours import nearest_captions  # noqa: E402
 from shards.negatives.text_only import describe  # noqa: E402
+from shards.reading.reader import Folder  # noqa: E402
 from shards.sources.blocks import BlocksSource  # noqa: E402
-from shards.wording.claims import photo_claim  # noqa: E402
+from shards.wording.claims import Truth, change_claim, photo_claim  # noqa: E402
 from shards.wording.denials import learn_denials  # noqa: E402
 
 SECONDS, GIBIBYTES, SHARE = 600, 4.0, 0.01  # the bars
@@ -43,6 +47,7 @@ _WORDS = {phrase: relation for relation, phrases in RELATION_WORDS.items() for p
 _PHRASE = "|".join(sorted(map(re.escape, _WORDS), key=len, reverse=True))
 _NOUNS = "|".join(sorted({*sum(SYNONYMS["shape"].values(), ()), *THING_WORDS}))
 _RELATION = re.compile(rf"\b({_PHRASE}) the ((?:\w+ )*?(?:{_NOUNS}))\b")
+MARK = "indeed"  # no word of the grammars
 _OPPOSITE = {"left": "right", "right": "left", "behind": "front", "front": "behind"}
 
 
@@ -54,6 +59,9 @@ def main(arguments: list[str]) -> int:
     judged = commands.add_parser("false", help="how many are true after all")
     judged.add_argument("--scenes", type=int, default=2000, help="training scenes (default: %(default)s)")
     judged.add_argument("--relational", type=float, default=0.3, help="as of shards.pack (default: %(default)s)")
+    unread = commands.add_parser("free", help="how many are true where captions are free text")
+    unread.add_argument("--shards", type=Path, help="pairs that carry their truth (default: blocks)")
+    unread.add_argument("--scenes", type=int, default=1000, help="training scenes of blocks (default: %(default)s)")
     read = commands.add_parser("text", help="what the text alone gives away")
     read.add_argument("--scenes", type=int, default=2000, help="training scenes (default: %(default)s)")
     shown = commands.add_parser("show", help="examples")
@@ -64,6 +72,8 @@ def main(arguments: list[str]) -> int:
         return measure(given.captions)
     if given.command == "false":
         return judge(given.scenes, given.relational)
+    if given.command == "free":
+        return judge_free(given.shards, given.scenes)
     if given.command == "text":
         return text(given.scenes)
     return show(given.file, given.count)
@@ -144,7 +154,7 @@ def judge(scenes: int, relational: float) -> int:
         wrong: Counter[tuple[str, str]] = Counter()
         for record, lists in zip(records, find_negatives(records, workers=None), strict=True):
             is_true = pair_is_true if record.kind == "pair" else photo_is_true
-            for kind in KINDS:
+            for kind in ALL_KINDS:
                 count[record.kind, kind] += len(lists[kind])
                 wrong[record.kind, kind] += sum(is_true(sentence, record, source) for sentence in lists[kind])
         for (sample, kind), total in sorted(count.items()):
@@ -153,6 +163,37 @@ def judge(scenes: int, relational: float) -> int:
             name = f"{share:.0%} relational"
             print(f"| {name} | {sample} | {kind} | {total:,} | {wrong[sample, kind]:,} | {found:.3%} |")
     return 1 if over else 0
+
+
+def judge_free(shards: Path | None, scenes: int) -> int:
+    """Prints how many negatives are true if neither grammar nor truth is known, by kind: captions read as free text.
+
+    Of packed pairs that carry their truth, or of blocks. A word at the end keeps the grammars from reading them.
+    """
+    known = BlocksSource(scenes=(scenes, 0, 0), class_photos=0).records(1) if shards is None else _packed(shards)
+    pairs = [record for record in known if record.kind == "pair" and record.split == "train" and record.truth]
+    free = [replace(one, captions=tuple(f"{text} {MARK}" for text in one.captions), truth=None) for one in pairs]
+    lists = find_negatives(free, workers=None)
+    print("| kind | negatives | that the grammars read | true | share |\n|---|---|---|---|---|")
+    for kind in ALL_KINDS:
+        said = [(text.removesuffix(f" {MARK}"), one) for one, of in zip(pairs, lists, strict=True) for text in of[kind]]
+        read = [(text, one) for text, one in said if change_claim(text) is not None]
+        true = sum(Truth(one).may_hold(text) for text, one in read)
+        print(f"| {kind} | {len(said):,} | {len(read):,} | {true:,} | {true / max(1, len(read)):.1%} |")
+    return 0
+
+
+def _packed(folder: Path) -> list[Record]:
+    """The training pairs of a shard folder; an image that two of them share has two names."""
+    pairs = Folder.open(folder).stream("pair", "train")
+    found = []
+    for place, key in enumerate(pairs.keys):
+        of = pairs.metadata(place)
+        images = {f"{role}.jpg": f"{key} {role}" for role in ("before", "after")}
+        found.append(
+            Record("pair", "train", key, images, of["id"], tuple(of["captions"]), of["changed"], truth=of.get("truth"))
+        )
+    return found
 
 
 def pair_is_true(sentence: str, record: Record, source: BlocksSource) -> bool:
@@ -193,14 +234,21 @@ def photo_is_true(sentence: str, record: Record, source: BlocksSource) -> bool:
 
 
 def text(scenes: int) -> int:
-    """Prints, by kind of sample and number of negatives, what rules that see no image get right, in percent."""
-    records = BlocksSource(scenes=(scenes, 0, 0), class_photos=0).records(len(os.sched_getaffinity(0)))
+    """Prints, by kind of sample and number of negatives, what rules that see no image get right, in percent.
+
+    The rules of training samples, the classifier of others: it has learnt from the former.
+    """
+    records = BlocksSource(scenes=(scenes, scenes // 4, 0), class_photos=0).records(len(os.sched_getaffinity(0)))
     found = describe(records, find_negatives(records, workers=None), learn_denials(records), COUNT)
-    print("| sample | negatives | chance | takes no change | takes the most frequent caption |\n|---|---|---|---|---|")
+    rules = ("chance", "no_change", "most_frequent", "classifier")
+    print(f"| sample | lists | negatives | {' | '.join(rules)} |\n|{'---|' * (3 + len(rules))}")
     for kind, splits in found.items():
-        for count, rules in splits["train"]["text_only"].items():
-            told = rules.get("no_change", "–")
-            print(f"| {kind} | {count} | {rules['chance']} | {told} | {rules['most_frequent']} |")
+        for lists, of in (("the three", splits), (MATCHED, {split: about[MATCHED] for split, about in splits.items()})):
+            for count in of["val"]["text_only"]:
+                told = of["train"]["text_only"][count] | {
+                    "classifier": of["val"]["text_only"][count].get("classifier", "–")
+                }
+                print(f"| {kind} | {lists} | {count} | {' | '.join(str(told.get(rule, '–')) for rule in rules)} |")
     return 0
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cluster.batches.bad_samples import Bad
-from cluster.batches.fda_samples import Unchanged
+from cluster.batches.fda_samples import Participants
 from cluster.batches.resident import Resident
 from cluster.batches.samples import (
     IMAGES_OF,
@@ -149,8 +149,8 @@ class Batches:
         self._references = stage.references if isinstance(stage, FinetuneConfig) else 1
         self._aligns_captions = isinstance(stage, FinetuneConfig) and stage.weights.get("fda", 0) > 0
         self._names_regions = names_regions(stage, model)
-        self._kept = {
-            kind: [Unchanged(samples, stage.negatives) for samples in found] for kind, found in self._samples.items()
+        self._participants = {
+            kind: [Participants(samples, stage.negatives) for samples in found] for kind, found in self._samples.items()
         }
         if "class" in kinds:
             self._classes = ClassIndex(self._samples["class"][0], model.classes)
@@ -244,9 +244,10 @@ class Batches:
         looks = self._looks(task, kind, epoch, position)
         others = replacements(position, len(samples), self._seed, epoch)
         found = samples.first_good(chain([i], others), bad, looks)
-        if task == "fda" or (task == "finetune" and self._aligns_captions):
+        aligned = TASKS[task].objective == "fda"
+        if aligned or (task == "finetune" and self._aligns_captions):
             rng = generator(self._seed, epoch, position, f"{task}/unchanged")
-            found = self._kept[kind][source].choose(found, others if task == "fda" else None, rng, bad, looks)
+            found = self._participants[kind][source].choose(found, others if aligned else None, rng, bad, looks)
         rng = generator(self._seed, epoch, position, task)
         return Drawn(*found, rng, samples.name_of(found[0]), bad, (epoch, position))
 

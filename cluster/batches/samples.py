@@ -19,6 +19,7 @@ from cluster.images.loaders import Loaders
 from cluster.images.look import Look
 from shards.errors import DataError, Unreachable
 from shards.format.schema import faults
+from shards.negatives.kinds import drawn_from
 from shards.reading.reader import Folder, Stream
 
 SURVEYED_SAMPLES = 32  # of each kind, whose features say what channels are like
@@ -234,7 +235,8 @@ def check_text(samples: Samples, negatives: NegativesConfig | None) -> None:
         if not record.get("captions"):
             raise DataError(f"{samples.records.folder.path}: sample {samples.records.keys[i]} has no caption")
         if negatives is not None:
-            any_negative |= any(record.get("negatives", {}).get(kind) for kind in negatives.kinds)
+            lists = record.get("negatives", {})
+            any_negative |= any(lists.get(kind) for kind in drawn_from(lists, negatives.kinds))
     if negatives is not None and not any_negative:
         raise DataError(
             f"{samples.records.folder.path}: {samples.kind} samples have no negatives of the kinds "

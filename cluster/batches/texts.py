@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster.batches.fda_samples import draw_negatives
+from cluster.batches.fda_samples import draw_list
 from cluster.config.fields import NegativesConfig
 from idc.captioning.tokenizer import Tokenizer
 from idc.losses.masking import mask_words
@@ -47,6 +47,5 @@ class Texts:
         """A caption and K negatives of each record: ids (B, 1 + K, L); rows of padding where there are fewer."""
         texts = []
         for record, rng in zip(records, draws, strict=True):
-            texts.append(record["captions"][rng.integers(len(record["captions"]))])
-            texts += draw_negatives(record, self._negatives, rng)
+            texts += draw_list(record, self._negatives, rng)
         return self.encode(texts).unflatten(0, (len(records), 1 + self._negatives.count))

@@ -10,7 +10,7 @@ from idc.model.config import ModelConfig
 
 HOLDOUT = "holdout"  # --evaluate.split: not a split of a folder, but a folder of its own
 
-NegativeKind = Literal["retrieve", "replace", "confuse"]
+NegativeKind = Literal["retrieve", "replace", "confuse", "matched"]
 if TYPE_CHECKING:  # fractions are no literals to a type checker (PEP 586); the command line knows the choices
     GpusPerWorker = float | Literal["auto"]
 else:
@@ -113,7 +113,8 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class NegativesConfig:
-    kinds: tuple[NegativeKind, ...] = ("retrieve", "replace", "confuse")  # which lists hard negatives are drawn from
+    # Which lists hard negatives are drawn from: those of the paper, or matched, which no text gives away, by itself.
+    kinds: tuple[NegativeKind, ...] = ("retrieve", "replace", "confuse")
     count: int = 6  # negatives K a pair
 
 

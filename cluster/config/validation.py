@@ -181,6 +181,8 @@ def _validate_stage(config: Config, name: str) -> None:
         raise ConfigError("--finetune.ratios has no task finetune: give it a ratio above 0, or set --finetune.steps 0")
     if not stage.negatives.kinds:
         raise ConfigError(f"{prefix}negatives.kinds is empty: name one or more of {', '.join(get_args(NegativeKind))}")
+    if "matched" in stage.negatives.kinds and len(stage.negatives.kinds) > 1:
+        raise ConfigError(f"{prefix}negatives.kinds: matched stands alone, for other lists give the true caption away")
     if stage.schedule == "noam" and stage.warmup_steps == 0:
         raise ConfigError(f"{prefix}schedule noam needs {prefix}warmup_steps of 1 or more")
     if stage.halve_at and stage.schedule != "halving":

@@ -53,13 +53,13 @@ def blocks() -> Config:
             "pretrain": StageConfig(
                 steps=150, global_batch_size=64, micro_batch_size=32,
                 ratios={"mlm": 2, "mvcl": 1, "fda": 1, "classify": 1, "photo_mlm": 1},
-                negatives=NegativesConfig(count=1), mvcl_temperature=0.1, fda_temperature=0.1,
+                negatives=NegativesConfig(kinds=("matched",), count=1), mvcl_temperature=0.1, fda_temperature=0.1,
                 contrastive_group=16, lr=1e-3, warmup_steps=40, checkpoint_every=150, log_every=2,
             ),
         },
         finetune=FinetuneConfig(
             steps=1080, global_batch_size=32, micro_batch_size=32, ratios={"finetune": 6, "photo_labels": 1},
-            weights={"changed": 0.5, "labels": 0.1}, negatives=NegativesConfig(count=1),
+            weights={"changed": 0.5, "labels": 0.1}, negatives=NegativesConfig(kinds=("matched",), count=1),
             fda_temperature=0.1, references=3, lr=1e-3, warmup_steps=40, validate_every=120, checkpoint_every=360,
             # Scores of 300 pairs differ by more from step to step than the last steps, of small ones, improve.
             select="last",

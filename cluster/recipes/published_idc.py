@@ -1,7 +1,7 @@
 """Our architecture on published data sets: the recipe `pairs` with their folders, image sizes and lengths of sentences.
 
 Features are those of the installed backbone, cached: minutes to hours on CPUs. How long a recipe trains goes by the
-number of its pairs, as in `pairs`.
+number of its pairs, as in `pairs`. `cluster.recipes.gpus` makes NAME_gpu of each.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from cluster.config.fields import Config
 from cluster.recipes.blocks import blocks, blocks_full, blocks_paper
 from cluster.recipes.edits import edits
+from cluster.recipes.gpus import on_gpus
 from cluster.recipes.pairs import pairs
 from cluster.recipes.published import birds_to_words, clevr_change, image_editing_request, levir_cc, spot_the_diff
 from cluster.recipes.published_idc import (
@@ -18,14 +19,13 @@ from cluster.recipes.published_idc import (
 )
 from cluster.recipes.tiny import tiny
 
+PUBLISHED_IDC = (
+    clevr_change_idc, birds_to_words_idc, spot_the_diff_idc, image_editing_request_idc, levir_cc_idc,
+)  # fmt: skip
 # Those whose sizes go by the number of their pairs (`cluster.recipes.sizes`).
 BY_PAIRS: dict[str, Callable[[], Config]] = {
-    recipe.__name__: recipe
-    for recipe in (
-        pairs, edits, clevr_change_idc, birds_to_words_idc, spot_the_diff_idc, image_editing_request_idc,
-        levir_cc_idc,
-    )
-}  # fmt: skip
+    recipe.__name__: recipe for recipe in (pairs, edits, *PUBLISHED_IDC, *map(on_gpus, (pairs, *PUBLISHED_IDC)))
+}
 RECIPES: dict[str, Callable[[], Config]] = {
     recipe.__name__: recipe
     for recipe in (

@@ -14,7 +14,7 @@ from cluster.report.curves import curves, stage_title
 from cluster.report.gallery import Pictures, Shown, card, drawn, example, extremes, judge
 from cluster.report.page import facts, number, page, tiles
 from cluster.report.tables import accuracy_table, interval_table, kind_name, named_table, protocol_table, score_table
-from cluster.tracking.run_log import PROVENANCE, read_metrics
+from cluster.tracking.run_log import PROVENANCE, alignment_line, read_metrics
 from idc.backbone.canvas import Canvas
 from shards.errors import DataError
 from shards.format.whole_files import write_whole
@@ -135,7 +135,13 @@ def _curves(metrics: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> 
             line_chart("learning rate", found.rates),
             line_chart("samples a second", found.speeds, smooth=True, from_zero=True),
         ]
-        parts.append(f'<h3>{escape(stage_title(stage))}</h3><div class="charts">{"".join(charts)}</div>')
+        told = [
+            alignment_line(record["alignment"])
+            for record in metrics
+            if record["stage"] == stage and "alignment" in record
+        ]
+        said = "".join(f"<p class='note'>{escape(line[0].upper() + line[1:])}.</p>" for line in told)
+        parts.append(f'<h3>{escape(stage_title(stage))}</h3>{said}<div class="charts">{"".join(charts)}</div>')
     note = (
         "Pale: as logged; strong: running mean. A ring marks the checkpoint that was kept; the test split has no say "
         "in which."

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -202,12 +202,24 @@ class Progress:
         bar = f"[{'#' * filled}{'.' * (20 - filled)}] " if terminal else ""
         text = f"{stage} {bar}{step}/{steps}: {losses}, {record['samples_per_s'] or 0:.0f} samples/s{eta}"
         self._line(text, end="\n" if step == steps or not terminal else "")
+        if "alignment" in record:
+            self._line(f"{stage} {step}/{steps}: {alignment_line(record['alignment'])}", end="\n")
 
     def _line(self, text: str, end: str) -> None:
         start = "\r\x1b[K" if self._out.isatty() else ""
         self._out.write(f"{start}{text}{end}")
         self._unfinished = not end
         self._out.flush()
+
+
+def alignment_line(found: Mapping[str, Any]) -> str:
+    """What `cluster.evaluation.alignment.summary` gives, in words."""
+    told = found["text_alone"]
+    alone = "" if told is None else f"a classifier of the text alone picks {told:.1f} %, "
+    return (
+        f"of {found['lists']} lists of validation FDA picks the true caption in {found['fda']:.1f} %, {alone}"
+        f"chance {found['chance']:.1f} %"
+    )
 
 
 def _size(path: Path) -> int:

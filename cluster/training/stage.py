@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,13 +15,15 @@ from cluster.batches.bad_samples import BadSamples
 from cluster.batches.batches import Batches, name_words
 from cluster.batches.feed import Feed
 from cluster.batches.resident import Resident
-from cluster.batches.samples import Samples, open_samples
+from cluster.batches.samples import Mixed, Samples, open_samples
 from cluster.batches.schedule import learning_rate, stage_seed, step_seed
 from cluster.config.fields import FinetuneConfig
+from cluster.config.tasks import TASKS
 from cluster.distributed import beat
 from cluster.distributed.ranks import Ranks
 from cluster.distributed.stopping import Agreement
 from cluster.errors import NotFiniteError, Stopped
+from cluster.evaluation.alignment import ASKED, LEARNT, Alignment, aligning_task, summary
 from cluster.evaluation.predict import merge, predict, with_denials
 from cluster.evaluation.quick_scores import validation_scores
 from cluster.images.live import Live, features_of
@@ -36,6 +39,7 @@ from cluster.training.weights import load_first_weights, source_of_stage, start_
 from idc.captioning import model_folder
 from idc.losses.training_model import TrainingModel
 from idc.model.build import build
+from shards.reading.reader import Folder
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ class StageRun:
                 stop = agreement.why(done)
                 if done % stage.log_every == 0 or self._keeps(done) or self._validates(done) or stop:
                     bad.meet()
-                    self._read(engine, unread, speed)
+                    self._read(engine, unread, speed, self._aligned(engine, speed) if done == stage.steps else {})
                     unread = []
                 started = time.perf_counter()
                 scores = None
@@ -198,13 +202,17 @@ class StageRun:
     def _seed_of(self, step: int) -> int:
         return step_seed(self._job.config.seed, self._name, step, self._ranks.rank)
 
-    def _read(self, engine: Engine, unread: list[Taken], speed: Speed) -> None:
-        """Waits for the device, once: the line of the log, and the end of a run whose steps are left out in a row."""
+    def _read(self, engine: Engine, unread: list[Taken], speed: Speed, beside: dict[str, Any]) -> None:
+        """Waits for the device, once: the line of the log, and the end of a run whose steps are left out in a row.
+
+        beside: what the line has beside the last step.
+        """
         for taken, found in zip(unread, read(engine, [taken.measured for taken in unread]), strict=True):
             self._skipped = 0 if found.applied else self._skipped + 1
-            last, record = taken is unread[-1], {}
+            last = taken is unread[-1]
+            record = dict(beside) if last else {}
             if not found.applied:
-                record = {"skipped": True}
+                record |= {"skipped": True}
                 self._note_skipped(taken, found)
             if self._log is not None and (last or not found.applied):
                 measures = speed.measures(taken.done, taken.samples) if last else {}
@@ -275,6 +283,33 @@ class StageRun:
             seconds = round(time.perf_counter() - started, 2)
             self._log.write({"stage": self._name, "step": done, "validation": scores, "seconds": seconds})
         return scores
+
+    def _aligned(self, engine: Engine, speed: Speed) -> dict[str, Any]:
+        """How well a stage of pre-training aligns captions of the validation split, on the first rank; all call it.
+
+        Nothing if it has no such task, or there is nothing to ask.
+        """
+        started = time.perf_counter()
+        job, ranks, task = self._job, self._ranks, aligning_task(self._stage)
+        kind = TASKS[task].stream if task else "pair"
+        of = (job.photos if kind == "photo" else None) or Mixed(job.shards, job.features)
+        if not task or not Folder.open(of.shards).manifest["splits"].get("val", {}).get(kind):
+            return {}
+        samples = open_samples(of.shards, of.features, kind, "val", loaders=self._loaders)
+        asked = Alignment(samples, self._stage.negatives, job.config.seed, ASKED)
+        with engine.whole_model() as whole:
+            right = asked.right(
+                whole.model, self._tokenizer, ranks.rank, ranks.world, self._device, job.config.cluster.precision,
+                whole.seen if self._live else None,
+            )  # fmt: skip
+        found = [one for of_rank in ranks.gather(right) for one in of_rank]
+        told = {}
+        if self._log is not None and found:
+            trained = open_samples(of.shards, of.features, kind, "train", loaders=self._loaders)
+            learnt = Alignment(trained, self._stage.negatives, job.config.seed, LEARNT)
+            told = {"alignment": summary(found, asked, learnt)}
+        speed.left_out(time.perf_counter() - started)
+        return told
 
     def _too_many_skipped(self, taken: Taken, found: Numbers) -> str:
         name, newest = self._name, checkpoint.latest(self._folder)

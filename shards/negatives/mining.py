@@ -1,10 +1,11 @@
-"""Hard negatives: sentences that are close to a sample's captions and not true of it, in three lists kept apart.
+"""Hard negatives: sentences that are close to a sample's captions and not true of it, in lists kept apart.
 
 - retrieve: captions of other samples of the split that are most similar by TF-IDF; of a changed pair up to a third of
   them say that nothing has changed, as captions of unchanged pairs do;
 - replace: a caption with one or two of its attribute or direction words exchanged;
 - confuse: the right words about the wrong thing: the same object with another change, "nothing has changed" of a
-  change; in captions of photos, attributes swapped between two objects; in free text, the two sides swapped.
+  change; in captions of photos, attributes swapped between two objects; in free text, the two sides swapped;
+- matched: captions of the samples of a group that exchange theirs (shards.negatives.matched).
 
 A pair without a change says nothing of objects, so its negatives are made from the captions of the changed pairs that
 share an image with it (they speak of objects that are there), or of changed pairs at random where there is none.
@@ -29,6 +30,8 @@ from shards.errors import DataError
 from shards.format.record import Record
 from shards.negatives import photo_edits
 from shards.negatives.grammar_edits import confuse_change, confuse_photo, exchange_words, flip_directions
+from shards.negatives.kinds import ALL_KINDS, MATCHED, true_caption
+from shards.negatives.matched import Matcher
 from shards.negatives.neighbours import nearest_captions
 from shards.negatives.swaps import confuse_text
 from shards.negatives.word_edits import Said, replace_words
@@ -39,7 +42,6 @@ from shards.wording.lexicons.choice import choose_lexicon
 from shards.wording.lexicons.lexicon import Lexicon
 from shards.wording.segmentation import is_unspaced, words_of
 
-KINDS = ("retrieve", "replace", "confuse")
 COUNT = 6  # per list: the K = 6 of the method
 SENTENCES = 4  # captions of a sample that are reworded
 QUERIES = 2  # of those, how many have their neighbours looked up
@@ -57,7 +59,7 @@ def read_counts(text: str) -> int | dict[str, int]:
     """
     if text.isdecimal():
         return int(text)
-    counts = dict.fromkeys(KINDS, 0)
+    counts = dict.fromkeys(ALL_KINDS, 0)
     for part in text.split(","):
         kind, _, number = part.partition("=")
         if kind not in counts or not number.isdecimal():
@@ -71,12 +73,12 @@ def read_counts(text: str) -> int | dict[str, int]:
 def find_negatives(
     records: Sequence[Record], count: int | Mapping[str, int] = COUNT, seed: int = 0, workers: int | None = 1
 ) -> list[dict[str, list[str]] | None]:
-    """For each record {"retrieve", "replace", "confuse"}, each with distinct sentences; None for class photos.
+    """For each record the lists of ALL_KINDS, each with distinct sentences; None for class photos.
 
     `count` is the most a list has, or the most by kind. A pure function of records, count and seed, whatever the
     workers (threads; None: one a core). Samples of different splits never share text.
     """
-    counts = dict.fromkeys(KINDS, count) if isinstance(count, int) else {kind: count.get(kind, 0) for kind in KINDS}
+    counts = {kind: count if isinstance(count, int) else count.get(kind, 0) for kind in ALL_KINDS}
     found: list[dict[str, list[str]] | None] = [None] * len(records)
     groups: dict[tuple[str, str], list[int]] = {}
     for place, record in enumerate(records):
@@ -156,16 +158,34 @@ class _Group:
         cores = len(os.sched_getaffinity(0))
         threads = min(workers or cores, cores)
         neighbours = nearest_captions(self.captions, asked, NEIGHBOURS, self.seed, threads)
-        sharing = _sharing(self.records) if self.lexicon is not None else {}
-        for record, sentences, asked_here, rng in zip(self.records, sources, queries, generators, strict=True):
-            related = [c for image in record.images.values() for c in sharing.get(image, ())]
-            truth = Truth(record, related, self.lexicon, self.learnt, self.things)
+        truths = self._truths()
+        exchanged = self._matched(truths, threads)
+        parts = zip(self.records, truths, sources, queries, generators, exchanged, strict=True)
+        for record, truth, sentences, asked_here, rng, others in parts:
             similar = [neighbours[query] for query in asked_here]
             retrieve = (sentence for rank in zip_longest(*similar) for sentence in rank if sentence is not None)
             reword = self._by_grammar if self.lexicon is None else self._by_lexicon
             retrieved = _choose(self.kind, retrieve, truth.may_hold, self.counts["retrieve"])
             reworded = reword(record, sentences, truth, rng)
-            yield {"retrieve": self._denying(retrieved, record, truth, rng)} | reworded
+            yield {"retrieve": self._denying(retrieved, record, truth, rng)} | reworded | {MATCHED: others}
+
+    def _truths(self) -> list[Truth]:
+        """What is known of each record."""
+        sharing = _sharing(self.records) if self.lexicon is not None else {}
+        related = ([c for image in record.images.values() for c in sharing.get(image, ())] for record in self.records)
+        known = (self.lexicon, self.learnt, self.things)
+        return [Truth(record, of, *known) for record, of in zip(self.records, related, strict=True)]
+
+    def _matched(self, truths: list[Truth], threads: int) -> list[list[str]]:
+        """The list "matched" of each record."""
+        denies = [
+            self.kind == "pair"
+            and bool(record.captions)
+            and says_change(true_caption(record.captions), self.learnt) is False
+            for record in self.records
+        ]
+        matcher = Matcher(self.records, truths, denies, self.seed)
+        return matcher.negatives(self.counts[MATCHED], NEIGHBOURS, threads)
 
     def _denying(self, retrieved: list[str], record: Record, truth: Truth, rng: np.random.Generator) -> list[str]:
         """The list "retrieve" with some captions of unchanged pairs in it, in place of the least similar ones.

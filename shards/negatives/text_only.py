@@ -1,7 +1,8 @@
 """How well the true caption is picked among negatives without looking: the figure beside every FDA accuracy.
 
 Two rules look at sentences alone: take the one by which nothing has changed (one at random where several or none say
-so), and take the one that is most often a training caption. Chance is one of all sentences at random.
+so), and take the one that is most often a training caption. Chance is one of all sentences at random. A classifier
+(`text_probe`) learns on the lists of training samples what else tells, and is asked on those of other splits.
 
 In a pair without a change only the true sentence says "no change", so the first rule is always right there. It is wrong
 in each changed pair that has "no change" among its negatives. If it is to be right no more often than chance, such
@@ -18,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from shards.format.record import Record
-from shards.negatives.mining import KINDS
+from shards.negatives.kinds import KINDS, MATCHED, Lists, drawn_from, true_caption
+from shards.negatives.text_probe import picked
 from shards.order.permutation import generator
 from shards.wording.claims import says_change
 from shards.wording.segmentation import words_of
 from shards.wording.tagging import FUNCTION_WORDS
 
-Lists = Mapping[str, Sequence[str]]
 COUNTS = (1, 6)  # negatives a sample for which the manifest has figures
 MOST_EMPTY = 0.5  # share of samples with an empty list from which that is told
 ENGLISH = 0.15  # share of the words that are function words; about 0.4 in English captions, 0.05 in German ones
@@ -33,7 +34,8 @@ LOOKED_AT = 2000  # samples of a kind and split, evenly spread
 
 def draw(lists: Lists, kinds: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
     """Up to `count` negatives of a sample, taken in turn from the shuffled lists of each kind."""
-    shuffled = [[texts[i] for i in rng.permutation(len(texts))] for texts in (lists.get(kind, ()) for kind in kinds)]
+    told = (lists.get(kind, ()) for kind in drawn_from(lists, kinds))
+    shuffled = [[texts[i] for i in rng.permutation(len(texts))] for texts in told]
     rng.shuffle(shuffled)
     found: list[str] = []
     for place in range(max((len(texts) for texts in shuffled), default=0)):
@@ -66,7 +68,8 @@ def describe(
     """By kind and split what the negatives are like; `negatives` belongs to `records` one to one.
 
     - "samples": how many, and "text_only": {"1": {"chance", "most_frequent"}, "6": ...}, accuracies in percent with
-      so many negatives;
+      so many negatives of the three lists of the paper; "classifier" too, beside the training split;
+    - "matched", where such were asked for: {"grouped": the share of samples that have some, "text_only": as above};
     - "empty": the share of samples whose list of a kind is empty, of the kinds that were asked for (`counts`);
     - "english": the share of function words of English among the words of the captions;
     - of pairs also "unchanged": the share that is marked so, and "no_change": the share of each list of the others that
@@ -78,7 +81,8 @@ def describe(
         if lists is not None and record.captions:
             groups.setdefault((record.kind, record.split), []).append((record, lists))
     found: dict[str, dict[str, dict]] = {}
-    for (kind, split), members in groups.items():
+    trained: dict[tuple, Sequence[Sequence[str]]] = {}  # the lists of the training split
+    for (kind, split), members in sorted(groups.items(), key=lambda group: group[0][1] != "train"):
         looked_at = members[:: -(-len(members) // LOOKED_AT)]
         about: dict[str, Any] = {"samples": len(members)}
         asked = [name for name in KINDS if (counts if isinstance(counts, int) else counts.get(name, 0))]
@@ -91,6 +95,17 @@ def describe(
             about["no_change"] = {name: _share_denying(others, name, learnt) for name in KINDS}
         rng = generator(seed, 0, 0, f"text only/{kind}/{split}")
         about["text_only"] = {str(count): _accuracies(about, looked_at, count, said, learnt, rng) for count in COUNTS}
+        if counts if isinstance(counts, int) else counts.get(MATCHED):
+            grouped = _share(bool(lists[MATCHED]) for _, lists in looked_at)
+            about[MATCHED] = {"grouped": grouped, "text_only": {str(count): {} for count in COUNTS}}
+        for kinds, rules_of in ((KINDS, about["text_only"]), ((MATCHED,), about.get(MATCHED, {}).get("text_only", {}))):
+            for count, rules in rules_of.items():
+                drawn = _drawn(about, looked_at, kinds, int(count), rng)
+                rules.setdefault("chance", _chance(drawn))
+                if split == "train":
+                    trained[kind, kinds, count] = drawn
+                elif right := picked(trained.get((kind, kinds, count), ()), drawn):
+                    rules["classifier"] = right
         found.setdefault(kind, {})[split] = about
     return found
 
@@ -100,17 +115,27 @@ def report(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[str
     for kind, splits in found.items():
         lacking: dict[str, list[str]] = {}
         for split, about in splits.items():
-            parts = []
-            for count, rules in about["text_only"].items():
-                told = [f"{name.replace('_', ' ')} {rules[name]:.0f} %" for name in rules if name != "chance"]
-                parts.append(f"of {count}: {', '.join(told)}, chance {rules['chance']:.0f} %")
             if any(share < 1 for share in about["empty"].values()):
-                yield f"negatives of {split} {kind}s, the true caption found by the text alone {'; '.join(parts)}"
+                told = _told(about["text_only"])
+                yield f"negatives of {split} {kind}s, the true caption found by the text alone {told}"
+            matched = about.get(MATCHED, {"text_only": {}})
+            if any("classifier" in rules for rules in matched["text_only"].values()):
+                told = f"the true caption found by the text alone {_told(matched['text_only'])}"
+                yield f"matched negatives of {split} {kind}s, {100 * matched['grouped']:.0f} % have some: {told}"
             empty = [f"{name} ({100 * share:.0f} %)" for name, share in about["empty"].items() if share > MOST_EMPTY]
             if empty:
                 lacking.setdefault(f"{', '.join(empty)}: {_why_empty(about)}", []).append(split)
         for what, where in lacking.items():
             yield f"negatives of {', '.join(where)} {kind}s: most lists are empty of {what}"
+
+
+def _told(text_only: Mapping[str, Mapping[str, float]]) -> str:
+    parts = []
+    for count, rules in text_only.items():
+        told = [f"{name.replace('_', ' ')} {rules[name]:.0f} %" for name in rules if name != "chance"]
+        chance = f"chance {rules['chance']:.0f} %"
+        parts.append(f"of {count}: {', '.join([*told, chance])}")
+    return "; ".join(parts)
 
 
 def _why_empty(about: Mapping[str, Any]) -> str:
@@ -134,6 +159,30 @@ def _share(found: Iterable[bool]) -> float:
 def _share_denying(lists: Sequence[Lists], kind: str, learnt: Set[str]) -> float:
     """The share of the sentences of a list that say "no change"."""
     return _share(says_change(text, learnt) is False for of in lists for text in of.get(kind, ()))
+
+
+def _drawn(
+    about: Mapping[str, Any],
+    members: Sequence[tuple[Record, Lists]],
+    kinds: Sequence[str],
+    count: int,
+    rng: np.random.Generator,
+) -> list[list[str]]:
+    """The lists of those samples that take part and have negatives, the true caption first."""
+    kept = kept_share(about, kinds, count) if "unchanged" in about and kinds == KINDS else 1.0
+    found = []
+    for record, lists in members:
+        captions = record.captions
+        caption = true_caption(captions) if MATCHED in kinds else captions[rng.integers(len(captions))]
+        negatives = draw(lists, kinds, count, rng)
+        if negatives and (record.changed is not False or rng.random() < kept):
+            found.append([caption, *negatives])
+    return found
+
+
+def _chance(drawn: Sequence[Sequence[str]]) -> float:
+    """Percent that is right at random."""
+    return round(100 * float(np.mean([1 / len(texts) for texts in drawn])), 1) if drawn else 100.0
 
 
 def _accuracies(

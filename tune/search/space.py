@@ -25,7 +25,7 @@ class Varied:
 
 
 MLM, MVCL, FDA = ("mlm", "photo_mlm"), ("mvcl", "photo_mvcl"), ("fda", "photo_fda")
-KINDS = "choice:retrieve/replace/confuse/replace,confuse/retrieve,replace,confuse"
+KINDS = "choice:matched/retrieve/replace/confuse/replace,confuse/retrieve,replace,confuse"
 
 # Ratios are relative to each other, so one of them, that of MLM, stays.
 PRETRAINING = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 import torch
 
 from cluster.batches.batches import Batches
-from cluster.config.fields import NegativesConfig
+from cluster.batches.fda_samples import draw_list
+from cluster.config.fields import NegativeKind, NegativesConfig
 from idc.captioning import tokenizer as tokenizers
 from shards.format import manifest
+from shards.negatives.kinds import KINDS
+from shards.order.permutation import generator
 from shards.wording.claims import says_change
 
 PAD = 0
@@ -25,10 +29,10 @@ def batches(tiny: Any, stage: Any, shards: Path | None = None) -> Batches:
     return Batches(shards or tiny.shards, tiny.features, tokenizer, tiny.config.model, 12, stage, 5, 0, 1)
 
 
-def alignment(tiny: Any, count: int) -> Any:
+def alignment(tiny: Any, count: int, kinds: tuple[NegativeKind, ...] = KINDS) -> Any:
     return dataclasses.replace(
         tiny.config.pretraining["pretrain"], steps=1, ratios={"fda": 1.0}, global_batch_size=SIZE,
-        micro_batch_size=SIZE, contrastive_group=0, batch_sizes={}, negatives=NegativesConfig(count=count),
+        micro_batch_size=SIZE, contrastive_group=0, batch_sizes={}, negatives=NegativesConfig(kinds, count),
     )  # fmt: skip
 
 
@@ -50,6 +54,29 @@ def test_taking_the_sentence_that_says_no_change_is_right_by_chance(tiny: Any, c
     right, unchanged = solved(tiny, batches(tiny, alignment(tiny, count)))
     assert right == pytest.approx(100 / (1 + count), abs=5)  # three standard deviations
     assert unchanged > 0.05, "unchanged pairs take part"
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_of_matched_negatives_the_text_tells_nothing_and_every_sample_drawn_has_some(tiny: Any, count: int) -> None:
+    made = batches(tiny, alignment(tiny, count, ("matched",)))
+    right, unchanged = solved(tiny, made)
+    assert right == pytest.approx(100 / (1 + count), abs=6) and unchanged > 0.03
+    (part,) = made.step(0).micro_batches
+    lists = part["caption_with_negatives"]
+    assert (lists[:, 1] != PAD).any(dim=-1).all(), "a sample without a group teaches nothing: another takes its place"
+    true, said = Counter(map(tuple, lists[:, 0].tolist())), Counter(map(tuple, lists.flatten(0, 1).tolist()))
+    often = [true[ids] / times for ids, times in said.items() if any(ids) and times > 60]
+    assert often and max(abs(share - 1 / (1 + count)) for share in often) < 0.25
+
+
+def test_a_folder_packed_before_there_were_matched_lists_serves_with_its_own(tiny: Any) -> None:
+    lists = {"retrieve": ["a"], "replace": ["b"], "confuse": ["c"]}
+    rng = generator(0, 0, 0, "test")
+    record = {"captions": ["x", "y"], "negatives": lists}
+    drawn = [draw_list(record, NegativesConfig(("matched",), 3), rng) for _ in range(20)]
+    assert {texts[0] for texts in drawn} == {"x", "y"} and all(sorted(texts[1:]) == ["a", "b", "c"] for texts in drawn)
+    record["negatives"] = lists | {"matched": ["d"]}
+    assert draw_list(record, NegativesConfig(("matched",), 3), rng) == ["x", "d", "", ""]
 
 
 def older(tiny: Any, folder: Path) -> Path:

@@ -13,7 +13,7 @@ from testing.checkpoints import commit
 
 from cluster import pipeline
 from cluster.batches.batches import Batches
-from cluster.config.fields import Config
+from cluster.config.fields import Config, task_batch_size, task_micro_batches
 from cluster.config.options import override, to_yaml
 from cluster.config.tasks import TASKS
 from cluster.config.validation import validate
@@ -138,6 +138,26 @@ def test_each_published_set_has_a_recipe_of_ours(name: str) -> None:
     labelled = "changed" not in paper.finetune.weights
     assert bool(config.finetune.weights["changed"]) == labelled, "a head for what nobody has labelled"
     assert backbone_sizes(config)["fine_channels"] == 40
+
+
+@pytest.mark.parametrize("name", ("pairs", *OURS))
+def test_each_of_them_has_one_for_gpus_that_trains_a_transformer_with_it(name: str) -> None:
+    ours, config = RECIPES[name](), parse([f"{name}_gpu", "--finetune.log_every", "5"]).config
+    backbone, model = config.backbone, config.model
+    assert (config.name, backbone.mode, backbone.train) == (f"{name}_gpu", "live", "all") and f"{name}_gpu" in BY_PAIRS
+    assert model.d_model == 512 and (config.data.shards, model.max_length) == (ours.data.shards, ours.model.max_length)
+    assert {n: config.stage(n).ratios for n in config.stages} == {n: ours.stage(n).ratios for n in ours.stages}
+    rows, columns = ours.backbone.size
+    assert backbone_sizes(config) == {"grid": (rows // 16, columns // 16), "feature_dim": 768, "fine_channels": 0}
+
+
+@pytest.mark.parametrize("gpus", [1, 8])
+def test_the_recipe_for_80000_pairs_divides_over_one_gpu_and_over_eight(gpus: int) -> None:
+    config = parse(["blocks_full", "--cluster.workers", str(gpus), "--cluster.gpus_per_worker", "1"]).config
+    for stage in map(config.stage, config.stages):
+        for task in stage.ratios:
+            number, size = task_micro_batches(stage, task, gpus)
+            assert number * size * gpus == task_batch_size(stage, task), "no GPU waits for another's rows"
 
 
 @pytest.mark.parametrize("name", ["birds_to_words_idc", "levir_cc"])

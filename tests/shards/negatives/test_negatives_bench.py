@@ -39,7 +39,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 def test_under_one_percent_are_true():
     done = run("false", "--scenes", "40")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("| pair | ") == 6 and done.stdout.count("| photo | ") == 6
+    assert done.stdout.count("| pair | ") == 8 and done.stdout.count("| photo | ") == 8
 
 
 def test_a_wrong_file_is_named(tmp_path):

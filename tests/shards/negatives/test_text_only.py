@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from shards.blocks.grammar import agrees, parse
 from shards.format import manifest
 from shards.format.record import Record
-from shards.negatives.mining import KINDS, find_negatives
+from shards.negatives.kinds import KINDS
+from shards.negatives.mining import find_negatives
 from shards.negatives.text_only import describe, draw, kept_share, report
+from shards.negatives.text_probe import picked
 from shards.order.permutation import generator
 from shards.pack import notes, pack
 from shards.sources.blocks import BlocksSource
@@ -89,6 +93,58 @@ def test_the_rate_of_unchanged_pairs_makes_the_rule_chance():
     assert kept_share(about, ("replace",), 1) == 0.0, "no changed pair has 'no change' among these"
     for share in (0.0, 1.0):
         assert kept_share(about | {"unchanged": share}, KINDS, 1) == 1.0
+
+
+def groups_of(records, negatives) -> dict[frozenset[str], list[str]]:
+    """The sentences of each matched group, and those that are true of a sample of it."""
+    found: dict[frozenset[str], list[str]] = {}
+    for record, lists in zip(records, negatives, strict=True):
+        if lists["matched"]:
+            true = record.captions[0]
+            found.setdefault(frozenset({true, *lists["matched"]}), []).append(true)
+    return found
+
+
+def test_in_a_matched_group_every_sentence_is_true_once_and_false_of_all_the_others(records, negatives):
+    members = [(r, n) for r, n in zip(records, negatives, strict=True) if (r.kind, r.split) == ("pair", "train")]
+    groups = groups_of(*zip(*members, strict=True))
+    assert all(sorted(true) == sorted([*said] * (len(true) // len(said))) for said, true in groups.items())
+    assert all(sum(says_change(text) is False for text in said) <= 1 for said in groups)
+    grouped = {True: [], False: []}
+    for record, lists in members:
+        grouped[record.changed].append(len(lists["matched"]))
+        assert not any(agrees(parse(text), record.truth) for text in lists["matched"])
+    full = [size == 6 for size in grouped[True]]
+    assert np.mean(full) > 0.9 and sum(map(bool, grouped[False])) == pytest.approx(sum(full) / 6, rel=0.1)
+
+
+def test_groups_of_free_text_are_like_those_of_blocks_and_do_not_depend_on_the_number_of_workers():
+    things = ("car", "truck", "man in a red shirt", "bus", "dog", "tree", "white van", "bench", "sign", "bike")
+    pairs = [
+        Record(
+            "pair", "train", f"{i}", {"before.jpg": f"{i}"}, f"{i}", (f"the {thing} {change}", f"a {thing} is other")
+        )
+        for i, (thing, change) in enumerate(itertools.product(things, ("is gone", "has appeared", "has moved left")))
+    ]
+    found = find_negatives(pairs, {"matched": 2})
+    assert found == find_negatives(pairs, {"matched": 2}, workers=2)
+    assert np.mean([len(lists["matched"]) == 2 for lists in found]) > 0.8
+    assert all(sorted(true) == sorted(said) for said, true in groups_of(pairs, found).items())
+
+
+def test_the_classifier_finds_what_text_gives_away_and_nothing_in_matched_groups(described):
+    rng = generator(0, 0, 0, "test")
+    said = [[f"the {rng.integers(50)} thing is gone" for _ in range(3)] for _ in range(120)]
+    assert 15 < picked(said[:80], said[80:]) < 55, "chance is 33"
+    told = [[texts[0], *(f"{text} now" for text in texts[1:])] for texts in said]
+    assert picked(told[:80], told[80:]) == 100
+    assert picked(told[:10], told[10:]) is None, "too few to learn from"
+    matched = described["pair"]["test"]["matched"]
+    for count, most in (("1", 15.0), ("6", 0.2)):
+        rules = matched["text_only"][count]
+        assert abs(rules["classifier"] - rules["chance"]) < most, (
+            "of a whole group it is right once, whatever it learnt"
+        )
 
 
 def test_draws_come_in_turn_from_the_lists():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from shards.format.record import Record
-from shards.negatives.mining import KINDS, find_negatives
+from shards.negatives.kinds import KINDS
+from shards.negatives.mining import find_negatives
 from shards.negatives.swaps import confuse_text
 from shards.negatives.word_edits import Said, replace_words
 from shards.wording.lexicons.birds import BIRDS
