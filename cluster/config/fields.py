@@ -113,7 +113,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class NegativesConfig:
-    # Which lists hard negatives are drawn from: those of the paper, or matched, which no text gives away, by itself.
+    # which lists hard negatives are drawn from: those of the paper, or matched, whose truth no text gives away
     kinds: tuple[NegativeKind, ...] = ("retrieve", "replace", "confuse")
     count: int = 6  # negatives K a pair
 

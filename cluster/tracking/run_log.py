@@ -217,7 +217,7 @@ def alignment_line(found: Mapping[str, Any]) -> str:
     told = found["text_alone"]
     alone = "" if told is None else f"a classifier of the text alone picks {told:.1f} %, "
     return (
-        f"of {found['lists']} lists of validation FDA picks the true caption in {found['fda']:.1f} %, {alone}"
+        f"of {found['lists']} validation lists FDA picks the true caption in {found['fda']:.1f} %, {alone}"
         f"chance {found['chance']:.1f} %"
     )
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cluster.batches.batches import Batches, StepBatch, name_words
-from cluster.batches.fda_samples import draw_negatives
+from cluster.batches.fda_samples import draw_list
 from cluster.config.fields import NegativesConfig, StageConfig
 from cluster.config.tasks import TASKS
 from idc.captioning import tokenizer as tokenizers
@@ -165,12 +165,15 @@ def test_class_pairs_come_at_the_share_asked_for(tiny: Any, share: float) -> Non
 
 
 def test_negatives_come_from_the_kinds_asked_for_in_turn() -> None:
-    record = {"negatives": {"retrieve": ["r1", "r2", "r3"], "replace": ["p1"], "confuse": ["c1", "c2"]}}
+    record = {
+        "captions": ["true"],
+        "negatives": {"retrieve": ["r1", "r2", "r3"], "replace": ["p1"], "confuse": ["c1", "c2"]},
+    }
     rng = generator(0, 0, 0, "test")
-    assert {text[0] for text in draw_negatives(record, NegativesConfig(count=3), rng)} == {"r", "p", "c"}
-    only = draw_negatives(record, NegativesConfig(("replace", "confuse"), count=5), rng)
-    assert sorted(only) == ["", "", "c1", "c2", "p1"]
-    assert draw_negatives({"negatives": {}}, NegativesConfig(count=2), rng) == ["", ""]
+    assert {text[0] for text in draw_list(record, NegativesConfig(count=3), rng)[1:]} == {"r", "p", "c"}
+    only = draw_list(record, NegativesConfig(("replace", "confuse"), count=5), rng)
+    assert sorted(only[1:]) == ["", "", "c1", "c2", "p1"] and only[0] == "true"
+    assert draw_list(record | {"negatives": {}}, NegativesConfig(count=2), rng) == ["true", "", ""]
 
 
 def test_missing_negatives_become_rows_of_padding(tiny: Any) -> None:

@@ -77,13 +77,16 @@ def test_three_steps_of_every_stage_and_the_evaluation(
     for record in steps:
         assert record["task"] in recipe.stage(record["stage"]).ratios
         assert any(loss > 0 for loss in record["loss"].values()) and record["grad_norm"] > 0
+    aligned = {record["stage"] for record in steps if "alignment" in record}
+    assert aligned == {"pretrain"} if name in ("blocks", "blocks_full") else aligned <= set(recipe.pretraining)
     predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     scores = json.loads((run / "scores.json").read_text())
     assert len(predictions) == scores["n"]["total"] == 4 and set(scores["total"]) >= set(METRICS)
     (validated,) = (record["validation"] for record in read_metrics(run) if "validation" in record)
     select = recipe.finetune.select
     assert select == "last" or validated[select] is not None, "what the checkpoint is chosen by"
-    assert (run / "report.html").is_file() and (run / "model" / "model.safetensors").is_file()
+    assert ("FDA picks the true caption" in (run / "report.html").read_text()) == bool(aligned)
+    assert (run / "model" / "model.safetensors").is_file()
 
 
 PAGE = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
