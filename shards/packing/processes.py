@@ -47,10 +47,10 @@ def pack_units(packer: Packer, units: list[Unit], workers: int) -> Generator[tup
             f"{packer.place}: a packing worker died (out of memory?); the same command goes on; try fewer --workers"
         ) from None
     finally:
-        _stop(pool)
+        stop(pool)
 
 
-def _stop(pool: ProcessPoolExecutor) -> None:
+def stop(pool: ProcessPoolExecutor) -> None:
     """Ends the workers at once: whatever they still do will be done again from the start."""
     processes = list((pool._processes or {}).values())  # ProcessPoolExecutor has no public way to kill before 3.14
     pool.shutdown(wait=False, cancel_futures=True)

@@ -19,7 +19,9 @@ from testing.wandb_files import history
 from cluster.config.fields import Config, LogConfig
 from cluster.config.options import override
 from cluster.recipes.registry import RECIPES
-from cluster.tracking.run_log import METRICS, Progress, RunLog, read_metrics
+from cluster.tracking.doing import Doing
+from cluster.tracking.following import Progress
+from cluster.tracking.run_log import METRICS, RunLog, read_metrics
 from cluster.tracking.wandb_mirror import wandb_mode
 from cluster.tracking.worker_logs import WARNINGS
 
@@ -96,6 +98,19 @@ def test_progress_misses_nothing_of_a_stage_that_is_over_at_once(tmp_path: Path,
             log.write(line(stage, 10))
         progress._read()
     assert [shown.split(":")[0] for shown in out.getvalue().splitlines()] == ["pretrain 10/10", "finetune 10/10"]
+
+
+def test_progress_says_what_workers_are_at_between_steps(tmp_path: Path, config: Config) -> None:
+    told, out = Doing(tmp_path), io.StringIO()
+    Doing(None).at("finetune validation", 1, 100)  # of another rank
+    with Progress(tmp_path, config, out, every=0.0) as progress:
+        for done in (32, 64, 100):
+            told._written = 0.0  # as if a second had passed
+            told.at("finetune validation", done, 100)
+            progress._read()
+    first, *others = out.getvalue().splitlines()
+    assert first.startswith("finetune validation: 64 of 100 pairs, ") and first.endswith(" left") and not others
+    assert not list(tmp_path.glob(".doing*")), "nothing is left when it is over"
 
 
 def test_wandb_is_offline_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
