@@ -42,6 +42,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(5)
+        (self._run / doing.FILE).unlink(missing_ok=True)  # of a part that was cut short
         for one in (self._part_bar, self._bar):
             if one is not None:
                 one.close()

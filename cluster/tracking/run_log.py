@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster.config.fields import Config
+from cluster.tracking.shown_pairs import ShownPair
+from cluster.tracking.tensorboard_mirror import open_board
 from cluster.tracking.wandb_mirror import open_mirror
 
 METRICS = "metrics.jsonl"
@@ -43,6 +45,7 @@ class RunLog:
         self._stages = config.stages
         self._length = _count(self._path)
         self._mirror = open_mirror(run, config, self._length)
+        self._board = open_board(run, config)
 
     def rewind(self, stage: str, step: int) -> None:
         """Drops what a killed run logged of this stage after its last checkpoint, and of later stages."""
@@ -50,6 +53,8 @@ class RunLog:
         self._cut(self._path, place)
         self._cut(self._path.with_name(SKIPPED), place)
         self._length = _count(self._path)
+        if self._board is not None:
+            self._board.rewind(stage, step)
 
     def _cut(self, path: Path, place: tuple[int, int]) -> None:
         if not path.is_file():
@@ -62,23 +67,43 @@ class RunLog:
             length += len(line)
         os.truncate(path, length)  # in place: whoever follows the file sees where the old lines end
 
-    def write(self, record: dict[str, Any], file: str = METRICS) -> None:
-        """One line, of metrics.jsonl and so of W&B, or of another file; numbers that are not finite become null."""
+    def write(
+        self,
+        record: dict[str, Any],
+        file: str = METRICS,
+        *,
+        beside: Mapping[str, Any] | None = None,
+        pairs: Callable[[], Sequence[ShownPair]] = tuple,
+    ) -> None:
+        """One line, of metrics.jsonl and so of its mirrors, or of another file; what is not finite becomes null.
+
+        beside: what the mirrors show with it; pairs: called if one of them shows images.
+        """
         record = _finite(record)
         with self._path.with_name(file).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record) + "\n")
         if file != METRICS:
             return
-        if self._mirror is not None:
-            stage = record["stage"]
-            values = {f"{stage}/{name}": value for name, value in _flat(record) if name != "stage"}
-            self._mirror.log(self._length, values)
+        if self._mirror is not None or self._board is not None:
+            stage, shown = record["stage"], pairs()
+            values = dict(_values(record)) | dict(beside or {})
+            if self._mirror is not None:
+                self._mirror.log(self._length, values, stage, shown)
+            if self._board is not None:
+                self._board.log(stage, record["step"], values, shown)
         self._length += 1
 
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """What is known of the whole run at its end, for W&B."""
+        if self._mirror is not None:
+            self._mirror.summarise(values)
+
     def close(self) -> None:
-        """Ends the W&B run."""
+        """Ends the mirrors."""
         if self._mirror is not None:
             self._mirror.close()
+        if self._board is not None:
+            self._board.close()
 
 
 def _count(path: Path) -> int:
@@ -90,6 +115,16 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _values(record: dict) -> Iterator[tuple[str, Any]]:
+    """What mirrors call the values of a line: STAGE/NAME; a loss STAGE/loss/TASK/NAME, for tasks share names."""
+    stage, task = record["stage"], record.get("task")
+    for name, value in _flat(record):
+        if name.startswith("loss/") and task != stage:
+            name = f"loss/{task}/{name.removeprefix('loss/')}"
+        if name != "stage":
+            yield f"{stage}/{name}", value
 
 
 def _flat(record: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:

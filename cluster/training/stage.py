@@ -24,8 +24,10 @@ from cluster.errors import NotFiniteError, Stopped
 from cluster.evaluation.predict import merge, predict, with_denials
 from cluster.evaluation.quick_scores import validation_scores
 from cluster.images.live import Live, features_of
+from cluster.tracking import goodput
 from cluster.tracking.doing import Doing
 from cluster.tracking.run_log import CHECKPOINTS, SKIPPED, RunLog
+from cluster.tracking.shown_pairs import some_pairs
 from cluster.tracking.speed import Speed, Trace
 from cluster.training import checkpoint
 from cluster.training.engine import Engine
@@ -278,7 +280,11 @@ class StageRun:
         scores = ranks.share(validation_scores(predictions) if ranks.first else {})
         if self._log is not None:
             seconds = round(time.perf_counter() - started, 2)
-            self._log.write({"stage": self._name, "step": done, "validation": scores, "seconds": seconds})
+            self._log.write(
+                {"stage": self._name, "step": done, "validation": scores, "seconds": seconds},
+                beside={"goodput": goodput.so_far(self._job.run)},
+                pairs=lambda: some_pairs(predictions, samples.records),
+            )
         return scores
 
     def _too_many_skipped(self, taken: Taken, found: Numbers) -> str:

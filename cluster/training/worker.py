@@ -69,6 +69,8 @@ def _train(job: Job, ranks: Ranks, device: torch.device, loaders: Loaders | None
             StageRun(job, name, ranks, device, log, doing, held, live).run()
         if ranks.first:
             goodput.note(job.run)
+        if log is not None:
+            log.summarise({"goodput": goodput.so_far(job.run)})
     finally:
         if log is not None:
             log.close()
