@@ -13,12 +13,11 @@ import hashlib
 import importlib.metadata
 import multiprocessing
 import os
-import signal
 import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -38,7 +37,7 @@ from shards.format.arrays import encode_array
 from shards.format.tars import file_sha256, write_shard
 from shards.format.whole_files import sync_folder
 from shards.images.decode import decode_image
-from shards.packing.processes import stop
+from shards.processes import pool
 from shards.progress import Progress
 from shards.reading.reader import Folder, Stream
 
@@ -241,34 +240,30 @@ def _run_processes(
     for device in devices:
         free.put(device)
     made = context.Value("q", 0)  # images
-    pool = ProcessPoolExecutor(len(devices), context, _start_worker, (extraction, free, threads, made))
     try:
-        pending: set[Future[tuple[str, list[dict]]]] = {
-            pool.submit(_write_group, source, out, group) for group in groups
-        }
-        told, since = 0, time.monotonic()
-        while pending:
-            done, pending = wait(pending, timeout=LOOK_S, return_when=FIRST_COMPLETED)
-            if done or made.value > told:
-                since = time.monotonic()
-            elif time.monotonic() - since > STALL_S:
-                raise DataError(f"no features were made in {STALL_S:.0f} s; run the same command again")
+        with pool(len(devices), _start_worker, (extraction, free, threads, made)) as processes:
+            pending: set[Future[tuple[str, list[dict]]]]
+            pending = {processes.submit(_write_group, source, out, group) for group in groups}
+            told, since = 0, time.monotonic()
+            while pending:
+                done, pending = wait(pending, timeout=LOOK_S, return_when=FIRST_COMPLETED)
+                if done or made.value > told:
+                    since = time.monotonic()
+                elif time.monotonic() - since > STALL_S:
+                    raise DataError(f"no features were made in {STALL_S:.0f} s; run the same command again")
+                count(made.value - told)
+                told = made.value
+                for future in done:
+                    yield future.result()
             count(made.value - told)
-            told = made.value
-            for future in done:
-                yield future.result()
-        count(made.value - told)
-        pool.shutdown()
+            processes.shutdown()
     except BrokenProcessPool:
         raise DataError("a worker process died (out of memory?); run again with fewer --workers: it goes on") from None
-    finally:
-        stop(pool)
 
 
 def _start_worker(extraction: Extraction, free: SimpleQueue, threads: int, made: Synchronized[int]) -> None:
     """On CPUs, two processes of one thread each give 20 % more images a second than one of two threads."""
     global _extractor, _count
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     _extractor = Extractor(extraction.on(free.get()).build(), threads)

@@ -13,7 +13,6 @@ import getpass
 import json
 import os
 import secrets
-import signal
 import socket
 import threading
 import time
@@ -22,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cluster.errors import ConfigError, TrainingError
+from cluster.launch import asked
 from shards.format.whole_files import write_whole
 from shards.progress import say
 
@@ -145,7 +145,7 @@ def _renew(path: Path, owner: Owner, end: threading.Event, lost: threading.Event
         except OSError:
             continue  # the file system does not answer: nobody else can take the lock either
         lost.set()
-        os.kill(os.getpid(), signal.SIGINT)
+        asked.end_now()
         return
 
 

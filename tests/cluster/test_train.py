@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -119,7 +120,7 @@ def test_the_exported_model_is_the_best_checkpoint(finished: tuple) -> None:
 
 
 def test_whatever_strikes_it_the_losses_are_equal(finished: tuple, tiny: Any, tmp_path: Path) -> None:
-    """One run: kill -9 of a worker, SIGSTOP of the other, SIGTERM at the driver, kill -9 of the next driver."""
+    """One run: kill -9 of a worker, SIGSTOP of the other, Ctrl-C and SIGTERM, kill -9 of the next driver."""
     undisturbed, run, said = finished[0], tiny.root / "runs" / "disturbed", tiny.root / "disturbed.txt"
     words = command(tiny, "disturbed", "--cluster.timeout_s", "15")
 
@@ -137,7 +138,7 @@ def test_whatever_strikes_it_the_losses_are_equal(finished: tuple, tiny: Any, tm
             time.sleep(0.05)
 
     with said.open("wb") as output:
-        driver = subprocess.Popen(words, cwd=ROOT, stdout=output, stderr=output)
+        driver = subprocess.Popen(words, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
         wait(driver, 0, 8)
         os.kill(process_of(run, 1), signal.SIGKILL)
         wait(driver, 1, 30)
@@ -146,6 +147,7 @@ def test_whatever_strikes_it_the_losses_are_equal(finished: tuple, tiny: Any, tm
         wait(driver, 2, 30)
         assert time.monotonic() - since < 35, "found within the limit of 15 s"
         wait(driver, 2, 50)
+        os.killpg(driver.pid, signal.SIGINT)  # as a terminal does, of Ray's processes too
         driver.send_signal(signal.SIGTERM)
         sent, at = time.monotonic(), reached()
         assert driver.wait(60) == 85, said.read_text()
@@ -159,6 +161,8 @@ def test_whatever_strikes_it_the_losses_are_equal(finished: tuple, tiny: Any, tm
     assert not psutil.pid_exists(frozen), "the worker that hung was killed"
     text = said.read_text()
     assert killed["line"] in text and hung["line"] in text and "Traceback" not in text
+    how = f"stopping with a checkpoint; Ctrl-C again ends at once. To go on: .*{re.escape(shlex.join(words[1:]))}$"
+    assert re.search(how, text, re.MULTILINE)
     step = int(re.search(r"^stopped at finetune step (\d+) as asked, checkpoint committed; the same command goes on$",
                          text, re.MULTILINE)[1])  # fmt: skip
     assert step == reached() == find(run / "checkpoints" / "finetune")[-1].commit.step < STEPS - 10
