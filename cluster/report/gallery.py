@@ -21,7 +21,7 @@ from shards.blocks.grammar import agrees
 from shards.reading.reader import Stream
 from shards.wording.claims import is_known
 
-THUMBNAIL = 240  # pixels of width, at most
+THUMBNAIL = 400  # pixels of width, at most: large enough to be enlarged
 JPEG_QUALITY = 82
 DRAWN = 12  # pairs shown at random
 EACH_WAY = 3  # best and worst pairs of each type
