@@ -14,7 +14,7 @@ from cluster.distributed.beat import Beat
 # A rank that waits in a collective gives up after --cluster.timeout_s. Who hangs is found a little earlier, while all
 # of them still stand where it happened.
 SHARE = 0.9
-START_S = 600.0  # least limit while no step is under way: a backbone is compiled, a store answers slowly
+START_S = 600.0  # least limit while no step is under way: workers start, a backbone is compiled, a store is slow
 ANSWER_S = 3.0  # for workers to say where they are once a fault has been seen
 STACKS_S = 5.0
 

@@ -16,6 +16,7 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.util import placement_group_table, remove_placement_group
 
 from cluster.launch.elastic import draining_nodes
+from cluster.launch.watch import START_S
 
 LOOK_S = 0.5  # between two looks at the nodes that the workers are to be on
 
@@ -47,21 +48,19 @@ class _Guard:
                 hosts = {node["NodeManagerHostname"] for node in ray.nodes() if node["NodeID"] in leaving}
                 self.why = NodeLeaves(f"because {', '.join(sorted(hosts))} is being drained")
             elif time.monotonic() > deadline:
-                self.why = WorkerGroupStartupFailedError(
-                    f"the workers did not start within --cluster.timeout_s {self._limit:.0f}"
-                )
+                self.why = WorkerGroupStartupFailedError(f"the workers did not start within {self._limit:.0f} s")
             if self.why is not None:
                 remove_placement_group(self._group)
                 return
 
 
 class Workers(WorkerGroup):
-    """Ray Train's; it starts within --cluster.timeout_s, and leaves nothing behind if it does not start."""
+    """Ray Train's; it starts within --cluster.timeout_s or START_S, and leaves nothing behind if it does not start."""
 
     _guard: _Guard | None = None
 
     def _create_workers(self, num_workers: int, placement_group: Any, *rest: Any, **named: Any) -> Any:
-        self._guard = _Guard(placement_group, self._worker_health_check_timeout_s)
+        self._guard = _Guard(placement_group, max(self._worker_health_check_timeout_s, START_S))
         return super()._create_workers(num_workers, placement_group, *rest, **named)
 
     def _start_impl(self, worker_group_state_builder: Any) -> None:

@@ -22,7 +22,10 @@ AT_ONCE = 32
 _NOT_ASKED = "not asked for (--extras)"
 
 Pairs = Sequence[Mapping[str, Any]]
-Found = tuple[float | None, str]  # percent, or None and why
+
+
+class Missing(Exception):
+    """A part that a metric needs is not there; the message says which, and what brings it."""
 
 
 def extra_scores(pairs: Pairs, asked: Collection[str], image: Callable[[str], np.ndarray]) -> dict[str, Any]:
@@ -41,61 +44,68 @@ def extra_scores(pairs: Pairs, asked: Collection[str], image: Callable[[str], np
     return found | {"how": {name: how for name, (_, how) in EXTRAS.items()}} | ({"reasons": reasons} if reasons else {})
 
 
-def _run(compute: Callable[[Pairs, Any], Found], pairs: Pairs, image: Callable[[str], np.ndarray]) -> Found:
-    """What a metric gives. These libraries break with each other's versions: that costs no other figure."""
+def _run(
+    compute: Callable[[Pairs, Any], float], pairs: Pairs, image: Callable[[str], np.ndarray]
+) -> tuple[float | None, str]:
+    """What a metric gives, or None and why. Its library may break with the version of another: that costs no other."""
     try:
-        return compute(pairs, image)
+        return compute(pairs, image), ""
+    except Missing as missing:
+        return None, str(missing)
     except Exception as error:
         return None, f"its library failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def _spice(pairs: Pairs, _: object) -> Found:
+def _spice(pairs: Pairs, _: object) -> float:
     from pycocoevalcap import spice
 
     folder = Path(spice.__file__).parent / "lib"
     missing = [name for name in SPICE_JARS if not (folder / name).is_file()]
     if missing:
-        return None, f"{missing[0]} is not in {folder} (python -m pycocoevalcap.spice.get_stanford_models fetches it)"
+        raise Missing(f"{missing[0]} is not in {folder} (python -m pycocoevalcap.spice.get_stanford_models fetches it)")
     request = [
         {"image_id": number, "test": pair["caption"], "refs": list(pair["references"])}
         for number, pair in enumerate(pairs)
     ]
     made, why = run_java({"spice": request}, time.monotonic() + TIME_LIMIT_S)
-    return (None, why) if made is None else (100 * float(np.mean(made)), "")
+    if made is None:
+        raise Missing(why)
+    return 100 * float(np.mean(made))
 
 
-def _bert_score(pairs: Pairs, _: object) -> Found:
+def _cached(name: str) -> str:
+    """The folder of a model's weights in the Hugging Face cache; Missing if they are not there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(name, local_files_only=True)
+    except LocalEntryNotFoundError:
+        raise Missing(f"{name} is not in the Hugging Face cache (hf download {name})") from None
+
+
+def _bert_score(pairs: Pairs, _: object) -> float:
     try:
         from bert_score import score
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError as error:
-        return None, f"{error.name or error}: pip install bert-score brings it"
-    try:
-        weights = snapshot_download(BERT, local_files_only=True)
-    except LocalEntryNotFoundError:
-        return None, f"{BERT} is not in the Hugging Face cache (hf download {BERT})"
+        raise Missing(f"{error.name or error}: pip install bert-score brings it") from None
+    weights = _cached(BERT)
     # Empty sentences have no token that could be found again: they count as 0, as bert_score itself has them.
     speaking = [pair for pair in pairs if pair["caption"].strip()]
     said = [pair["caption"] for pair in speaking]
     wanted = [[text for text in pair["references"] if text.strip()] for pair in speaking]
     if not said:
-        return 0.0, ""
+        return 0.0
     _, _, f1 = score(said, wanted, model_type=weights, num_layers=BERT_LAYER, batch_size=AT_ONCE)
-    return 100 * float(f1.sum()) / len(pairs), ""
+    return 100 * float(f1.sum()) / len(pairs)
 
 
-def _clip_score(pairs: Pairs, image: Callable[[str], np.ndarray]) -> Found:
+def _clip_score(pairs: Pairs, image: Callable[[str], np.ndarray]) -> float:
     try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
         from transformers import CLIPModel, CLIPProcessor
     except ImportError as error:
-        return None, f"{error.name or error}: pip install transformers brings it"
-    try:
-        weights = snapshot_download(CLIP, local_files_only=True)
-    except LocalEntryNotFoundError:
-        return None, f"{CLIP} is not in the Hugging Face cache (hf download {CLIP})"
+        raise Missing(f"{error.name or error}: pip install transformers brings it") from None
+    weights = _cached(CLIP)
     import torch
 
     model, process = CLIPModel.from_pretrained(weights).eval(), CLIPProcessor.from_pretrained(weights)
@@ -108,7 +118,7 @@ def _clip_score(pairs: Pairs, image: Callable[[str], np.ndarray]) -> Found:
             made = model(**inputs)
             seen, said = (torch.nn.functional.normalize(one, dim=-1) for one in (made.image_embeds, made.text_embeds))
             cosines += (seen * said).sum(-1).tolist()
-    return 100 * CLIP_WEIGHT * float(np.maximum(cosines, 0).mean()), ""
+    return 100 * CLIP_WEIGHT * float(np.maximum(cosines, 0).mean())
 
 
 def _batches(pairs: Pairs) -> Iterator[Pairs]:
@@ -116,7 +126,7 @@ def _batches(pairs: Pairs) -> Iterator[Pairs]:
         yield pairs[first : first + AT_ONCE]
 
 
-EXTRAS: dict[str, tuple[Callable[[Pairs, Any], Found], str]] = {
+EXTRAS: dict[str, tuple[Callable[[Pairs, Any], float], str]] = {
     "SPICE": (_spice, "F of scene graphs (Anderson et al. 2016), spice-1.0.jar of pycocoevalcap, sentences as written"),
     "BERTScore": (_bert_score, f"F1 of bert_score (Zhang et al. 2020), {BERT} layer {BERT_LAYER}, no rescaling"),
     "CLIPScore": (

@@ -103,6 +103,8 @@ class _AnyBatch(TorchFunctionMode):
             return (one[:, None, :, None] * other[..., None, :, None, :]).flatten(-4, -3).flatten(-2, -1)
         if func is torch.linalg.solve_ex:
             return solve(*args), None
+        if func is nn.functional.logsigmoid:  # the exporter's log of a sigmoid is -inf from -18 on
+            return -nn.functional.softplus(-args[0])
         return func(*args, **(kwargs or {}))
 
 

@@ -87,6 +87,32 @@ def test_a_folder_captions_without_torch(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, expected[-1].text + "\n"), done.stderr
 
 
+class _Replaced(torch.nn.Module):
+    """What an exporter would write down in another way, as the model has it."""
+
+    def forward(self, scores: torch.Tensor, root: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """scores (2B, n), root (2B, 3, 3)."""
+        system = torch.kron(torch.eye(2), root @ root.transpose(1, 2) + 0.1 * torch.eye(3))
+        solved = torch.linalg.solve_ex(system, torch.cat([root[:, 0], root[:, 1]], dim=1))[0]
+        return torch.nn.functional.logsigmoid(scores), torch.cat(scores.chunk(2)[::-1]), solved
+
+
+@pytest.mark.slow
+def test_what_is_written_in_another_way_computes_the_same(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.linspace(-60, 60, 18).reshape(6, 3), torch.randn(6, 3, 3, generator=generator)
+    traced = [each[:4] for each in inputs]
+    graphs._write(
+        _Replaced(), traced, [{0: graphs._ANY}] * 2, ("scores", "root"), ("sure", "swapped", "solved"),
+        tmp_path / "replaced.onnx",
+    )  # fmt: skip
+    found = onnxruntime.InferenceSession(tmp_path / "replaced.onnx").run(
+        None, {"scores": inputs[0].numpy(), "root": inputs[1].numpy()}
+    )
+    for got, want in zip(found, _Replaced()(*inputs), strict=True):
+        np.testing.assert_allclose(got, want.numpy(), rtol=1e-3, atol=1e-3)
+
+
 def test_systems_are_solved_without_pivots() -> None:
     root = torch.randn(5, 6, 6, generator=torch.Generator().manual_seed(0))
     system, right = root @ root.transpose(1, 2) + 0.1 * torch.eye(6), root[:, 0]
