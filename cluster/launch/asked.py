@@ -90,4 +90,5 @@ def _heard(number: int, frame: Any) -> None:
 
 def _write(line: str) -> None:
     # Not by print: the main thread may be in the middle of one.
-    os.write(sys.stderr.fileno(), f"{line}\n".encode())
+    start = "\n" if sys.stderr.isatty() else ""  # below what is being rewritten there, and ^C
+    os.write(sys.stderr.fileno(), f"{start}{line}\n".encode())

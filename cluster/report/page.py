@@ -113,6 +113,7 @@ figcaption {
 .chip { display: inline-block; border-radius: 20px; padding: 1px 10px; font-size: 12.5px; font-weight: 600 }
 .chip { margin-top: 6px; background: var(--bad-bg); color: var(--bad) }
 .chip.right { background: var(--good-bg); color: var(--good) }
+.chip.far { background: var(--line); color: var(--ink); margin-left: 6px }
 .chip.partly { background: var(--fair-bg); color: var(--fair) }
 .filter { margin: 4px 0 16px; display: flex; flex-wrap: wrap; gap: 8px }
 .filter button {
@@ -167,7 +168,7 @@ for (const pair of document.querySelectorAll(".pair")) {
     large.showModal();
   });
 }
-const fits = (card, wanted) => wanted === "" || card.dataset.kind === wanted ||
+const fits = (card, wanted) => wanted === "" || card.dataset.kind === wanted || card.dataset.far === wanted ||
   (wanted === "right" && card.dataset.verdict === "right") || (wanted === "not" && card.dataset.verdict !== "right");
 for (const filter of document.querySelectorAll(".filter")) filter.addEventListener("click", event => {
   const wanted = event.target.dataset.show;

@@ -11,10 +11,10 @@ from typing import Any
 from cluster.evaluation.predict import read_predictions, with_denials
 from cluster.report.charts import line_chart, skill_scale
 from cluster.report.curves import curves, stage_title
-from cluster.report.gallery import Pictures, Shown, card, drawn, example, extremes, judge
+from cluster.report.gallery import Pictures, Shown, card, drawn, example, extremes, judge, strangest
 from cluster.report.page import facts, number, page, tiles
 from cluster.report.tables import accuracy_table, interval_table, kind_name, named_table, protocol_table, score_table
-from cluster.report.trust import confusion_table, reliability_chart, reliability_note
+from cluster.report.trust import confusion_table, familiarity_table, reliability_chart, reliability_note
 from cluster.tracking.run_log import PROVENANCE, read_metrics
 from idc.backbone.canvas import Canvas
 from shards.errors import DataError
@@ -136,6 +136,9 @@ def _trust(scores: Mapping[str, Any], shown: Sequence[Shown]) -> str:
     if chart := reliability_chart(calibration):
         note = f"<p class='note'>{escape(reliability_note(calibration))}</p>"
         parts.append(f"<h3>How sure it may be</h3><div class='charts beside'>{chart}{note}</div>")
+    if familiar := familiarity_table(shown):
+        note = "A pair is unlike the training pairs if its unfamiliarity is above 1, as 1 in 100 validation pairs' is."
+        parts.append(f"<h3>Familiar and not</h3>{familiar}<p class='note'>{note}</p>")
     return f"<h2>How far to trust it</h2>{''.join(parts)}" if parts else ""
 
 
@@ -161,11 +164,12 @@ def _curves(metrics: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> 
 def _gallery(shown: Sequence[Shown], pictures: Pictures, scores: Mapping[str, Any]) -> str:
     if not shown:
         return ""
-    kinds = extremes(shown)
+    kinds, strange = extremes(shown), strangest(shown)
     buttons = [
         ("", "all"),
         ("right", "right"),
         ("not", "not right"),
+        *([("far", "unfamiliar")] if strange else []),
         *((kind, kind_name(kind)) for kind in kinds if kind),
     ]
     bar = "".join(
@@ -173,6 +177,7 @@ def _gallery(shown: Sequence[Shown], pictures: Pictures, scores: Mapping[str, An
         for show, label in buttons
     )
     sections = [_section("Drawn at random", drawn(shown, scores.get("seed", 0)), pictures)]
+    sections.append(_section("Least like the training pairs", strange, pictures))
     for kind, (best, worst) in kinds.items():
         name = kind_name(kind).capitalize()
         sections += [

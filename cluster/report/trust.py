@@ -1,4 +1,5 @@
-"""How far to trust a model: which kinds of change it takes for which, and whether P(changed) is what happens."""
+"""How far to trust a model: which kinds of change it takes for which, whether P(changed) is what happens, and how well
+it does on pairs that are unlike its training pairs."""
 
 from __future__ import annotations
 
@@ -7,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from cluster.evaluation.scores import can_judge, claim_of, says
+from cluster.evaluation.scores import can_judge, change_of, claim_of, says
 from cluster.report.charts import drawing, grid
 from cluster.report.gallery import Shown
-from cluster.report.page import data_table
+from cluster.report.page import data_table, number
 from cluster.report.tables import kind_name
 
 UNREAD, SILENT = "no kind that can be read", "nothing"
+NO_PAIRS = "there are no such pairs with references"
 SIZE, LEFT, TOP, BOTTOM, RIGHT = 320, 46, 34, 46, 20
 
 
@@ -92,6 +94,23 @@ def reliability_note(calibration: Mapping[str, Any]) -> str:
         f"it may be. The mean distance from it (expected calibration error) is {calibration['ece']:.3f}, of "
         f"{calibration['n']:,} pairs. A dot's area goes by its pairs."
     )
-    if calibration.get("unfamiliar") is not None:
-        note += f" Unlike the training pairs are {calibration['unfamiliar']:.1f} % of {calibration['n_unfamiliar']:,}."
     return note
+
+
+def familiarity_table(shown: Sequence[Shown]) -> str:
+    """Pairs like the training pairs and pairs unlike them, and how right the sentences on each are; "" if not known."""
+    if all(one.unfamiliar is None for one in shown):
+        return ""
+    rows = []
+    for name, far in (("like the training pairs", False), ("unlike them", True)):
+        group = [one for one in shown if one.unfamiliar is far]
+        scored = [one.cider for one in group if one.cider is not None]
+        judged = [one for one in group if change_of(one.prediction) is not None]
+        told = sum(says(one.prediction) == change_of(one.prediction) for one in judged)
+        cells = (
+            number(100 * told / len(judged) if judged else None, NO_PAIRS, 0),
+            number(sum(scored) / len(scored) if scored else None, NO_PAIRS, 0),
+        )
+        rows.append(f"<tr><td>{name}</td><td>{len(group)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    head = "<th>pairs that are</th><th>pairs</th><th>says rightly whether it changed, %</th><th>mean CIDEr</th>"
+    return data_table(head, rows)

@@ -27,7 +27,7 @@ from cluster.training.weights import best_checkpoint, export_model, open_tokeniz
 from idc.backbone.weights import BackboneError
 from idc.captioning import hub, model_folder
 from idc.model.build import build
-from shards.progress import Progress
+from shards.progress import Progress, busy
 
 
 def list_checkpoints(run: Path) -> int:
@@ -61,7 +61,8 @@ def verify(folder: Path) -> int:
         lines = [line for stage in stages for line in checkpoint.left_out(stage)]
     damaged = False
     for each in found:
-        why = checkpoint.lacking(each) or checkpoint.damage(each)
+        with busy(f"reading {each.folder}", announced=False):
+            why = checkpoint.lacking(each) or checkpoint.damage(each)
         damaged |= bool(why)
         print(f"{each.folder}: {why or 'whole'}")
     for line in lines:

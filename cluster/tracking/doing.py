@@ -43,8 +43,11 @@ class Doing:
             return
         self._what, self._written = what, now
         partial = self._path.with_name(f"{FILE}.partial")
-        partial.write_text(json.dumps(asdict(Part(what, done, total, unit))) + "\n", encoding="utf-8")
-        os.replace(partial, self._path)  # not synchronised: whoever reads an old one sees the next a second later
+        try:
+            partial.write_text(json.dumps(asdict(Part(what, done, total, unit))) + "\n", encoding="utf-8")
+            os.replace(partial, self._path)  # not synchronised: whoever reads an old one sees the next a second later
+        except OSError:
+            self._path = None  # a full disk ends what needs it, and not what only tells how far that is
 
 
 def read(run: Path) -> Part | None:

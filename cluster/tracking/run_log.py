@@ -72,12 +72,12 @@ class RunLog:
         record: dict[str, Any],
         file: str = METRICS,
         *,
-        beside: Mapping[str, Any] | None = None,
+        beside: Callable[[], Mapping[str, Any]] = dict,
         pairs: Callable[[], Sequence[ShownPair]] = tuple,
     ) -> None:
         """One line, of metrics.jsonl and so of its mirrors, or of another file; what is not finite becomes null.
 
-        beside: what the mirrors show with it; pairs: called if one of them shows images.
+        beside, pairs: what the mirrors show with it, values and captioned pairs; asked for if there is a mirror.
         """
         record = _finite(record)
         with self._path.with_name(file).open("a", encoding="utf-8") as lines:
@@ -86,7 +86,7 @@ class RunLog:
             return
         if self._mirror is not None or self._board is not None:
             stage, shown = record["stage"], pairs()
-            values = dict(_values(record)) | dict(beside or {})
+            values = {**dict(_values(record)), **beside()}
             if self._mirror is not None:
                 self._mirror.log(self._length, values, stage, shown)
             if self._board is not None:

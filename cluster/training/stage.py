@@ -282,7 +282,7 @@ class StageRun:
             seconds = round(time.perf_counter() - started, 2)
             self._log.write(
                 {"stage": self._name, "step": done, "validation": scores, "seconds": seconds},
-                beside={"goodput": goodput.so_far(self._job.run)},
+                beside=lambda: {"goodput": goodput.so_far(self._job.run)},
                 pairs=lambda: some_pairs(predictions, samples.records),
             )
         return scores

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
+
+from testing.terminal import on_a_terminal
 
 from shards.progress import Progress, busy, say
 
@@ -22,17 +22,6 @@ def test_progress_in_a_log_counts_what_is_left_at_the_speed_of_this_run(capsys, 
         "packing x: 980 of 1000 samples, 2.5 a second, 00:08 left",
         "packing x: 1000 of 1000 samples, 2.5 a second, 00:00 left",
     ]
-
-
-def on_a_terminal(monkeypatch, work) -> str:
-    """What `work` writes on stderr while that is a terminal."""
-    ours, theirs = os.openpty()
-    with open(theirs, "w", buffering=1) as terminal, monkeypatch.context() as patch:
-        patch.setattr(sys, "stderr", terminal)
-        work()
-    shown = os.read(ours, 2**16).decode()
-    os.close(ours)
-    return shown
 
 
 def work() -> None:

@@ -13,7 +13,7 @@ from cluster.report.charts import line_chart, running_mean, skill_scale
 from cluster.report.gallery import extremes, judge, verdict
 from cluster.report.report import write_report
 from cluster.report.tables import kind_name
-from cluster.report.trust import confusion_table, reliability_chart, reliability_note
+from cluster.report.trust import confusion_table, familiarity_table, reliability_chart, reliability_note
 from idc.backbone.canvas import Canvas
 from shards.blocks.grammar import say
 from shards.errors import DataError
@@ -112,7 +112,7 @@ def test_how_far_to_trust_it_is_drawn_of_what_is_known(tiny, run, tmp_path):
     predictions = [
         {"index": i, "key": stream.keys[i], "caption": say(changed), "references": record["captions"],
          "changed": record["changed"], "change_type": record["change_type"], "truth": record["truth"],
-         "changed_probability": 0.75 if i % 2 else 0.25}
+         "changed_probability": 0.75 if i % 2 else 0.25, "unfamiliarity": 1.5 if record["changed"] else 0.5}
         for i, record in enumerate(records)
     ]  # fmt: skip
     shown = judge(predictions)
@@ -132,13 +132,17 @@ def test_how_far_to_trust_it_is_drawn_of_what_is_known(tiny, run, tmp_path):
     assert chart.count('class="dot"') == 2 and "P(changed) 0.75" in chart and 'class="diagonal"' in chart
     assert f"{calibration['ece']:.3f}" in reliability_note(calibration)
 
-    for of, there in ((predictions, True), ([{**one, "changed_probability": 0.5} for one in predictions[:0]], False)):
-        assert bool(reliability_chart(reliability(of))) is there and bool(confusion_table(judge(of))) is there
+    familiar, strange = familiarity_table(shown).split("<tr>")[2:]
+    assert "<td>0</td>" in familiar and "<td>100</td>" in strange, "of the changed, which are all said to be changed"
+    for drawn in (reliability_chart(reliability([])), confusion_table([]), familiarity_table([])):
+        assert drawn == ""
     write_predictions(tmp_path / "predictions.jsonl", predictions)
     scores = score(predictions, tokenizer="split", time_limit=0.0) | {"calibration": calibration}
     write_scores(tmp_path / "scores.json", scores)
     text = " ".join(read(write_report(run, tmp_path, Folder.open(tiny.shards), CANVAS, "test")).text)
-    assert "What is taken for what" in text and "How sure it may be" in text
+    for expected in ("What is taken for what", "How sure it may be", "Familiar and not", "Least like the training pairs"):
+        assert expected in text
+    assert "unlike the training pairs" in text and "unfamiliarity 1.50" in text
     write_scores(tmp_path / "scores.json", score(predictions, tokenizer="split", time_limit=0.0))
     text = " ".join(read(write_report(run, tmp_path, Folder.open(tiny.shards), CANVAS, "test")).text)
     assert "How sure it may be" not in text, "scores of an earlier version have no calibration"

@@ -108,6 +108,7 @@ def test_progress_misses_nothing_of_a_stage_that_is_over_at_once(tmp_path: Path,
 def test_progress_says_what_workers_are_at_between_steps(tmp_path: Path, config: Config) -> None:
     told, out = Doing(tmp_path), io.StringIO()
     Doing(None).at("finetune validation", 1, 100)  # of another rank
+    Doing(tmp_path / "gone").at("finetune validation", 1, 100)  # a disk that fails ends nothing
     with Progress(tmp_path, config, out, every=0.0) as progress:
         for done in (32, 64, 100):
             told._written = 0.0  # as if a second had passed
@@ -209,7 +210,7 @@ def test_a_resumed_run_sends_no_step_to_wandb_twice(tmp_path: Path) -> None:
     log = RunLog(tmp_path, config)
     log.write(
         {"stage": "finetune", "step": 1, "validation": {"CIDEr": 87.61, "object": None}},
-        beside={"goodput": 0.75}, pairs=lambda: [PAIR],
+        beside=lambda: {"goodput": 0.75}, pairs=lambda: [PAIR],
     )  # fmt: skip
     log.summarise({"goodput": 0.8})
     log.close()
