@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -40,3 +41,17 @@ def test_help_is_there_in_a_second(command: str) -> None:
     done = subprocess.run([sys.executable, "-c", HELP, command], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and len(done.stdout.splitlines()) > 5, done.stderr
     assert not HEAVY & set(done.stderr.rpartition("imported:")[2].split())
+
+
+def test_tab_completes_the_options_that_help_lists() -> None:
+    ask = "source docs/completion.bash; COMP_WORDS=(idc-train --finetune.val); COMP_CWORD=1; "
+    ask = f'{ask}complete -p idc-train; _idc; echo "${{COMPREPLY[@]}}"'
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", ask], cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=60
+    )
+    told, completed = done.stdout.splitlines()
+    assert told == "complete -o default -F _idc idc-train", done.stderr
+    assert completed == "--finetune.validate_every --finetune.validate_limit"
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    subprocess.run([shellcheck, "--shell=bash", "docs/completion.bash"], cwd=ROOT, check=True, timeout=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -15,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import nbclient
+import nbformat
 import psutil
 import pytest
 from testing.here import Done, run_here
@@ -22,6 +25,7 @@ from testing.here import Done, run_here
 import cluster.train
 from cluster import checkpoints
 from cluster.errors import ConfigError
+from cluster.recipes.commandline import parse
 from cluster.tracking.run_log import read_metrics
 from cluster.training.checkpoint import find, load_weights
 from idc.captioning.model_folder import load
@@ -117,6 +121,27 @@ def test_the_exported_model_is_the_best_checkpoint(finished: tuple) -> None:
     assert scores["checkpoint"] == str(best.folder.relative_to(run))
     exported, saved = load_weights(run / "model" / "model.safetensors"), load_weights(best.weights)
     assert exported.keys() == saved.keys() and all((exported[name] == saved[name]).all() for name in saved)
+
+
+def test_the_notebook_shows_a_run(finished: tuple, tiny: Any, tmp_path: Path, monkeypatch) -> None:
+    """Its cells in a kernel of their own. What its first cell would train is there already."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "tiny").symlink_to(finished[0])
+    (tmp_path / "data").symlink_to(tiny.root / "data")
+    monkeypatch.setenv("IDC_HOME", str(tmp_path))
+    book = nbformat.read(ROOT / "docs" / "notebooks" / "first_model.ipynb", as_version=4)
+    nbformat.validate(book)
+    cells = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in cells), "kept without what it once showed"
+    nbclient.NotebookClient(book, timeout=120, resources={"metadata": {"path": str(ROOT)}}).execute()
+    (trained,) = re.findall(r'"-m", "cluster.train", (.*)\]', cells[0].source)
+    asked = parse(ast.literal_eval(f"[{trained.replace('str(HOME)', repr(str(tmp_path)))}]"))
+    assert asked.evaluates and asked.config.name == "tiny" and asked.config.root == str(tmp_path)
+    shown = [[*output.get("data", {}), output.get("text", "")] for cell in cells for output in cell.outputs]
+    assert sum("image/png" in each for each in shown) == 2, "an image, and the map of a caption"
+    said = "".join(each[-1] for each in shown)
+    assert "pairs; of the first people say:" in said and "P(changed) 0." in said and said.count(", and people: ") == 4
+    assert set(re.findall(r"'(\w+)':", cells[-1].outputs[-1]["data"]["text/plain"])) == {"CIDEr", "skill"}
 
 
 def test_whatever_strikes_it_the_losses_are_equal(finished: tuple, tiny: Any, tmp_path: Path) -> None:
