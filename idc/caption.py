@@ -35,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="idc.caption",
         description="Says what differs between two images.",
-        epilog="Exit code: 0, all pairs have a caption; 1, some have none, each named; 2, nothing was done; 130, Ctrl-C.",
+        epilog="Exit code: 0, all pairs have a caption; 1, some have none, each named; 2, nothing was done.",
     )
     parser.add_argument("before", help="image or folder; alone: a folder with before/ and after/, or a table")
     parser.add_argument("after", nargs="?", help="image or folder; images of folders are paired by name")

@@ -89,7 +89,7 @@ def test_in_a_terminal_one_line_counts_below_the_others(run, pairs, capsys, monk
     words = [str(pairs), "--checkpoint", str(run), "--batch-size", "3"]
     shown = on_a_terminal(monkeypatch, lambda: caption.main(words))
     *above, last = (line.rpartition("\r")[2] for line in shown.rstrip().split("\n"))
-    assert [line[:3] for line in above if line.strip()] == ["b: ", "d: "] and "4/4" in last, "no line is cut by the count"
+    assert [line[:3] for line in above if line.strip()] == ["b: ", "d: "] and "4/4" in last, "no line is cut"
     assert capsys.readouterr().out.count("\n") == 2
 
 
