@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from testing.terminal import on_a_terminal
+from testing.here import on_a_terminal
 
 from idc import caption
 from idc.backbone.backbone import Backbone
@@ -88,7 +88,7 @@ def test_a_table_and_two_folders_say_the_same(run, pairs, capsys):
 def test_in_a_terminal_one_line_counts_below_the_others(run, pairs, capsys, monkeypatch):
     words = [str(pairs), "--checkpoint", str(run), "--batch-size", "3"]
     shown = on_a_terminal(monkeypatch, lambda: caption.main(words))
-    *above, last = (line.rpartition("\r")[2] for line in shown.rstrip().split("\n"))
+    *above, last = (line.rpartition("\r")[2] for line in shown.rstrip().split("\r\n"))
     assert [line[:3] for line in above if line.strip()] == ["b: ", "d: "] and "4/4" in last, "no line is cut"
     assert capsys.readouterr().out.count("\n") == 2
 

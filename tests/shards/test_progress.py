@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from testing.terminal import on_a_terminal
+from testing.here import on_a_terminal
 
 from shards.progress import Progress, busy, say
 

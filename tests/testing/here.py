@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import pytest
 
 from shards.errors import run_main
 
@@ -31,3 +34,17 @@ def run_here(main: Callable[[Sequence[str]], int | None], *words: object) -> Don
         return Done(int(end.code or 0), out.getvalue(), err.getvalue())
     finally:
         sys.argv = given
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> str:
+    """What `work` writes on stderr while that is a terminal."""
+    ours, theirs = os.openpty()
+    with open(theirs, "w", buffering=1) as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        work()
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: the other end is closed, and all of it was read
+        while some := os.read(ours, 2**16):
+            shown += some
+    os.close(ours)
+    return shown.decode()
