@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -156,9 +157,21 @@ def read_config(path: Path) -> Config:
     except (yaml.YAMLError, UnicodeDecodeError):
         raise ConfigError(f"{path} is not YAML") from None
     try:
-        return from_dict(Config(), values)
+        return from_dict(Config(), _of_today(values))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _of_today(values: Any) -> Any:
+    """What a file says, also one of a version in which each stage had a `start_from`: the first one's is `init`."""
+    tables = [values.get("pretraining"), {"finetune": values.get("finetune")}] if isinstance(values, dict) else []
+    stages = [stage for table in tables if isinstance(table, dict) for stage in table.values()]
+    starts = [
+        start
+        for stage in stages
+        if isinstance(stage, dict) and (start := stage.pop("start_from", None)) is not None and stage.get("steps")
+    ]
+    return values | {"init": starts[0]} if starts and starts[0] else values
 
 
 def help_text(config: Config) -> str:

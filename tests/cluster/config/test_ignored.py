@@ -104,7 +104,7 @@ def test_a_backbone_that_cannot_be_used_is_refused_before_data_are_made(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--finetune.start_from runs/nobody", "--finetune.start_from"),
+        ("--init runs/nobody", "--init"),
         ("--finetune.start_parts finder", "--finetune.start_parts 'finder' is no part of this model"),
         ("--stage finetune", "has 0 of the 10 steps of pretrain: run --stage pretrain"),
         ("--data.mix no/such=1", "--data.mix"),

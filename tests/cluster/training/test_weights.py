@@ -124,10 +124,10 @@ def test_where_first_weights_come_from(tmp_path: Path) -> None:
     assert source_of_stage(run, tiny, "finetune", tmp_path) == finished / "weights.safetensors"
     assert unfinished.is_dir()
     (run / "config.yaml").write_text(to_yaml(tiny))
-    other = override(without, [("finetune.start_from", "runs/tiny")])
+    other = override(without, [("init", "runs/tiny")])
     assert source_of_stage(tmp_path / "runs" / "x", other, "finetune", tmp_path) == finished / "weights.safetensors"
-    nowhere = override(tiny, [("pretrain.start_from", "no/such.safetensors")])
-    with pytest.raises(ConfigError, match="--pretrain.start_from"):
+    nowhere = override(tiny, [("init", "no/such.safetensors")])
+    with pytest.raises(ConfigError, match="--init"):
         source_of_stage(run, nowhere, "pretrain", tmp_path)
 
 
