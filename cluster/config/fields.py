@@ -145,7 +145,7 @@ class StageConfig:
     # A gradient whose norm is above so many times the median of the last 64 steps of its task is left out; 0: none is.
     spike_factor: float = 1000.0
     skip_limit: int = 5  # steps in a row that are left out (a spike, or a loss that is not finite) before the run stops
-    start_parts: tuple[str, ...] = ()  # parts of the model that take weights of the stage before, or of --init; empty: all
+    start_parts: tuple[str, ...] = ()  # parts of the model that start from the stage before, or from --init; empty: all
 
 
 @dataclass(frozen=True)
@@ -208,8 +208,8 @@ class Config:
     seed: int = 0  # of the weights, the order of samples, masks and dropout
     # Folder of data/ and runs/; empty: $IDC_HOME, else the checkout; of an installed package the working folder.
     root: str = ""
-    # A trained model that the first stage starts from: run folder, its model/, OWNER/NAME of the hub, .safetensors file,
-    # relative to the root. Words and classes are taken over by name.
+    # A trained model for the first stage to start from: run folder, its model/, OWNER/NAME of the hub, or .safetensors;
+    # words and classes are taken over by name.
     init: str = ""
     data: DataConfig = field(default_factory=DataConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)

@@ -70,7 +70,8 @@ def _source_of_init(init: str, root: Path) -> Path:
             raise ConfigError(f"--init {path}: no such run folder, model folder or .safetensors file")
         if path.is_file():
             return path
-        if not any((folder / model_folder.CONFIG).is_file() for folder in (path, path / model_folder.FOLDER)):
+        has_model = any((folder / model_folder.CONFIG).is_file() for folder in (path, path / model_folder.FOLDER))
+        if not has_model and (path / "config.yaml").is_file():
             stages = read_config(path / "config.yaml").pretraining
             found = [checkpoint.latest(path / "checkpoints" / stage) for stage in stages]
             if any(found):
