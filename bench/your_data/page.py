@@ -32,12 +32,7 @@ PROBLEMS = {
     "edits": Problem("edits of photos", (SCRATCH, INIT)),
     "blocks": Problem("rendered scenes", (SCRATCH, INIT, EXPANDED)),
 }
-COLUMNS = (
-    ("CIDEr", "CIDEr"),
-    ("right_kind", "right kind, %"),
-    ("changed", "says change, %"),
-    ("unchanged", "says none, %"),
-)
+HEADS = ("training pairs", "beside them", "CIDEr", "right kind, %", "says change / none, %", "minutes", "seeds")
 
 
 def write(runs: Path, checkout: Path) -> None:
@@ -62,19 +57,22 @@ def write(runs: Path, checkout: Path) -> None:
 
 def table(results: dict) -> str:
     """Markdown: mean and standard deviation over the seeds; cells that nobody ran say so."""
-    heads = ["pairs", "number", "beside them", *(head for _, head in COLUMNS), "minutes", "seeds"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines = ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS)]
     for problem, of in PROBLEMS.items():
         for size in SIZES:
             for arm in of.arms:
                 runs = list(results.get(problem, {}).get(str(size), {}).get(arm.name, {}).values())
-                cells = (
-                    [spread([run.get(name) for run in runs]) for name, _ in COLUMNS] if runs else [ABSENT, "", "", ""]
-                )
-                minutes = f"{statistics.mean(run['seconds'] for run in runs) / 60:.1f}" if runs else ""
-                row = [of.label, f"{size:,}", arm.label, *cells, minutes, str(len(runs)) if runs else ""]
-                lines.append("| " + " | ".join(row) + " |")
+                cells = _cells(runs) if runs else [ABSENT, "", "", "", ""]
+                lines.append("| " + " | ".join([f"{size:,} {of.label}", arm.label, *cells]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _cells(runs: Sequence[dict]) -> list[str]:
+    cider, kind, changed, unchanged = (
+        spread([run.get(name) for run in runs]) for name in ("CIDEr", "right_kind", "changed", "unchanged")
+    )
+    minutes = statistics.mean(run["seconds"] for run in runs) / 60
+    return [cider, kind, f"{changed} / {unchanged}", f"{minutes:.1f}", str(len(runs))]
 
 
 def spread(values: Sequence[float | None]) -> str:

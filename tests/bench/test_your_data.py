@@ -40,7 +40,7 @@ def test_few_pairs_are_among_the_many_and_are_tested_on_the_same(tmp_path: Path,
 def test_the_table_has_mean_and_spread_and_says_what_was_not_run() -> None:
     runs = {str(seed): {"CIDEr": value, "seconds": 90.0} for seed, value in enumerate((10.0, 20.0, 30.0))}
     lines = page.table({"edits": {"50": {"init": runs}}}).splitlines()
-    assert "| edits of photos | 50 | `--init` | 20.0 ± 10.0 | - | - | - | 1.5 | 3 |" in lines
+    assert "| 50 edits of photos | `--init` | 20.0 ± 10.0 | - | - / - | 1.5 | 3 |" in lines
     assert sum(page.ABSENT in one for one in lines) == len(lines) - 3 == len(folders.SIZES) * 5 - 1
 
 
