@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from testing.machines.namespaces import Machines, machines, require
-from testing.machines.ray_head import RAY, ROOT, free_ports, ray_head
+from testing.machines.ray_head import QUICK, RAY, ROOT, free_ports, ray_head
 
 pytestmark = pytest.mark.ray
 
@@ -107,7 +107,7 @@ def two_nodes() -> Iterator[tuple[Machines, str]]:
                 wait_for(f"http://{first}:8265", token)
             subprocess.Popen(
                 both.command(i, str(RAY), *start), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                env=os.environ | with_token(token) | {"RAY_worker_niceness": "0"},
+                env=os.environ | with_token(token) | QUICK,
             )  # fmt: skip
         wait_for_nodes(f"http://{first}:8265", token, 2)
         yield both, token

@@ -16,6 +16,8 @@ from testing.suite import marked
 
 ROOT = Path(__file__).resolve().parents[3]
 RAY = Path(sys.executable).with_name("ray")
+# As slurm/node.sh has it: workers as quick as anything else here, and none beside those that are asked for.
+QUICK = {"RAY_worker_niceness": "0", "RAY_prestart_worker_first_driver": "0"}
 
 
 def free_ports(count: int) -> list[int]:
@@ -38,7 +40,7 @@ def ray_head(*options: str, **variables: str) -> Iterator[tuple[str, int]]:
     port, client, agent, agent_grpc = free_ports(4)  # Ray's own choices are the same for every head of a machine
     here = {name: value for name, value in os.environ.items() if name not in SECRETS}
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    here |= {"PYTHONPATH": path, "RAY_worker_niceness": "0"} | variables
+    here |= {"PYTHONPATH": path} | QUICK | variables
     if not any(option.startswith("--dashboard-port") for option in options):
         options = ("--include-dashboard=false", *options)
     # Short: socket paths end at 107 bytes.
