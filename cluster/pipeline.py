@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from cluster.recipes.commandline import Command, read_config
 from cluster.recipes.sizes import with_sizes_of
 from cluster.report.report import write_report
 from cluster.tracking import goodput
-from cluster.tracking.run_log import Progress
+from cluster.tracking.following import Progress
 from cluster.training import checkpoint
 from cluster.training.job import Evaluation, Job
 from cluster.training.weights import best_checkpoint, check_starts
@@ -40,6 +39,7 @@ from idc.captioning.model_folder import FOLDER as MODEL_FOLDER
 from shards.errors import DataError
 from shards.format.tars import file_sha256
 from shards.packing import twins
+from shards.progress import busy, say
 from shards.reading.reader import Folder
 
 CODE = Path(__file__).resolve().parents[1]
@@ -172,13 +172,14 @@ def _score(folder: Path, job: Job, evaluation: Evaluation) -> None:
     config, shards = job.config, Folder.open(evaluation.shards)
     canvas = Canvas.of(job.backbone)
     predictions = with_denials(read_predictions(evaluation.predictions), shards)
-    scores = score(
-        predictions,
-        training_captions(shards, "pair"),  # what the constant baseline chooses from
-        tokenizer=config.evaluate.tokenizer,
-        seed=config.seed,
-        checkpoint=_scored_checkpoint(folder, config),
-    )
+    with busy(f"scoring {len(predictions):,} captions"):
+        scores = score(
+            predictions,
+            training_captions(shards, "pair"),  # what the constant baseline chooses from
+            tokenizer=config.evaluate.tokenizer,
+            seed=config.seed,
+            checkpoint=_scored_checkpoint(folder, config),
+        )
     scores["where"] = where_scores(predictions, canvas)
     scores["calibration"] = reliability(predictions)
     scores["protocol"] = _protocol(folder, config, evaluation, predictions, scores["tokenizer"])
@@ -190,7 +191,9 @@ def _score(folder: Path, job: Job, evaluation: Evaluation) -> None:
     out = evaluation.predictions.parent
     write_scores(out / SCORES, scores)
     say(summary(scores))
-    say(f"report {write_report(folder, out, shards, canvas, evaluation.split)}")
+    with busy("writing the report", announced=False):
+        report = write_report(folder, out, shards, canvas, evaluation.split)
+    say(f"report {report}")
 
 
 def _protocol(
@@ -248,8 +251,3 @@ def summary(scores: dict) -> str:
         + ("" if where["n"] == 0 else f", points at the change {share(where['pointing_game'], where['n'])}")
         + ("" if why is None else f"; tokenizer {scores['tokenizer']}: {why}")
     )
-
-
-def say(text: str) -> None:
-    """A line for the person who runs the command."""
-    print(text, file=sys.stderr, flush=True)

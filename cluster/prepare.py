@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from idc.model.config import ConfigError as ModelError
 from idc.model.regions import require_room
 from shards.errors import DataError, run_main
 from shards.order.mixture import parse_weight
+from shards.progress import say
 from shards.reading.object_store import is_url
 from shards.reading.reader import Folder
 from shards.wording.frequent_words import FEWEST, frequent_words
@@ -309,7 +309,7 @@ def say_if_no_java(config: Config) -> None:
     """A line before anything is made, where the captions at the end could not be scored in full."""
     if fault := java_fault():
         instead = f", and {words.NAME} in place of ptb as the tokenizer" if config.evaluate.tokenizer == "ptb" else ""
-        print(f"captions will have no METEOR{instead}: {fault}", file=sys.stderr, flush=True)
+        say(f"captions will have no METEOR{instead}: {fault}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -324,7 +324,7 @@ def main(arguments: Sequence[str]) -> int:
     training = prepare_training(command.config, root)
     with_sizes(command.config, training, command.asked_stages)
     prepare_evaluation(command.config, root, training.data)
-    print(f"the data of {command.config.name} are ready in {root}", file=sys.stderr)
+    say(f"the data of {command.config.name} are ready in {root}")
     return 0
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from cluster.evaluation.protocol import comparable
 from cluster.evaluation.seed_scores import summarize, text_table
 from cluster.launch import ray_train, run_folder
-from cluster.pipeline import CODE, SCORES, run, say
+from cluster.pipeline import CODE, SCORES, run
 from cluster.recipes.commandline import Command
 from cluster.recipes.sizes import with_sizes_of
 from cluster.report.seeds import seeds_page
 from cluster.training.job import Job
 from shards.errors import DataError
 from shards.format.whole_files import write_whole
+from shards.progress import say
 
 SUMMARY, PAGE = "seeds.json", "seeds.html"
 

@@ -200,6 +200,7 @@ class ClusterConfig:
 class LogConfig:
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"  # auto: online where a key is set, else offline
     project: str = "image-difference-captioning"  # W&B project
+    tensorboard: bool = False  # event files in runs/NAME/tensorboard, too
     profile_steps: int = 0  # steps of each stage, after 20 others, that PyTorch's profiler records into traces/
 
 

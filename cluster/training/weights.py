@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -234,12 +234,13 @@ def export_model(
     found: checkpoint.Checkpoint,
     device: torch.device | str = "cpu",
     loaders: Loaders | None = None,
+    told: Callable[[int, int], object] = lambda done, count: None,
 ) -> None:
     """Writes a model folder, what `idc.caption` loads: the weights of a checkpoint, tokenizer, backbone, calibration.
 
     backbone: as its features or `Backbone.describe` have it; if the checkpoint has other weights of it, these are
     written too. trained_on: folders of pairs and of their features, the first with the validation pairs. device: that
-    calibrates. loaders: of a live backbone.
+    calibrates. loaders: of a live backbone. told: how many of how many pairs the calibration has looked at.
     """
     weights, of_backbone = apart(checkpoint.load_weights(found.weights))
     model = build(config.model)
@@ -250,7 +251,7 @@ def export_model(
         if of_backbone:
             network.net.load_state_dict(of_backbone)
         seen = network.seen
-    calibration = calibrate(model.to(device).eval().requires_grad_(False), trained_on, device, loaders, seen)
+    calibration = calibrate(model.to(device).eval().requires_grad_(False), trained_on, device, loaders, seen, told)
     described = {name: value for name, value in backbone.items() if name != "conventions"}
     if config.backbone.mode == "live":
         described |= {"precision": config.cluster.precision}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from testing.machines.slurm_cluster import Slurm
+from testing.mirror_files import history
 from testing.multirank import fit
-from testing.wandb_files import history
 
 from cluster.tracking.run_log import read_metrics
 

@@ -11,8 +11,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from testing.machines.servers import end, wait_until_it_listens
+from testing.machines.servers import end
 from testing.suite import marked
+
+from bench.disturbed.servers import wait_until_it_listens
 
 ROOT = Path(__file__).resolve().parents[3]
 RAY = Path(sys.executable).with_name("ray")
