@@ -1,6 +1,6 @@
 """A run that is asked to stop, by Ctrl-C, SIGTERM or SIGUSR1 at the driver: a file in the run folder until it has.
 
-Ray Train's controller, which runs on the driver's machine, sees the file and asks the workers. They stop after the same
+Ray Train's controller, which runs in the driver, sees the file and asks the workers. They stop after the same
 step with a checkpoint, and the driver ends with exit code 85. A second Ctrl-C ends it at once.
 """
 

