@@ -29,6 +29,7 @@ from cluster.prepare import (
 )
 from cluster.recipes.commandline import Command, read_config
 from cluster.recipes.sizes import with_sizes_of
+from cluster.report.examples import write_examples
 from cluster.report.report import write_report
 from cluster.tracking import goodput
 from cluster.tracking.run_log import Progress
@@ -190,6 +191,8 @@ def _score(folder: Path, job: Job, evaluation: Evaluation) -> None:
     out = evaluation.predictions.parent
     write_scores(out / SCORES, scores)
     say(summary(scores))
+    if out == folder:
+        write_examples(folder, predictions, shards.stream("pair", evaluation.split))
     say(f"report {write_report(folder, out, shards, canvas, evaluation.split)}")
 
 
