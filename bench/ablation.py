@@ -23,10 +23,11 @@ from bench.ablations.tables import COMMON, MINUTES, RATE_STEPS, SCALES, TABLES, 
 from cluster.config.options import nearest  # noqa: E402
 from cluster.errors import ConfigError, TrainingError  # noqa: E402
 from cluster.launch.run_folder import find_root  # noqa: E402
-from cluster.pipeline import SCORES, say  # noqa: E402
+from cluster.pipeline import SCORES  # noqa: E402
 from cluster.recipes.commandline import parse, read_words  # noqa: E402
 from cluster.tracking.run_log import read_metrics  # noqa: E402
 from shards.errors import run_main  # noqa: E402
+from shards.progress import say  # noqa: E402
 from tune.search.plan import has_finished  # noqa: E402
 from tune.trials.process import LOCK_LIMIT_S, locked  # noqa: E402
 
@@ -70,7 +71,7 @@ class Bench:
             return
         options = dict(arm.options)
         if arm.after is not None:
-            options[f"{arm.starts}.start_from"] = str(self._shared(arm.after, seed).relative_to(self._root))
+            options["init"] = str(self._shared(arm.after, seed).relative_to(self._root))
         self._run(name, arm.recipe, options, seed, "all")
 
     def measure(self, arm: Arm) -> Seconds:

@@ -9,31 +9,9 @@ python -m cluster.checkpoints export runs/blocks --out models/blocks --onnx --pu
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from cluster.config.fields import Config
-from cluster.errors import ConfigError
-from cluster.images.live import open_loaders
-from cluster.launch.run_folder import CONFIG, find_root, with_root
-from cluster.pipeline import CODE
-from cluster.prepare import prepare_training
-from cluster.recipes.commandline import read_config
-from cluster.sharing import onnx_folder
-from cluster.sharing.card import write_card
-from cluster.tracking.run_log import PROVENANCE
-from cluster.training import checkpoint
-from cluster.training.checkpoint import Checkpoint
-from cluster.training.weights import best_checkpoint, export_model, open_tokenizer
-from idc.backbone.weights import BackboneError
-from idc.captioning import hub, model_folder
-from idc.model.build import build
 from shards.errors import Parser, run_main
 
 
@@ -53,123 +31,13 @@ def main(arguments: Sequence[str]) -> int:
     exporting.add_argument("--onnx", action="store_true", help="ONNX graphs too, compared with PyTorch on test pairs")
     exporting.add_argument("--push", metavar="OWNER/NAME", default="", help="send the folder to the Hugging Face hub")
     options: argparse.Namespace = parser.parse_args(arguments)
+    from cluster.sharing import kept  # takes seconds, as torch does: not for --help
+
     if options.command == "ls":
-        return _list(options.run)
+        return kept.list_checkpoints(options.run)
     if options.command == "verify":
-        return _verify(options.folder)
-    try:
-        return _export(options)
-    except (hub.HubError, model_folder.ExportError, BackboneError) as error:
-        raise ConfigError(str(error)) from None
-
-
-def _list(run: Path) -> int:
-    config = _config(run)
-    best = best_checkpoint(run, config)
-    for stage in config.stages:
-        folder = run / "checkpoints" / stage
-        for found in checkpoint.find(folder):
-            commit = found.commit
-            size = sum(file.size for file in (commit.files or {}).values())
-            scores = (f"{name} {value:.1f}" for name, value in (commit.validation or {}).items() if value is not None)
-            kept = "kept as best" if best is not None and found.folder == best.folder else ""
-            workers = f"{commit.world} worker{'' if commit.world == 1 else 's'} at ZeRO {commit.zero_stage}"
-            parts = (f"{commit.step} of {config.stage(stage).steps} steps", f"{commit.samples} samples", workers,
-                     f"{size / 2**20:.1f} MiB", ", ".join(scores), kept)  # fmt: skip
-            print(f"{found.folder.relative_to(run)}: " + "; ".join(part for part in parts if part))
-        for line in checkpoint.left_out(folder):
-            print(line)
-    return 0
-
-
-def _verify(folder: Path) -> int:
-    one = checkpoint.committed(folder)
-    if one is not None:
-        found, lines = [one], []
-    else:
-        stages = [folder / "checkpoints" / stage for stage in _config(folder).stages]
-        found = [each for stage in stages for each in checkpoint.find(stage)]
-        lines = [line for stage in stages for line in checkpoint.left_out(stage)]
-    damaged = False
-    for each in found:
-        why = checkpoint.lacking(each) or checkpoint.damage(each)
-        damaged |= bool(why)
-        print(f"{each.folder}: {why or 'whole'}")
-    for line in lines:
-        print(line)
-    if not found and not lines:
-        print(f"{folder} has no checkpoint", file=sys.stderr)
-    return int(damaged or bool(lines))
-
-
-def _export(options: argparse.Namespace) -> int:
-    run, stage, step, out = options.run, options.stage, options.step, options.out
-    config = _config(run)
-    if stage not in config.stages:
-        raise ConfigError(f"--stage {stage}: {run} has {', '.join(config.stages)}")
-    there = checkpoint.find(run / "checkpoints" / stage)
-    chosen = _chosen(there, config.finetune.select if stage == "finetune" else "last", step)
-    if chosen is None:
-        steps = ", ".join(str(each.commit.step) for each in there) or "none"
-        raise ConfigError(f"{run} has no checkpoint of {stage}{f' at step {step}' if step else ''}; it has {steps}")
-    if out.exists():
-        raise ConfigError(f"--out {out} is there already: name a new folder")
-    if options.onnx:
-        onnx_folder.require_onnx()
-    if options.push:
-        hub.check_push(options.push)
-    root = find_root(config.root, CODE)
-    training = prepare_training(with_root(config, root), root)
-    tokenizer = open_tokenizer(training.data.shards.location, training.tokenizer)
-    data = training.data
-    trained_on = [(data.shards.location, data.place.features), *((one.shards, one.features) for one in training.mixed)]
-    _require_fit(run, config, chosen)
-    agreed = True
-    making = out.with_name(f"{out.name}.making")
-    shutil.rmtree(making, ignore_errors=True)
-    try:
-        with contextlib.ExitStack() as opened:
-            loaders = opened.enter_context(open_loaders(config, data.live)) if data.live else None
-            export_model(making, config, tokenizer.path, data.backbone, trained_on, chosen, loaders=loaders)
-        write_card(making, run, training.folders())
-        if options.onnx:
-            found = onnx_folder.write(making, config.backbone.weights, training.data.shards, "test")
-            print(found)
-            agreed = found.same == found.pairs
-        os.rename(making, out)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-    print(f"{out}: {stage} step {chosen.commit.step}")
-    if options.push and agreed:
-        print(hub.push(out, options.push))
-    elif options.push:
-        print(f"{out} was not sent: its graphs say other words", file=sys.stderr)
-    return int(not agreed)
-
-
-def _require_fit(run: Path, config: Config, chosen: Checkpoint) -> None:
-    """ConfigError if the weights are those of another network, as an earlier version had under the same name."""
-    with torch.device("meta"):
-        own = build(config.model).state_dict()
-    weights = checkpoint.load_weights(chosen.weights)
-    if {name: each.shape for name, each in weights.items()} != {name: each.shape for name, each in own.items()}:
-        raise ConfigError(
-            f"{chosen.weights} does not fit the network that this version calls {config.model.architecture!r}: export "
-            f"it with the version that trained it; {run / PROVENANCE} names its commit"
-        )
-
-
-def _chosen(there: list[Checkpoint], metric: str, step: int | None) -> Checkpoint | None:
-    if step is not None:
-        return next((each for each in there if each.commit.step == step), None)
-    at = checkpoint.best_step({each.commit.step: (each.commit.validation or {}).get(metric) for each in there})
-    return next((each for each in there if each.commit.step == at), None)
-
-
-def _config(run: Path) -> Config:
-    if not (run / CONFIG).is_file():
-        raise ConfigError(f"{run} is not a run folder: it has no {CONFIG}")
-    return read_config(run / CONFIG)
+        return kept.verify(options.folder)
+    return kept.export(options)
 
 
 if __name__ == "__main__":

@@ -34,10 +34,12 @@ def main(arguments: Sequence[str]) -> int:
     from cluster.scoring.runs import captions, find_shards, read_methods, rows
     from cluster.scoring.shown import table
     from shards.format.whole_files import write_whole
+    from shards.progress import busy
 
     methods = read_methods(given.runs)
     shards = find_shards(methods, given.shards)
-    text = comparison_page(methods, captions(methods, shards), shards)
+    with busy(f"comparing {' and '.join(method.label for method in methods)}", announced=False):
+        text = comparison_page(methods, captions(methods, shards), shards)
     try:
         write_whole(out, text)
     except OSError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,11 +27,12 @@ from cluster.prepare import (
     with_sizes,
 )
 from cluster.recipes.commandline import Command, read_config
+from cluster.recipes.edits_first import first_run, starting_from_edits
 from cluster.recipes.sizes import with_sizes_of
 from cluster.report.examples import write_examples
 from cluster.report.report import write_report
 from cluster.tracking import goodput
-from cluster.tracking.run_log import Progress
+from cluster.tracking.following import Progress
 from cluster.training import checkpoint
 from cluster.training.job import Evaluation, Job
 from cluster.training.weights import best_checkpoint, check_starts
@@ -41,9 +41,11 @@ from idc.captioning.model_folder import FOLDER as MODEL_FOLDER
 from shards.errors import DataError
 from shards.format.tars import file_sha256
 from shards.packing import twins
+from shards.progress import busy, say
 from shards.reading.reader import Folder
 
 CODE = Path(__file__).resolve().parents[1]
+EDITS_STAGES = ("all", "train", "pretrain")  # --stage, with which --pretraining edits comes first
 PREDICTIONS, SCORES = "predictions.jsonl", "scores.json"
 
 
@@ -55,11 +57,21 @@ def run(command: Command, fit: Callable[[Job], None] = ray_train.fit, again: boo
     where training fails.
     """
     root = run_folder.find_root(command.config.root, CODE)
+    command = starting_from_edits(command)
+    if command.pretraining and command.stage in EDITS_STAGES and not _has_begun(root, command):
+        require_folders(command.config, root, command.evaluates)  # what would be missed an hour later
+        run(first_run(command, root), fit)
     config = with_sizes_of(run_folder.with_root(command.config, root), command.recipe, command.given, root)
     folder = run_folder.check_run(root, config)
     with run_lock.held(folder):
         run_folder.check_run(root, config)  # another driver may have begun it before the lock was ours
         return _run(command, config, root, folder, fit, again)
+
+
+def _has_begun(root: Path, command: Command) -> bool:
+    """Whether a stage of the command's run has a checkpoint: its first weights are not needed any more."""
+    folder = root / "runs" / command.config.name / "checkpoints"
+    return any(checkpoint.find(folder / name) for name in command.config.stages)
 
 
 def _run(
@@ -173,13 +185,14 @@ def _score(folder: Path, job: Job, evaluation: Evaluation) -> None:
     config, shards = job.config, Folder.open(evaluation.shards)
     canvas = Canvas.of(job.backbone)
     predictions = with_denials(read_predictions(evaluation.predictions), shards)
-    scores = score(
-        predictions,
-        training_captions(shards, "pair"),  # what the constant baseline chooses from
-        tokenizer=config.evaluate.tokenizer,
-        seed=config.seed,
-        checkpoint=_scored_checkpoint(folder, config),
-    )
+    with busy(f"scoring {len(predictions):,} captions"):
+        scores = score(
+            predictions,
+            training_captions(shards, "pair"),  # what the constant baseline chooses from
+            tokenizer=config.evaluate.tokenizer,
+            seed=config.seed,
+            checkpoint=_scored_checkpoint(folder, config),
+        )
     scores["where"] = where_scores(predictions, canvas)
     scores["calibration"] = reliability(predictions)
     scores["protocol"] = _protocol(folder, config, evaluation, predictions, scores["tokenizer"])
@@ -193,7 +206,9 @@ def _score(folder: Path, job: Job, evaluation: Evaluation) -> None:
     say(summary(scores))
     if out == folder:
         write_examples(folder, predictions, shards.stream("pair", evaluation.split))
-    say(f"report {write_report(folder, out, shards, canvas, evaluation.split)}")
+    with busy("writing the report", announced=False):
+        report = write_report(folder, out, shards, canvas, evaluation.split)
+    say(f"report {report}")
 
 
 def _protocol(
@@ -251,8 +266,3 @@ def summary(scores: dict) -> str:
         + ("" if where["n"] == 0 else f", points at the change {share(where['pointing_game'], where['n'])}")
         + ("" if why is None else f"; tokenizer {scores['tokenizer']}: {why}")
     )
-
-
-def say(text: str) -> None:
-    """A line for the person who runs the command."""
-    print(text, file=sys.stderr, flush=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from cluster.config.tasks import TASKS
 from cluster.errors import ConfigError
 from cluster.launch.run_folder import find_root
 from cluster.recipes.commandline import help_text, parse
+from cluster.recipes.edits_first import first_run
 from cluster.training.weights import open_tokenizer
 from idc.backbone.backbone import Backbone
 from idc.backbone.layout import Layout, layout
@@ -32,6 +32,7 @@ from idc.model.config import ConfigError as ModelError
 from idc.model.regions import require_room
 from shards.errors import DataError, run_main
 from shards.order.mixture import parse_weight
+from shards.progress import say
 from shards.reading.object_store import is_url
 from shards.reading.reader import Folder
 from shards.wording.frequent_words import FEWEST, frequent_words
@@ -309,7 +310,7 @@ def say_if_no_java(config: Config) -> None:
     """A line before anything is made, where the captions at the end could not be scored in full."""
     if fault := java_fault():
         instead = f", and {words.NAME} in place of ptb as the tokenizer" if config.evaluate.tokenizer == "ptb" else ""
-        print(f"captions will have no METEOR{instead}: {fault}", file=sys.stderr, flush=True)
+        say(f"captions will have no METEOR{instead}: {fault}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -321,10 +322,12 @@ def main(arguments: Sequence[str]) -> int:
     root = find_root(command.config.root, Path(__file__).resolve().parents[1])
     if command.evaluates:
         say_if_no_java(command.config)
+    if command.pretraining:
+        prepare_training(first_run(command, root).config, root)
     training = prepare_training(command.config, root)
     with_sizes(command.config, training, command.asked_stages)
     prepare_evaluation(command.config, root, training.data)
-    print(f"the data of {command.config.name} are ready in {root}", file=sys.stderr)
+    say(f"the data of {command.config.name} are ready in {root}")
     return 0
 
 

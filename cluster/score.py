@@ -52,13 +52,15 @@ def main(arguments: Sequence[str]) -> int:
     from cluster.scoring.scored import Asked, other_data, score_files
     from cluster.scoring.shown import shown
     from shards.format.whole_files import write_whole
+    from shards.progress import busy
     from shards.reading.reader import Folder
 
     asked = Asked(
         tuple(given.captions), given.shards, given.split, given.protocol, tuple(given.against), given.limit,
         tuple(given.extras),
     )  # fmt: skip
-    found = score_files(asked)
+    with busy(f"scoring {', '.join(map(str, (*given.captions, *given.against)))}", announced=False):
+        found = score_files(asked)
     try:
         write_whole(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:

@@ -19,7 +19,7 @@ from idc.captioning.pair_lists import Listed, list_pairs
 if TYPE_CHECKING:
     from idc.captioner import Caption, Captioner
 
-SOME_LOST, USER_ERROR = 1, 2
+SOME_LOST, USER_ERROR, INTERRUPTED = 1, 2, 130
 LINE_EVERY = 15.0  # seconds between lines of progress where stderr is no terminal
 FIELDS = ("before", "after", "caption", "changed_probability", "unfamiliarity", "familiar", "error")
 Told = Callable[[Listed, "Caption | None", str], None]
@@ -74,6 +74,9 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted: captions that were printed are whole, files were not written", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _caption(captioner: Captioner, pairs: list[Listed], options: argparse.Namespace) -> int:
@@ -81,17 +84,18 @@ def _caption(captioner: Captioner, pairs: list[Listed], options: argparse.Namesp
     if len(pairs) > 1:
         gc.enable()  # see `run`
     with contextlib.ExitStack() as open_files:
-        told: list[Told] = [_printer(len(pairs) > 1, options)]
+        progress = open_files.enter_context(contextlib.closing(_Progress(len(pairs))))
+        told: list[Told] = [_printer(len(pairs) > 1, options, progress)]
         if options.csv:
             told.append(_table(open_files.enter_context(_whole(Path(options.csv), "--csv"))))
         if options.html:
             told.append(_page(open_files.enter_context(_whole(Path(options.html), "--html")), captioner, open_files))
-        for pair, caption, fault in _each(captioner, pairs, options):
+        for pair, caption, fault in _each(captioner, pairs, options, progress):
             lost += caption is None
             if caption is None and len(pairs) == 1:
                 raise ValueError(fault)
             if caption is None:
-                print(f"{pair.place}: {fault}", file=sys.stderr)
+                progress.print(f"{pair.place}: {fault}", sys.stderr)
             elif options.heat_map:
                 _save(captioner.heat_map(caption, pair.before, pair.after), Path(options.heat_map))
             for tell in told:
@@ -102,13 +106,12 @@ def _caption(captioner: Captioner, pairs: list[Listed], options: argparse.Namesp
 
 
 def _each(
-    captioner: Captioner, pairs: list[Listed], options: argparse.Namespace
+    captioner: Captioner, pairs: list[Listed], options: argparse.Namespace, progress: _Progress
 ) -> Iterator[tuple[Listed, Caption | None, str]]:
     """Every pair with its caption, or None and why. One image that cannot be used costs its batch a second try."""
     from idc.captioner import ImageError
 
     maps = bool(options.html or options.heat_map)
-    progress = _Progress(len(pairs))
     for start in range(0, len(pairs), options.batch_size):
         batch = pairs[start : start + options.batch_size]
         good = [pair for pair in batch if pair.fault is None]
@@ -128,15 +131,15 @@ def _each(
         progress.update(len(batch))
 
 
-def _printer(many: bool, options: argparse.Namespace) -> Told:
+def _printer(many: bool, options: argparse.Namespace, progress: _Progress) -> Told:
     def tell(pair: Listed, caption: Caption | None, fault: str) -> None:
         names = {"before": pair.before, "after": pair.after} if many else {}
         if caption is None:
             if options.json and many:
-                print(json.dumps(names | {"error": fault}, ensure_ascii=False))
+                progress.print(json.dumps(names | {"error": fault}, ensure_ascii=False))
             return
         if not options.json:
-            print(f"{pair.before}\t{pair.after}\t{caption.text}" if many else caption.text)
+            progress.print(f"{pair.before}\t{pair.after}\t{caption.text}" if many else caption.text)
             return
         content = names | {
             "caption": caption.text,
@@ -148,7 +151,9 @@ def _printer(many: bool, options: argparse.Namespace) -> Told:
                 for text, log_probability in caption.alternatives
             ],
         }
-        print(json.dumps(content | ({"heat_map": options.heat_map} if options.heat_map else {}), ensure_ascii=False))
+        progress.print(
+            json.dumps(content | ({"heat_map": options.heat_map} if options.heat_map else {}), ensure_ascii=False)
+        )
 
     return tell
 
@@ -201,19 +206,36 @@ class _Progress:
     """How many pairs are done, on stderr: one line that changes in a terminal, a line now and then elsewhere."""
 
     def __init__(self, total: int) -> None:
-        self._total, self._done, self._terminal = total, 0, sys.stderr.isatty()
+        self._total, self._done = total, 0
         self._started = self._printed = time.monotonic()
+        self._bar = None
+        if total > 1 and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit="pair")
+
+    def print(self, text: str, out: IO[str] | None = None) -> None:
+        """A line of the command's own, above the one that changes; out: stdout if it is not said."""
+        if self._bar is None:
+            print(text, file=out or sys.stdout)
+        else:
+            self._bar.write(text, file=out or sys.stdout)
 
     def update(self, count: int) -> None:
         """So many more are done."""
         self._done += count
         now = time.monotonic()
-        if self._total == 1 or (not self._terminal and now - self._printed < LINE_EVERY):
-            return
-        self._printed = now
-        left = (now - self._started) / self._done * (self._total - self._done)
-        start, end = ("\r", "\n" if self._done == self._total else "") if self._terminal else ("", "\n")
-        print(f"{start}{self._done} of {self._total} pairs, {left:.0f} s left ", end=end, file=sys.stderr, flush=True)
+        if self._bar is not None:
+            self._bar.update(count)
+        elif self._total > 1 and now - self._printed >= LINE_EVERY:
+            self._printed = now
+            left = (now - self._started) / self._done * (self._total - self._done)
+            print(f"{self._done} of {self._total} pairs, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leaves the line as it is."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 def _save(image: Any, path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import NoReturn
 from idc.caption import USER_ERROR, Parser
 
 ADDRESS, PORT = "127.0.0.1", 7860
+INTERRUPTED = 130
 END_S = 3.0  # for requests that are being answered when the server is told to end
 
 
@@ -48,8 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return USER_ERROR
-    except KeyboardInterrupt:  # before there was a server
-        pass
+    except KeyboardInterrupt:  # before there was a server, which ends by it
+        return INTERRUPTED
     return 0
 
 

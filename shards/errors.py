@@ -7,6 +7,7 @@ import difflib
 import errno
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -36,6 +37,12 @@ class Parser(argparse.ArgumentParser):
         raise DataError(f"{message} (see python -m {self.prog} --help)")
 
 
+def same_command() -> str:
+    """The command of this process as one would type it again."""
+    program, *words = sys.orig_argv
+    return shlex.join([os.path.relpath(program) if program.startswith(os.getcwd() + os.sep) else program, *words])
+
+
 def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Runs a command's main(arguments) and exits with its code; a DataError becomes one line on stderr and exit 2."""
     try:
@@ -55,6 +62,6 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         print(f"no space left on device: {where}; free some, and run the same command again", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
-        print("interrupted; the same command run again goes on from here", file=sys.stderr)
+        print(f"interrupted; to go on: {same_command()}", file=sys.stderr)
         code = INTERRUPTED
     sys.exit(code or 0)

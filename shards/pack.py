@@ -30,7 +30,7 @@ from shards.packing.processes import pack_units
 from shards.packing.ray_tasks import connected, pack_units_on_ray
 from shards.packing.state import Place
 from shards.packing.tokenizer import KINDS, text_statistics, train_tokenizer
-from shards.progress import Progress
+from shards.progress import Progress, busy, say
 from shards.sources import SOURCES, Option, make_source
 from shards.wording.denials import learn_denials
 from shards.wording.segmentation import is_unspaced
@@ -82,7 +82,7 @@ def pack(
         place = Place(out)
         contents = place.finished(identity)
         if contents is not None:
-            _say(f"{out} is packed already")
+            say(f"{out} is packed already")
             return contents
         with connected(address, workers) if address else nullcontext(), place.claimed(identity):
             return _Packing(source, place, workers, address, identity, max_dropped).run()
@@ -114,11 +114,11 @@ class _Packing:
 
     def run(self) -> dict:
         """All of it, in order; returns the manifest."""
-        _say(f"{self.source.name}: reading records")
-        records = self._records()
-        _say(f"{self.source.name}: finding hard negatives for {len(records)} samples")
+        with busy(f"{self.source.name}: reading records"):
+            records = self._records()
         counts, seed = self.options["negatives"], self.options["negatives_seed"]
-        negatives = find_negatives(records, counts, seed, self.workers)
+        with busy(f"{self.source.name}: finding hard negatives for {len(records)} samples"):
+            negatives = find_negatives(records, counts, seed, self.workers)
         captions = [caption for record in records if record.split == "train" for caption in record.captions]
         units = make_units(records, negatives, self.source.name)
         self.place.clear({shard.name for unit in units for shard in unit.shards})
@@ -126,7 +126,9 @@ class _Packing:
         shards, lost = self._shards(units)
         left_out, rows = dropped.summary(self.source, lost)
         learnt = learn_denials(records)
-        contradicting = contradictions.find_contradictions(records, learnt)
+        with busy(f"{self.source.name}: looking for contradictions and for images that come twice", announced=False):
+            contradicting = contradictions.find_contradictions(records, learnt)
+            shared_images = twins.describe(twins.find_twins(shards, self._rows, self.place.files.read_at))
         contents = self.identity | {
             "splits": manifest.count_splits(shards),
             "shards": shards,
@@ -137,7 +139,7 @@ class _Packing:
             "contradictions": contradictions.describe(contradicting),
             "negatives": text_only.describe(records, negatives, learnt, counts, seed),
             "denials": sorted(learnt),
-            "shared_images": twins.describe(twins.find_twins(shards, self._rows, self.place.files.read_at)),
+            "shared_images": shared_images,
         }
         if rows:
             contents["dropped_file"] = self._list(manifest.DROPPED, rows)
@@ -173,12 +175,12 @@ class _Packing:
     def _tokenizer(self, captions: list[str]) -> dict | None:
         """The manifest's entry; None where there is no training text: test captions teach nothing."""
         if not captions:
-            _say("no training captions: the folder gets no tokenizer and can be evaluated on, not trained on")
+            say("no training captions: the folder gets no tokenizer and can be evaluated on, not trained on")
             return None
         options = self.options
         unspaced = sum(map(is_unspaced, captions))
         if options["tokenizer"] == "words" and unspaced:
-            _say(
+            say(
                 f"--tokenizer words splits at white space, and {unspaced} of {len(captions)} training captions are of "
                 f"a script without spaces, each of them a word: sentencepiece learns pieces of them"
             )
@@ -215,7 +217,7 @@ class _Packing:
         shards = [entries[shard.name] for unit in units for shard in unit.shards]
         lost = dropped.take_lost(self.source, shards, total, self.max_dropped)
         for line in dropped.named(lost):
-            _say(line)
+            say(line)
         return [{field: entry[field] for field in entry if field not in NOTES} for entry in shards], lost
 
     def _list(self, name: str, rows: Iterable[Sequence[str]]) -> dict:
@@ -231,10 +233,6 @@ class _Packing:
         """The index of a tar that is packed."""
         path = index.path_of(Path(tar))
         return index.parse(self.place.files.read(path.name), path)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def make_parser() -> argparse.ArgumentParser:

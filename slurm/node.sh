@@ -68,6 +68,8 @@ for i in "${!names[@]}"; do
   if [ "$SLURM_PROCID" = 0 ] || [ "$i" -gt 2 ]; then options+=("--${names[i]}=$((first + i))"); fi
 done
 export RAY_worker_niceness=0 # Ray's 15 lets anything else on the machine go first, and these CPUs are the job's
+# No workers that wait to be used: ours have an environment of their own, and these never would be.
+export RAY_prestart_worker_first_driver=0
 # When it is told to stop, the work is over: no draining, which may take longer than the scheduler gives.
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 # Nothing in Ray's environment may lead it to another Ray.

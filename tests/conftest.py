@@ -6,9 +6,6 @@ import collections
 import dataclasses
 import os
 import signal
-import socket
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +14,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 from testing.machines.ray_head import ray_head
-from testing.machines.servers import wait_until_it_listens
 from testing.suite import marked
 from testing.suite.made_once import made_once
+
+from bench.disturbed.servers import moto
 
 S3_BUCKET = "shards"
 LEFT_OUT = ("slurm", "ray", "ranks", "slow")  # by `make quick`; a test counts under the first that it has
@@ -149,18 +147,8 @@ class S3Server:
 def s3_server(tmp_path_factory) -> Iterator[S3Server]:
     """moto's server in a process of its own: it speaks S3 over a socket and keeps the objects in memory."""
     log = tmp_path_factory.mktemp("s3") / "requests.log"
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with open(log, "w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=file, stderr=file
-        )
-    try:
-        wait_until_it_listens(port, process, lambda: f"moto's server: {log.read_text()}")
-        yield S3Server(f"http://127.0.0.1:{port}", log, process.pid)
-    finally:
-        process.kill()
-        process.wait(60)
+    with moto(log) as (process, address):
+        yield S3Server(address, log, process.pid)
 
 
 @pytest.fixture

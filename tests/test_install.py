@@ -110,9 +110,10 @@ def scripts(wheel, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
+def model(tmp_path_factory, tiny_data) -> Path:
     """A model folder of the recipe `tiny`: its data, features and sizes, and weights far from their start."""
     root = tmp_path_factory.mktemp("tiny")
+    shutil.copytree(tiny_data, root / "data")
     config = dataclasses.replace(RECIPES["tiny"](), root=str(root))
     training = prepare_training(config, root)
     shards, features = (Folder.open(part.path) for part in (training.data.shards, training.data.features))

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.tune import Callback
 
-from cluster.pipeline import say
+from shards.progress import say
 from tune.report.report import write_report
 from tune.search.plan import Sweep
 from tune.search.table import FAILED, FINAL, REPLACED, STOPPED, Table, Trial

@@ -23,14 +23,11 @@ if __name__ == "__main__":  # `python tune/sweep.py` puts tune/ on the path, who
 os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1",
                "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_AIR_NEW_OUTPUT": "0"}  # fmt: skip
 
-from cluster import prepare  # noqa: E402
-from cluster.distributed.devices import place, room  # noqa: E402
 from cluster.errors import ConfigError, TrainingError  # noqa: E402
-from cluster.launch import credentials, ray_train, run_lock  # noqa: E402
-from cluster.pipeline import say  # noqa: E402
+from cluster.launch import credentials, run_lock  # noqa: E402
 from shards.errors import run_main  # noqa: E402
+from shards.progress import say  # noqa: E402
 from tune.commandline import CONFIG, HELP, parse, save  # noqa: E402
-from tune.report.report import score_text, write_report  # noqa: E402
 from tune.search.plan import Plan, Sweep, shared_stages  # noqa: E402
 from tune.search.points import how_many_left  # noqa: E402
 from tune.search.repeats import repeats_left, seeds_text  # noqa: E402
@@ -61,6 +58,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(sweep: Sweep) -> int:
     """Trials that are left, the best again with further seeds, then the report."""
+    from cluster import prepare  # these take seconds, as torch does: not for --help
+    from cluster.launch import ray_train
+    from tune.report.report import score_text, write_report
+
     plan = sweep.plan
     save(sweep)
     table = Table(plan.folder)
@@ -93,6 +94,8 @@ def _tune(sweep: Sweep, table: Table, secret: Path | None) -> None:
     """Runs what is left. `secret`: the file by which trials get this process's credentials, if by one."""
     plan = sweep.plan
     threads = os.environ.get("OMP_NUM_THREADS")
+    from cluster.launch import ray_train
+
     ray_train.start_ray(plan.config.cluster)
     # Ray reads its environment when it is imported.
     import ray
@@ -144,6 +147,7 @@ class Trials:
         """Runs `count` trials that Ray's `search` chooses; `scheduler` stops them early, None: nobody does."""
         from ray import tune
 
+        from cluster.launch.ray_train import RAY_FOLDER
         from tune.recorder import Recorder
 
         plan = self.sweep.plan
@@ -158,7 +162,7 @@ class Trials:
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
-                name=name, storage_path=str(plan.folder / ray_train.RAY_FOLDER), verbose=0,
+                name=name, storage_path=str(plan.folder / RAY_FOLDER), verbose=0,
                 callbacks=[Recorder(self.sweep, self.table)],
             ),
         ).fit()  # fmt: skip
@@ -172,6 +176,8 @@ def _touched(plan: Plan, shared: Sequence[str]) -> bool:
 
 def _with_all_cpus(plan: Plan, nodes: Sequence[dict]) -> Plan:
     """The same with as many threads a worker as a machine has for it, while nothing else runs."""
+    from cluster.distributed.devices import place
+
     cluster = plan.config.cluster
     placement = place(cluster, nodes)
     if placement.gpus_per_worker:
@@ -187,6 +193,8 @@ def slots_of(nodes: Sequence[dict], plan: Plan) -> int:
 
     ConfigError where there is none.
     """
+    from cluster.distributed.devices import place, room
+
     placement = place(plan.config.cluster, nodes)
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     workers = sum(room(resources, placement) for resources in alive)

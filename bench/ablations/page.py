@@ -77,8 +77,7 @@ def collect(run: Path, curve: bool = False) -> dict:
     provenance = json.loads((run / PROVENANCE).read_bytes())[0]
     git = provenance["git"] or {"sha": "", "diff": ""}
     times, points = timed(run)
-    first = next(name for name in config.stages if config.stage(name).steps)
-    start = config.stage(first).start_from
+    start = config.init
     found = {
         "pairs": Folder.open(root / config.data.shards).manifest["splits"]["train"]["pair"],
         "tested": scores["n"]["total"],
@@ -152,33 +151,48 @@ def _shown(scale: str, table: str, results: dict[str, dict], checkout: Path) -> 
         return ""
     every = [found for _, seeds in rows for found in seeds.values()]
     head, by_name = TABLES[table].head, {arm.name: seeds for arm, seeds in rows}
-    first = _table(
-        (head, "steps", "pairs", "seconds", "CIDEr", "CIDEr, changed", "CIDEr, unchanged", "skill", "skill, changed",
-         "gain", "seeds"),
+    scores = _table(
+        (head, "CIDEr", "CIDEr, changed", "CIDEr, unchanged", "skill", "skill, changed", "gain"),
         [
-            (arm.label, " or ".join(sorted(set(map(_steps, seeds.values())))),
-             " or ".join(sorted({f"{found['pairs']:,}" for found in seeds.values()})),
-             f"{statistics.mean(found['seconds'] for found in seeds.values()):.0f}",
-             *(_mean(seeds, lambda found, half=half: found["CIDEr"][half]) for half in HALVES),
+            (arm.label, *(_mean(seeds, lambda found, half=half: found["CIDEr"][half]) for half in HALVES),
              *(_mean(seeds, lambda found, half=half: found["skill"][half], 2) for half in HALVES[:2]),
-             _gain(seeds, by_name.get(TABLES[table].beside(arm.name), {})),
-             ", ".join(sorted(seeds, key=int)))
+             _gain(seeds, by_name.get(TABLES[table].beside(arm.name), {})))
             for arm, seeds in rows
         ],
     )  # fmt: skip
-    second = _table(
-        (head, "says change", "says none", "kind", "object", *(f"CIDEr, {kind}" for kind in TYPES)),
+    right = _table(
+        (head, "says change", "says none", "kind", "object"),
         [
-            (arm.label, *(_mean(seeds, lambda found, name=name: found["accuracy"][name]) for name in ACCURACIES),
-             *(_mean(seeds, lambda found, kind=kind: found["CIDEr"].get(kind)) for kind in TYPES))
+            (arm.label, *(_mean(seeds, lambda found, name=name: found["accuracy"][name]) for name in ACCURACIES))
+            for arm, seeds in rows
+        ],
+    )
+    by_kind = _table(
+        (head, *TYPES),
+        [
+            (arm.label, *(_mean(seeds, lambda found, kind=kind: found["CIDEr"].get(kind)) for kind in TYPES))
+            for arm, seeds in rows
+        ],
+    )
+    run = _table(
+        (head, "steps", "pairs", "seconds", "seeds"),
+        [
+            (arm.label, " or ".join(sorted(set(map(_steps, seeds.values())))),
+             " or ".join(sorted({f"{found['pairs']:,}" for found in seeds.values()})),
+             f"{statistics.mean(found['seconds'] for found in seeds.values()):.0f}", ", ".join(sorted(seeds, key=int)))
             for arm, seeds in rows
         ],
     )  # fmt: skip
     note = f"\n{TABLES[table].note}\n" if TABLES[table].note else ""
     plot = _overtaken(table, rows) + _plot(scale, table, rows, checkout) if TABLES[table].curves else ""
-    between = "Right sentences in %, then CIDEr by kind of change:"
-    figures = f"{first}\n{between}\n\n{second}{plot}\n"
-    return f"{note}\nScale `{scale}`. {_about(every)}\n\n{figures}"
+    figures = f"{scores}\nRight sentences in %:\n\n{right}\n"
+    figures += _folded("CIDEr by kind of change", by_kind) + _folded("What was run", f"{_about(every)}\n\n{run}")
+    return f"{note}\nScale `{scale}`.\n\n{figures}{plot.lstrip()}\n"
+
+
+def _folded(title: str, text: str) -> str:
+    """What few read, behind its title."""
+    return f"<details><summary>{title}</summary>\n\n{text}\n</details>\n\n"
 
 
 def _about(found: Sequence[dict]) -> str:

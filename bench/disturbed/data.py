@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ import numpy as np
 
 from bench.disturbed.compare import Bench, Found
 from bench.disturbed.run import ROOT, Run
+from bench.disturbed.servers import moto
 from shards.errors import DataError
 from shards.format import index, manifest
 from shards.format.arrays import decode_array, encode_array
@@ -26,7 +25,6 @@ from shards.reading.object_store import Bucket
 from shards.reading.reader import Folder
 
 SILENT_S, FAILING_S = 30.0, 12.0  # of a store that does not answer; of reads that fail, longer than they are repeated
-LIMIT_S = 60.0
 SPOILT = 20  # every so many pairs one is: now and then two steps in a row meet one
 BUCKET = "shards"
 
@@ -167,32 +165,17 @@ def _flip(tar: Path) -> None:
 @contextmanager
 def _s3(log: Path) -> Iterator[tuple[subprocess.Popen, dict[str, str]]]:
     """moto's S3 server with an empty bucket, and the variables that lead to it, which this process has too."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }  # fmt: skip
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with log.open("wb") as file:
-        server = subprocess.Popen(command, stdout=file, stderr=file)
-    try:
-        until = time.monotonic() + LIMIT_S
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=5).close()
-                break
-            except OSError:
-                if server.poll() is not None or time.monotonic() > until:
-                    raise DataError(f"moto's server did not start: {log.read_text()[-300:]}") from None
-                time.sleep(0.05)
+    with moto(log) as (server, address):
+        environment = {
+            "AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }  # fmt: skip
         os.environ |= environment
         from s3fs import S3FileSystem
 
-        S3FileSystem().mkdir(BUCKET)
-        yield server, environment
-    finally:
-        for name in environment:
-            os.environ.pop(name, None)
-        server.kill()
-        server.wait(LIMIT_S)
+        try:
+            S3FileSystem().mkdir(BUCKET)
+            yield server, environment
+        finally:
+            for name in environment:
+                os.environ.pop(name, None)

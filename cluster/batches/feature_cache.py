@@ -13,21 +13,22 @@ import hashlib
 import importlib.metadata
 import multiprocessing
 import os
-import shutil
 import tempfile
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import lru_cache
 from multiprocessing.queues import SimpleQueue
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from cluster.batches.feature_lock import SCRATCH, held, require_same
+from cluster.batches.feature_lock import SCRATCH, finished_entry, held, require_room, require_same
 from idc.backbone.backbone import Backbone
 from idc.backbone.weights import DEFAULT_BACKBONE, BackboneError, packaged_weights
 from shards.errors import DataError
@@ -36,13 +37,17 @@ from shards.format.arrays import encode_array
 from shards.format.tars import file_sha256, write_shard
 from shards.format.whole_files import sync_folder
 from shards.images.decode import decode_image
+from shards.processes import pool
 from shards.progress import Progress
 from shards.reading.reader import Folder, Stream
 
 BATCH = 64  # images decoded before the backbone runs on them, or as many as a GPU takes at once
-STALL_S = 3600.0  # a group of tars takes seconds to minutes
+STALL_S = 3600.0  # a batch of images takes seconds
+LOOK_S = 0.5  # between two looks at how many are done
 
-_extractor: Extractor | None = None  # of a worker process, built once in it
+# Of a worker process: built once in it; and the images that all processes have done, which this one adds to.
+_extractor: Extractor | None = None
+_count: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -166,34 +171,23 @@ def _make(
         groups[shard["split"], shard["name"].rpartition("-")[2]].append(shard)
     entries: dict[str, dict] = {}
     for key, group in list(groups.items()):
-        kept = [entry for shard in group if (entry := _finished_entry(out, shard)) is not None]
+        kept = [entry for shard in group if (entry := finished_entry(out, shard)) is not None]
         if len(kept) == len(group):
             entries |= {entry["name"]: entry for entry in kept}
             del groups[key]
     images = sum(_images(shard) for group in groups.values() for shard in group)
-    _require_room(out, backbone, images)
+    require_room(out, images, backbone.cells, backbone.dim)
     with Progress(f"features {out.name}", 0, images, "image") as progress:
-        for precision, group_entries in _run(source, out, extraction, backbone, list(groups.values()), workers):
+        for precision, group_entries in _run(
+            source, out, extraction, backbone, list(groups.values()), workers, progress.update
+        ):
             description["precision"] = precision
-            for entry in group_entries:
-                entries[entry["name"]] = entry
-                progress.update(_images(entry))
+            entries |= {entry["name"]: entry for entry in group_entries}
     copied = {name: source.manifest[name] for name in ("source", "options", "splits", "classes", "dropped")}
     made_with = {"made_with": _source(extraction)}
     listed = [entries[shard["name"]] for shard in source.manifest["shards"]]
     sync_folder(out)  # the tars, before the manifest that names them
     manifest.write(out, {"schema": manifest.SCHEMA, **copied, "shards": listed, "features": description | made_with})
-
-
-def _require_room(out: Path, backbone: Backbone, images: int) -> None:
-    """DataError where features of so many images do not fit on the disk."""
-    needed, free = images * backbone.cells * backbone.dim * 2, shutil.disk_usage(out).free
-    if needed > free:
-        raise DataError(
-            f"{out}: features of {images:,} images take {needed / 1e9:,.1f} GB ({backbone.cells} cells of "
-            f"{backbone.dim} float16 numbers each) and {free / 1e9:,.1f} GB are free: make room, or take a smaller "
-            f"size or fewer strides of the backbone"
-        )
 
 
 def open_features(path: str | Path, shards: Folder) -> Folder:
@@ -212,60 +206,73 @@ def open_features(path: str | Path, shards: Folder) -> Folder:
 
 
 def _run(
-    source: Folder, out: Path, extraction: Extraction, backbone: Backbone, groups: list[list[dict]], workers: int
-) -> Iterator[tuple[str, list[dict]]]:
-    """The precision and the manifest entries of each group of tars, as they are finished."""
-    global _extractor
+    source: Folder, out: Path, extraction: Extraction, backbone: Backbone, groups: list[list[dict]], workers: int,
+    count: Callable[[int], None],
+) -> Iterator[tuple[str, list[dict]]]:  # fmt: skip
+    """The precision and the manifest entries of each group of tars, as they are finished; `count` is told of images."""
+    global _extractor, _count
     if not groups:
         return
     if extraction.device.startswith("cuda") and not torch.cuda.is_available():
         raise DataError(f"--device {extraction.device}: torch finds no GPU on this machine; give --device cpu")
     devices = extraction.devices(workers)[: len(groups)]
     if extraction.device == "cpu" and (workers == 1 or len(groups) == 1):
-        _extractor, threads = Extractor(backbone), torch.get_num_threads()
+        _extractor, _count, threads = Extractor(backbone), count, torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             for group in groups:
                 yield _write_group(source, out, group)
         finally:
             torch.set_num_threads(threads)
-            _extractor = None
+            _extractor = _count = None
         return
     threads = 1 if extraction.device == "cpu" else max(workers // len(devices), 1)
-    yield from _run_processes(source, out, extraction, groups, devices, threads)
+    yield from _run_processes(source, out, extraction, groups, devices, threads, count)
 
 
 def _run_processes(
-    source: Folder, out: Path, extraction: Extraction, groups: list[list[dict]], devices: list[str], threads: int
-) -> Iterator[tuple[str, list[dict]]]:
+    source: Folder, out: Path, extraction: Extraction, groups: list[list[dict]], devices: list[str], threads: int,
+    count: Callable[[int], None] = lambda images: None,
+) -> Iterator[tuple[str, list[dict]]]:  # fmt: skip
     """The same with a process for each of the devices, in which `threads` decode."""
     context = multiprocessing.get_context("spawn")
     free = context.SimpleQueue()  # each process takes one
     for device in devices:
         free.put(device)
-    pool = ProcessPoolExecutor(len(devices), context, _start_worker, (extraction, free, threads))
+    made = context.Value("q", 0)  # images
     try:
-        pending: set[Future[tuple[str, list[dict]]]] = {
-            pool.submit(_write_group, source, out, group) for group in groups
-        }
-        while pending:
-            done, pending = wait(pending, timeout=STALL_S, return_when=FIRST_COMPLETED)
-            if not done:
-                raise DataError(f"no tar of features was finished in {STALL_S:.0f} s; run the same command again")
-            for future in done:
-                yield future.result()
+        with pool(len(devices), _start_worker, (extraction, free, threads, made)) as processes:
+            pending: set[Future[tuple[str, list[dict]]]]
+            pending = {processes.submit(_write_group, source, out, group) for group in groups}
+            told, since = 0, time.monotonic()
+            while pending:
+                done, pending = wait(pending, timeout=LOOK_S, return_when=FIRST_COMPLETED)
+                if done or made.value > told:
+                    since = time.monotonic()
+                elif time.monotonic() - since > STALL_S:
+                    raise DataError(f"no features were made in {STALL_S:.0f} s; run the same command again")
+                count(made.value - told)
+                told = made.value
+                for future in done:
+                    yield future.result()
+            count(made.value - told)
+            processes.shutdown()
     except BrokenProcessPool:
         raise DataError("a worker process died (out of memory?); run again with fewer --workers: it goes on") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(extraction: Extraction, free: SimpleQueue, threads: int) -> None:
+def _start_worker(extraction: Extraction, free: SimpleQueue, threads: int, made: Synchronized[int]) -> None:
     """On CPUs, two processes of one thread each give 20 % more images a second than one of two threads."""
-    global _extractor
+    global _extractor, _count
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     _extractor = Extractor(extraction.on(free.get()).build(), threads)
+
+    def add(images: int) -> None:
+        with made.get_lock():
+            made.value += images
+
+    _count = add
 
 
 def _write_group(source: Folder, out: Path, group: list[dict]) -> tuple[str, list[dict]]:
@@ -313,6 +320,8 @@ def _samples(
                     uses[digest] -= 1
                     if not uses[digest]:
                         del shared[digest]
+            if _count is not None:
+                _count(sum(len(members) for _, members in waiting))
             waiting, images = [], {}
 
 
@@ -326,22 +335,6 @@ def _digest(data: bytes) -> bytes:
 
 def _images(shard: dict) -> int:
     return shard["samples"] * (2 if shard["kind"] == "pair" else 1)
-
-
-def _finished_entry(out: Path, shard: dict) -> dict | None:
-    """The manifest entry of a feature tar that an earlier run finished, or None. Only whole tars have their names."""
-    path = out / shard["name"]
-    if not path.exists():
-        return None
-    return {
-        "name": shard["name"],
-        "kind": shard["kind"],
-        "split": shard["split"],
-        "samples": shard["samples"],
-        "bytes": path.stat().st_size,
-        "sha256": file_sha256(path),
-        "index_sha256": file_sha256(index.path_of(path)),
-    }
 
 
 def _command(shards: object, out: object) -> str:

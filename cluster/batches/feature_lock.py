@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shards.errors import DataError
-from shards.format import manifest
+from shards.format import index, manifest
+from shards.format.tars import file_sha256
 from shards.format.whole_files import PARTIAL
 
 MARK = "features.json" + PARTIAL
@@ -131,3 +132,30 @@ def _clear(out: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name.endswith(PARTIAL) and path.name != MARK:
             path.unlink(missing_ok=True)
+
+
+def require_room(out: Path, images: int, cells: int, dim: int) -> None:
+    """DataError where features of so many images do not fit on the disk."""
+    needed, free = images * cells * dim * 2, shutil.disk_usage(out).free
+    if needed > free:
+        raise DataError(
+            f"{out}: features of {images:,} images take {needed / 1e9:,.1f} GB ({cells} cells of {dim} float16 numbers "
+            f"each) and {free / 1e9:,.1f} GB are free: make room, or take a smaller size or fewer strides of the "
+            f"backbone"
+        )
+
+
+def finished_entry(out: Path, shard: dict) -> dict | None:
+    """The manifest entry of a feature tar that an earlier run finished, or None. Only whole tars have their names."""
+    path = out / shard["name"]
+    if not path.exists():
+        return None
+    return {
+        "name": shard["name"],
+        "kind": shard["kind"],
+        "split": shard["split"],
+        "samples": shard["samples"],
+        "bytes": path.stat().st_size,
+        "sha256": file_sha256(path),
+        "index_sha256": file_sha256(index.path_of(path)),
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from idc.losses.objectives import LOSSES, OBJECTIVES
+from idc.losses import COMPARED, LOSSES, LOSSES_OF
 
 
 class Task(NamedTuple):
@@ -16,7 +16,7 @@ class Task(NamedTuple):
 
 # An objective is a task on pairs by its own name, unless it is named here.
 TASKS: dict[str, Task] = {
-    name: Task(name, "pair") for name in OBJECTIVES if name not in ("classify", "labels", "finetune")
+    name: Task(name, "pair") for name in LOSSES_OF if name not in ("classify", "labels", "finetune")
 } | {
     "classify": Task("classify", "class"),
     "class_labels": Task("labels", "class"),
@@ -37,11 +37,11 @@ else:
 
 def compares_samples(task: str) -> bool:
     """Whether a loss of the task compares samples: it works inside groups of `contrastive_group` of them."""
-    return OBJECTIVES[TASKS[task].objective].contrast is not None
+    return TASKS[task].objective in COMPARED
 
 
 def weighed(task: str, weights: dict[str, float]) -> dict[str, float]:
     """Losses of a task and what they weigh: 1 unless `weights` says otherwise; FDA and labels in fine-tuning are asked
     for."""
     unasked = {"fda": 0.0, "labels": 0.0} if TASKS[task].objective == "finetune" else {}
-    return {loss: weights.get(loss, unasked.get(loss, 1.0)) for loss in OBJECTIVES[TASKS[task].objective].losses}
+    return {loss: weights.get(loss, unasked.get(loss, 1.0)) for loss in LOSSES_OF[TASKS[task].objective]}

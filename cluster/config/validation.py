@@ -21,8 +21,6 @@ from cluster.config.fields import (
 from cluster.config.options import show
 from cluster.config.tasks import TASKS, weighed
 from cluster.errors import ConfigError
-from idc.backbone.network import last_layers
-from idc.backbone.weights import BackboneError
 from shards.errors import DataError
 from shards.order.mixture import Mixture, parse_weight
 
@@ -86,10 +84,14 @@ def validate(config: Config, stages: Sequence[str] | None = None) -> None:
 def _validate_training(config: Config) -> None:
     """Of the backbone, and what training images are shown like."""
     backbone, augment = config.backbone, config.data.augment
-    try:
-        last_layers(backbone.train)
-    except BackboneError as error:
-        raise ConfigError(f"--backbone.train {error}") from None
+    if backbone.train not in ("none", "all"):
+        from idc.backbone.network import last_layers  # takes seconds, as torch does: not for --help
+        from idc.backbone.weights import BackboneError
+
+        try:
+            last_layers(backbone.train)
+        except BackboneError as error:
+            raise ConfigError(f"--backbone.train {error}") from None
     if backbone.train != "none" and backbone.mode == "cached":
         raise ConfigError(f"--backbone.train {backbone.train} needs --backbone.mode live")
     if backbone.lr <= 0:

@@ -33,24 +33,38 @@ def calibrate(
     device: torch.device | str,
     loaders: Loaders | None = None,
     seen: Sees | None = None,
+    told: Callable[[int, int], object] = lambda done, count: None,
 ) -> Calibration | None:
     """Of a model on `device`; trained_on: the folder with the validation pairs first. None: no validation pairs.
 
-    loaders, seen: of a live backbone, what decodes images and what makes features of them.
+    loaders, seen: of a live backbone, what decodes images and what makes features of them. told: how many of how many
+    pairs were looked at.
     Pairs that cannot be read are left out. Memory does not grow with the folders.
     """
     shards, features = trained_on[0]
-    if not Folder.open(shards).manifest["splits"].get("val", {}).get("pair", 0):
+    parts = [(place, "train", max(TRAIN_PAIRS // len(trained_on), 1)) for place in trained_on]
+    parts.append(((shards, features), "val", VAL_PAIRS))
+    counts = [min(limit, _pairs(place[0], split)) for place, split, limit in parts]
+    if not counts[-1]:
         return None
-    train = Moments()
-    for place in trained_on:
-        for one in _seen(model, place, "train", TRAIN_PAIRS // len(trained_on), device, loaders, seen):
-            train.add(one[0])
-    val = list(_seen(model, (shards, features), "val", VAL_PAIRS, device, loaders, seen))
+    train, val, done = Moments(), [], 0
+    for (place, split, limit), count in zip(parts, counts, strict=True):
+        for number, one in enumerate(_seen(model, place, split, limit, device, loaders, seen), start=1):
+            if split == "train":
+                train.add(one[0])
+            else:
+                val.append(one)
+            told(done + min(number * CHUNK, count), sum(counts))
+        done += count
+    told(done, done)  # also if the last pairs could not be read
     if not train.count or not val:
         return None
     profiles, changed, labels = zip(*val, strict=True)
     return calibrated(train, torch.cat(profiles), torch.cat(changed), [label for part in labels for label in part])
+
+
+def _pairs(shards: str | Path, split: str) -> int:
+    return Folder.open(shards).manifest["splits"].get(split, {}).get("pair", 0)
 
 
 @torch.no_grad()

@@ -45,6 +45,7 @@ def predict(
     calibration: Calibration | None = None,
     stop: Callable[[], object] = lambda: False,
     seen: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
+    told: Callable[[int, int], object] = lambda done, count: None,
 ) -> list[dict]:
     """Captions of every world-th sample from `rank` on, of the first `limit` (0 = all).
 
@@ -55,7 +56,8 @@ def predict(
     captions' matrix products on a GPU; a CPU's, and those of the maps, are fp32. calibration: of the model; the
     changed_probability is then calibrated, and there is "unfamiliarity", above 1 for pairs unlike the training pairs.
     stop: looked at after every `batch_size` samples; once it is true, no more are captioned. seen: makes features of
-    the images of samples that have none, those of a live backbone. DataError for a sample that cannot be read.
+    the images of samples that have none, those of a live backbone. told: how many of how many are captioned. DataError
+    for a sample that cannot be read.
     """
     device = torch.device(device)
     if device.type == "cuda" and device.index is None:
@@ -105,6 +107,7 @@ def predict(
                     prediction["map"] = pack_map(shares)
                 predictions.append(prediction | {name: record[name] for name in COPIED if name in record})
             beat.went_on()
+            told(min(chunk[0] - rank + stride, count), count)
             if stop():
                 break
     return predictions

@@ -1,7 +1,7 @@
-"""A run that is asked to stop, by SIGTERM or SIGUSR1 at the driver: a file in the run folder until it has.
+"""A run that is asked to stop, by Ctrl-C, SIGTERM or SIGUSR1 at the driver: a file in the run folder until it has.
 
-Ray Train's controller, which runs on the driver's machine, sees the file and asks the workers. They stop after the same
-step with a checkpoint, and the driver ends with exit code 85.
+Ray Train's controller, which runs in the driver, sees the file and asks the workers. They stop after the same
+step with a checkpoint, and the driver ends with exit code 85. A second Ctrl-C ends it at once.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import Stopped
+from shards.errors import same_command
 
 FILE = ".stop"
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class _Driver:
@@ -27,7 +28,7 @@ class _Driver:
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Meanwhile the two signals are an ask to stop. For the main thread of a driver."""
+    """Meanwhile the signals are an ask to stop. For the main thread of a driver."""
     before = [signal.getsignal(number) for number in SIGNALS]
     _Driver.listens = True
     _listen()
@@ -68,10 +69,26 @@ def is_asked(run: Path) -> bool:
     return (run / FILE).exists()
 
 
+def end_now() -> None:
+    """Interrupts the main thread of this driver, whatever it is at, from another thread."""
+    _Driver.run = None
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def _heard(number: int, frame: Any) -> None:
-    if _Driver.run is not None:
+    interrupts = number == signal.SIGINT
+    if _Driver.run is not None and not (interrupts and is_asked(_Driver.run)):
         (_Driver.run / FILE).touch()
+        if interrupts:
+            _write(f"stopping with a checkpoint; Ctrl-C again ends at once. To go on: {same_command()}")
         return
-    # Not by print: the main thread may be in the middle of one.
-    os.write(sys.stderr.fileno(), b"stopped as asked, no step was under way; the same command goes on\n")
+    if interrupts:
+        raise KeyboardInterrupt
+    _write("stopped as asked, no step was under way; the same command goes on")
     raise SystemExit(Stopped.exit_code)
+
+
+def _write(line: str) -> None:
+    # Not by print: the main thread may be in the middle of one.
+    start = "\n" if sys.stderr.isatty() else ""  # below what is being rewritten there, and ^C
+    os.write(sys.stderr.fileno(), f"{start}{line}\n".encode())

@@ -3,25 +3,24 @@
 Ray Train's placement-group cleaner is left out: it takes up to 12 s to stop, and where the driver is killed and no
 dashboard answers, it stays for ever (a detached actor, once a run). A driver of ours is one run, and Ray removes the
 placement groups of a driver that has gone. The actor that hands out Ray's datasets, of which there are none, is left
-out too: a process that takes a second or two to start.
+out too: a process that takes a second or two to start. So does one for the controller: it runs in the driver.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
 from typing import Any
 
-import ray
-from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]  # of Cython, whose names mypy does not see
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from cluster.distributed.devices import Placement
-from cluster.errors import TrainingError
 from cluster.launch.elastic import Elastic
 from cluster.launch.failures import as_told, failure_of
 from cluster.launch.supervisor import Supervisor
@@ -32,7 +31,8 @@ _LEFT_OUT = (PlacementGroupCleanerCallback, DatasetsCallback)
 _VARIABLES = {
     # Seconds that a group which has failed is given to take its process group apart; Ray's 30 would be waited for.
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",
-    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",  # as Ray's own trainer has it
+    # Its log is in Ray's folder, which may be another user's. What there is to say the supervisor says.
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
 }
 
 
@@ -79,11 +79,6 @@ class Trainer(TorchTrainer):
         except TrainingFailedError as error:  # without a verdict: the controller itself could not go on
             cluster = job.config.cluster
             raise (self._verdict or as_told(failure_of(error), job.run, cluster, placement)) from None
-        except ray.exceptions.RayActorError as error:
-            raise TrainingError(
-                f"Ray Train's controller, a process on this machine, has gone ({str(error).splitlines()[0]}); the same "
-                f"command goes on"
-            ) from None
 
     def _initialize_and_run_controller(self, **settings: Any) -> Any:
         scaling: Any = self.scaling_config  # of the V2 API; mypy takes it for that of the API before
@@ -92,14 +87,13 @@ class Trainer(TorchTrainer):
             settings["scaling_policy"] = Elastic(scaling, self._placement, self._job.config.cluster)
         elif self._own_ray:
             settings["scaling_policy"] = Fixed(scaling)
-        # On this machine: it sees at once what the driver writes into the run folder. Ctrl-C is our caller's.
-        here = {RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
-        environment = _VARIABLES | get_env_vars_to_propagate()
-        actor = ray.remote(num_cpus=0, label_selector=here, runtime_env={"env_vars": environment})(Controller)
-        controller: Any = actor.remote(**settings)  # a handle, which has every method of the actor's to call from afar
-        ray.get(controller.run.remote())
-        self._verdict = ray.get(controller.verdict.remote())
-        return ray.get(controller.get_result.remote())
+        os.environ |= _VARIABLES
+        logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+        controller = Controller(**settings)
+        with asyncio.Runner() as runner:  # not its run(): Ctrl-C is our caller's
+            runner.get_loop().run_until_complete(controller.run())
+        self._verdict = controller.verdict()
+        return controller.get_result()
 
     def _create_default_callbacks(self) -> list:
         return [one for one in super()._create_default_callbacks() if not isinstance(one, _LEFT_OUT)]

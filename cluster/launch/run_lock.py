@@ -13,9 +13,7 @@ import getpass
 import json
 import os
 import secrets
-import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cluster.errors import ConfigError, TrainingError
+from cluster.launch import asked
 from shards.format.whole_files import write_whole
+from shards.progress import say
 
 FILE = "driver.lock"
 BEAT_S = 4.0  # between renewals
@@ -103,7 +103,7 @@ def _acquire(path: Path, owner: Owner) -> None:
             return _take_over(path, other, owner, "which has ended")
         if first is None:
             first, deadline = beat, time.monotonic() + STALE_S
-            _say(f"{path.parent} is held by {other or 'another driver'}: waiting up to {STALE_S:.0f} s for its sign")
+            say(f"{path.parent} is held by {other or 'another driver'}: waiting up to {STALE_S:.0f} s for its sign")
         if beat != first:
             raise _taken(path, other)
         if _age(path) > STALE_S or time.monotonic() > deadline:
@@ -133,7 +133,7 @@ def _take_over(path: Path, other: Owner | None, owner: Owner, why: str) -> None:
         write_whole(path, json.dumps(asdict(owner)) + "\n")
     finally:
         guard.unlink(missing_ok=True)
-    _say(f"{path.parent} is taken over from {other or 'a driver'}, {why}")
+    say(f"{path.parent} is taken over from {other or 'a driver'}, {why}")
 
 
 def _renew(path: Path, owner: Owner, end: threading.Event, lost: threading.Event) -> None:
@@ -145,7 +145,7 @@ def _renew(path: Path, owner: Owner, end: threading.Event, lost: threading.Event
         except OSError:
             continue  # the file system does not answer: nobody else can take the lock either
         lost.set()
-        os.kill(os.getpid(), signal.SIGINT)
+        asked.end_now()
         return
 
 
@@ -213,7 +213,3 @@ def _started(pid: int) -> str:
     except OSError:
         return ""
     return "" if state in "ZX" else rest[18]
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

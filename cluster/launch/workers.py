@@ -1,7 +1,8 @@
-"""Ray Train's group of workers with an end to its start.
+"""Ray Train's group of workers with an end to its start, and without an actor that is of no use.
 
 Ray's own waits for its actors without a limit. A node that is about to leave refuses them, and a machine may be too
-slow; either way it would wait for ever.
+slow; either way it would wait for ever. It also starts an actor by which workers that report to Ray Train wait for each
+other, a process of 200 MB. Ours do not report.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import ray
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, state, worker_group
 from ray.util import placement_group_table, remove_placement_group
 
 from cluster.launch.elastic import draining_nodes
@@ -54,6 +55,22 @@ class _Guard:
                 return
 
 
+class _NoActor:
+    """In place of Ray Train's SynchronizationActor."""
+
+    @classmethod
+    def options(cls, **_: Any) -> type[_NoActor]:
+        return cls
+
+    @classmethod
+    def remote(cls, **_: Any) -> _NoActor:
+        return cls()
+
+
+worker_group.SynchronizationActor = _NoActor
+state._shutdown_sync_actor = lambda actor: None
+
+
 class Workers(WorkerGroup):
     """Ray Train's; it starts within --cluster.timeout_s or START_S, and leaves nothing behind if it does not start."""
 
@@ -75,3 +92,20 @@ class Workers(WorkerGroup):
         finally:
             if self._guard is not None:
                 self._guard.end()
+
+    def _init_train_context_on_workers(self, workers: Any, sync_actor: Any, arguments: dict[str, list]) -> None:
+        """Ray's, but for the two actors that are not there."""
+        begun = [
+            worker.actor.init_train_context.remote(
+                train_run_context=self._train_run_context,
+                distributed_context=worker.distributed_context,
+                synchronization_actor=None,
+                storage_context=self._storage_context,
+                worker_callbacks=self._worker_callbacks_to_propagate,
+                controller_actor=None,
+                **{name: values[n] for name, values in arguments.items()},
+            )
+            for n, worker in enumerate(workers)
+        ]
+        ray.get(begun)
+        self._decorate_worker_log_file_paths(workers)

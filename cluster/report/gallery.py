@@ -21,7 +21,7 @@ from shards.blocks.grammar import agrees
 from shards.reading.reader import Stream
 from shards.wording.claims import is_known
 
-THUMBNAIL = 240  # pixels of width, at most
+THUMBNAIL = 400  # pixels of width, at most: large enough to be enlarged
 JPEG_QUALITY = 82
 DRAWN = 12  # pairs shown at random
 EACH_WAY = 3  # best and worst pairs of each type
@@ -48,6 +48,12 @@ class Shown:
     kind: str | None  # change type, "none" for an unchanged pair, None = not known
     verdict: str | None
     cider: float | None
+
+    @property
+    def unfamiliar(self) -> bool | None:
+        """Whether it is unlike the training pairs; None if the model does not say so."""
+        far = self.prediction.get("unfamiliarity")
+        return None if far is None else far > 1
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,12 @@ def extremes(shown: Sequence[Shown]) -> dict[str, tuple[list[Shown], list[Shown]
     return {kind: pair for kind, pair in result.items() if pair[0]}
 
 
+def strangest(shown: Sequence[Shown]) -> list[Shown]:
+    """The pairs that are least like the training pairs, of those that are unfamiliar."""
+    far = [one for one in shown if one.unfamiliar]
+    return sorted(far, key=lambda one: -one.prediction["unfamiliarity"])[:EACH_WAY]
+
+
 def example(shown: Sequence[Shown]) -> Shown | None:
     """The pair at the top of the page: a change said rightly, with a middling score among such."""
     right = [
@@ -148,14 +160,17 @@ def card(one: Shown, pictures: Pictures, large: bool = False) -> str:
         for role in ("before", "after")
     )
     chip = f'<span class="chip {one.verdict}">{VERDICTS[one.verdict]}</span>' if one.verdict else ""
+    chip += '<span class="chip far">unlike the training pairs</span>' if one.unfamiliar else ""
     references = [*dict.fromkeys(prediction["references"])]
     more = f" (+{len(references) - REFERENCES})" if len(references) > REFERENCES else ""
     facts = [f"CIDEr {one.cider:.0f}"] if one.cider is not None else []
     if "changed_probability" in prediction:
         facts.append(f"P(changed) {prediction['changed_probability']:.2f}")
+    if one.unfamiliar is not None:
+        facts.append(f"unfamiliarity {prediction['unfamiliarity']:.2f}")
     return (
         f'<article class="card{" large" if large else ""}" data-kind="{escape(one.kind or "")}" '
-        f'data-verdict="{one.verdict or ""}">'
+        f'data-verdict="{one.verdict or ""}" data-far="{"far" if one.unfamiliar else ""}">'
         f'<div class="pair" title="click: switch between the two images">{figures}</div>'
         f'<p class="said">{escape(prediction["caption"]) or "<i>nothing said</i>"}</p>{chip}'
         f'<p class="truth" title="{escape(" | ".join(references), quote=True)}">'

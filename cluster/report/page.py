@@ -75,14 +75,35 @@ svg .mark { fill: var(--soft) }
 svg .mark.model { fill: var(--accent) }
 svg text.model { fill: var(--accent); font-weight: 700; font-size: 12.5px }
 
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 14px }
+svg .diagonal { stroke: var(--soft); stroke-dasharray: 4 4 }
+.charts.beside { grid-template-columns: minmax(0, 340px) minmax(0, 1fr) }
+.cell { display: inline-block; min-width: 40px; padding: 1px 8px; border-radius: 6px; text-align: center }
+.cell.right { background: color-mix(in srgb, var(--good) calc(var(--share) * .45), transparent) }
+.cell.wrong { background: color-mix(in srgb, var(--bad) calc(10% + var(--share) * .6), transparent) }
+
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(320px, 100%), 1fr)); gap: 14px }
 .card { padding: 12px }
 .card p { margin: 6px 0 0 }
 .card .said { font-size: 16.5px; font-weight: 600; line-height: 1.3; margin-top: 10px }
 .card.large .said { font-size: 22px }
 .card .truth { color: var(--soft); font-size: 14px; line-height: 1.35 }
 .card .facts { color: var(--soft); font-size: 12px; overflow-wrap: anywhere; opacity: .8 }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 6px; cursor: pointer }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 6px; cursor: pointer; position: relative }
+.pair > button {
+  position: absolute; right: 6px; bottom: 6px; width: 34px; height: 34px; border: 0; border-radius: 8px; padding: 0;
+  font-size: 17px; line-height: 1; background: rgba(0, 0, 0, .55); color: #fff; cursor: pointer
+}
+dialog { border: 0; border-radius: 14px; padding: 14px; background: var(--card); color: var(--ink); max-width: 96vw }
+dialog[open] { width: min(96vw, 1400px); max-height: 94vh }
+dialog::backdrop { background: rgba(0, 0, 0, .7) }
+dialog .pair img { max-height: 72vh; object-fit: contain; background: none }
+dialog .pair > button { display: none }
+dialog p { margin: 10px 0 0; font-size: 18px; font-weight: 600 }
+dialog form { display: flex; justify-content: flex-end; margin: 0 0 8px }
+dialog form button {
+  font: inherit; border: 1px solid var(--line); background: var(--page); color: var(--ink); border-radius: 20px;
+  padding: 3px 16px; cursor: pointer
+}
 figure { margin: 0; position: relative }
 figure img { width: 100%; display: block; border-radius: 8px; background: var(--line) }
 figcaption {
@@ -92,6 +113,7 @@ figcaption {
 .chip { display: inline-block; border-radius: 20px; padding: 1px 10px; font-size: 12.5px; font-weight: 600 }
 .chip { margin-top: 6px; background: var(--bad-bg); color: var(--bad) }
 .chip.right { background: var(--good-bg); color: var(--good) }
+.chip.far { background: var(--line); color: var(--ink); margin-left: 6px }
 .chip.partly { background: var(--fair-bg); color: var(--fair) }
 .filter { margin: 4px 0 16px; display: flex; flex-wrap: wrap; gap: 8px }
 .filter button {
@@ -106,22 +128,47 @@ pre { overflow-x: auto; font-size: 12.5px; line-height: 1.45; margin: 10px 0 0 }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margin: 0; font-size: 14.5px }
 dt { color: var(--soft) }
 dd { margin: 0; overflow-wrap: anywhere }
+h1, h3 { overflow-wrap: anywhere }
 @media (max-width: 760px) {
-  .top { grid-template-columns: minmax(0, 1fr) }
+  .top, .charts.beside { grid-template-columns: minmax(0, 1fr) }
+  th, td { padding: 6px 8px }
+  dialog .pair { grid-template-columns: minmax(0, 1fr) }
+  dialog .pair img { max-height: 36vh }
   main { padding: 20px 14px 60px }
   dl { grid-template-columns: 1fr }
   dd { margin-bottom: 6px }
 }
 """
 
-# Clicking a pair shows the other image in both places, as people compare by blinking; the filter hides cards.
+# Clicking a pair shows the other image in both places, as people compare by blinking; its corner enlarges it; the
+# filter hides cards.
 SCRIPT = """
-for (const pair of document.querySelectorAll(".pair")) pair.addEventListener("click", () => {
+const swap = pair => {
   const [one, other] = pair.querySelectorAll("img"), [a, b] = pair.querySelectorAll("figcaption");
   [one.src, other.src] = [other.src, one.src];
   [a.textContent, b.textContent] = [b.textContent, a.textContent];
+};
+const large = document.createElement("dialog");
+large.innerHTML = '<form method="dialog"><button>close</button></form><div></div><p></p>';
+large.addEventListener("click", event => {
+  const pair = event.target.closest(".pair");
+  if (pair) swap(pair); else if (event.target === large) large.close();
 });
-const fits = (card, wanted) => wanted === "" || card.dataset.kind === wanted ||
+document.body.append(large);
+for (const pair of document.querySelectorAll(".pair")) {
+  const button = document.createElement("button");
+  [button.textContent, button.title, button.type] = ["⤢", "enlarge", "button"];
+  button.setAttribute("aria-label", "enlarge");
+  pair.append(button);
+  pair.addEventListener("click", event => {
+    if (event.target !== button) return swap(pair);
+    const copy = pair.cloneNode(true), said = pair.parentElement.querySelector(".said");
+    large.querySelector(":scope > div, :scope > .pair").replaceWith(copy);
+    large.querySelector("p").textContent = said ? said.textContent : "";
+    large.showModal();
+  });
+}
+const fits = (card, wanted) => wanted === "" || card.dataset.kind === wanted || card.dataset.far === wanted ||
   (wanted === "right" && card.dataset.verdict === "right") || (wanted === "not" && card.dataset.verdict !== "right");
 for (const filter of document.querySelectorAll(".filter")) filter.addEventListener("click", event => {
   const wanted = event.target.dataset.show;

@@ -11,9 +11,10 @@ from typing import Any
 from cluster.evaluation.predict import read_predictions, with_denials
 from cluster.report.charts import line_chart, skill_scale
 from cluster.report.curves import curves, stage_title
-from cluster.report.gallery import Pictures, Shown, card, drawn, example, extremes, judge
+from cluster.report.gallery import Pictures, Shown, card, drawn, example, extremes, judge, strangest
 from cluster.report.page import facts, number, page, tiles
 from cluster.report.tables import accuracy_table, interval_table, kind_name, named_table, protocol_table, score_table
+from cluster.report.trust import confusion_table, familiarity_table, reliability_chart, reliability_note
 from cluster.tracking.run_log import PROVENANCE, read_metrics
 from idc.backbone.canvas import Canvas
 from shards.errors import DataError
@@ -46,6 +47,7 @@ def write_report(run: Path, results: Path, shards: Folder, canvas: Canvas, split
             _head(run, results, shards, split, scores),
             _top(scores, shown, pictures),
             _scores(scores, shown),
+            _trust(scores, shown),
             _curves(metrics, scores),
             _gallery(shown, pictures, scores),
             _about(run, scores),
@@ -124,6 +126,22 @@ def _scores(scores: Mapping[str, Any], shown: Sequence[Shown]) -> str:
     return "".join(parts)
 
 
+def _trust(scores: Mapping[str, Any], shown: Sequence[Shown]) -> str:
+    """What is taken for what, and how sure the model may be; nothing of data that say neither."""
+    parts = []
+    if confused := confusion_table(shown):
+        note = "Down: what changed. Across: what the sentences say. Shades go by the share of a row."
+        parts.append(f"<h3>What is taken for what</h3>{confused}<p class='note'>{note}</p>")
+    calibration = scores.get("calibration", {})  # a scores.json of an earlier version has none
+    if chart := reliability_chart(calibration):
+        note = f"<p class='note'>{escape(reliability_note(calibration))}</p>"
+        parts.append(f"<h3>How sure it may be</h3><div class='charts beside'>{chart}{note}</div>")
+    if familiar := familiarity_table(shown):
+        note = "A pair is unlike the training pairs if its unfamiliarity is above 1, as 1 in 100 validation pairs' is."
+        parts.append(f"<h3>Familiar and not</h3>{familiar}<p class='note'>{note}</p>")
+    return f"<h2>How far to trust it</h2>{''.join(parts)}" if parts else ""
+
+
 def _curves(metrics: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> str:
     """Per stage: each loss of each task, validation scores with the chosen step ringed, and the learning rate."""
     parts = []
@@ -146,11 +164,12 @@ def _curves(metrics: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> 
 def _gallery(shown: Sequence[Shown], pictures: Pictures, scores: Mapping[str, Any]) -> str:
     if not shown:
         return ""
-    kinds = extremes(shown)
+    kinds, strange = extremes(shown), strangest(shown)
     buttons = [
         ("", "all"),
         ("right", "right"),
         ("not", "not right"),
+        *([("far", "unfamiliar")] if strange else []),
         *((kind, kind_name(kind)) for kind in kinds if kind),
     ]
     bar = "".join(
@@ -158,6 +177,7 @@ def _gallery(shown: Sequence[Shown], pictures: Pictures, scores: Mapping[str, An
         for show, label in buttons
     )
     sections = [_section("Drawn at random", drawn(shown, scores.get("seed", 0)), pictures)]
+    sections.append(_section("Least like the training pairs", strange, pictures))
     for kind, (best, worst) in kinds.items():
         name = kind_name(kind).capitalize()
         sections += [
@@ -166,7 +186,7 @@ def _gallery(shown: Sequence[Shown], pictures: Pictures, scores: Mapping[str, An
         ]
     note = (
         "Bold: what the model said; below it: the references. Outlined: what the sentence is about. Click a pair to "
-        "switch its images."
+        "switch its images, and its corner to enlarge them."
     )
     head = f'<h2>Gallery</h2><p class="note">{note}</p><div class="filter">{bar}</div>'
     return f'{head}<div id="gallery">{"".join(sections)}</div>'

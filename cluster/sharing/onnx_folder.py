@@ -14,6 +14,7 @@ from cluster.errors import ConfigError
 from idc.backbone.backbone import Backbone
 from idc.captioner import Captioner
 from idc.captioning import model_folder
+from shards.progress import Progress, busy
 from shards.reading.reader import Folder
 
 FOLDER = "onnx"
@@ -59,7 +60,8 @@ def write(folder: Path, weights: str, shards: Folder, split: str) -> Agreement:
     )
     into = folder / FOLDER
     into.mkdir()
-    graphs.export(exported.model, backbone, into)
+    with busy("writing the ONNX graphs"):
+        graphs.export(exported.model, backbone, into)
     shutil.copyfile(program.__file__, into / "caption.py")
     return compare(Captioner(exported, backbone), program.OnnxCaptioner(folder), shards, split)
 
@@ -68,16 +70,18 @@ def compare(captioner: Captioner, runtime, shards: Folder, split: str) -> Agreem
     """Both caption the first pairs of a split from the bytes of their images."""
     stream = shards.stream("pair", split)
     same, total, apart, changed = 0, min(len(stream), PAIRS), 0.0, 0.0
-    for start in range(0, total, BATCH):
-        members = [stream.read(i) for i in range(start, min(start + BATCH, total))]
-        pairs = [(_image(each, "before"), _image(each, "after")) for each in members]
-        expected = captioner.captions([(Image.open(a), Image.open(b)) for a, b in pairs], maps=False)
-        for (before, after), wanted in zip(pairs, expected, strict=True):
-            text, log_probability, probability = runtime.caption(before, after)
-            changed = max(changed, abs(probability - wanted.changed_probability))
-            if text == wanted.text:
-                same += 1
-                apart = max(apart, abs(log_probability - wanted.alternatives[0][1]))
+    with Progress("held against PyTorch", 0, total, "pair") as progress:
+        for start in range(0, total, BATCH):
+            members = [stream.read(i) for i in range(start, min(start + BATCH, total))]
+            pairs = [(_image(each, "before"), _image(each, "after")) for each in members]
+            expected = captioner.captions([(Image.open(a), Image.open(b)) for a, b in pairs], maps=False)
+            for (before, after), wanted in zip(pairs, expected, strict=True):
+                text, log_probability, probability = runtime.caption(before, after)
+                changed = max(changed, abs(probability - wanted.changed_probability))
+                if text == wanted.text:
+                    same += 1
+                    apart = max(apart, abs(log_probability - wanted.alternatives[0][1]))
+            progress.update(len(pairs))
     return Agreement(total, same, apart, changed)
 
 

@@ -20,13 +20,24 @@ FILE = "goodput.json"
 
 def note(run: Path) -> None:
     """Writes goodput.json, whenever the training of a command has come to its end: {"step_s", "wall_s"}, seconds."""
-    now = datetime.datetime.now(datetime.UTC)
+    if found := _measured(run):
+        write_whole(run / FILE, json.dumps(found) + "\n")
+
+
+def so_far(run: Path) -> float | None:
+    """Goodput from 0 to 1 of a run that is under way, or at its end; None if it is not known."""
+    found = _measured(run)
+    return round(found["step_s"] / found["wall_s"], 4) if found and found["wall_s"] > 0 else None
+
+
+def _measured(run: Path) -> dict[str, float] | None:
+    """Seconds of steps and of all up to now; None if the workers were not started by a command."""
     try:
         began = datetime.datetime.fromisoformat(json.loads((run / PROVENANCE).read_bytes())[0]["time"])
     except (OSError, ValueError, LookupError, TypeError):
-        return  # the workers were not started by a command: nobody knows when it began
-    found = {"step_s": round(step_seconds(read_metrics(run)), 2), "wall_s": round((now - began).total_seconds(), 2)}
-    write_whole(run / FILE, json.dumps(found) + "\n")
+        return None
+    wall_s = (datetime.datetime.now(datetime.UTC) - began).total_seconds()
+    return {"step_s": round(step_seconds(read_metrics(run)), 2), "wall_s": round(wall_s, 2)}
 
 
 def read(run: Path) -> tuple[float | None, str]:

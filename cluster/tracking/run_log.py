@@ -1,20 +1,18 @@
-"""What a run leaves to read: metrics.jsonl and W&B (rank 0 writes), and the one progress line (the driver follows)."""
+"""What a run leaves to read: metrics.jsonl, which rank 0 writes and others follow, and its mirrors."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import sys
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from cluster.config.fields import Config
+from cluster.tracking.shown_pairs import ShownPair
+from cluster.tracking.tensorboard_mirror import open_board
 from cluster.tracking.wandb_mirror import open_mirror
-from cluster.tracking.worker_logs import WARNINGS, own_warning
 
 METRICS = "metrics.jsonl"
 PROVENANCE = "provenance.json"  # an entry each time the command was given; the driver writes it
@@ -25,10 +23,11 @@ CHECKPOINTS = "checkpoints.jsonl"  # what each took; apart, for when one has bee
 
 def read_metrics(run: Path) -> list[dict]:
     """The lines of metrics.jsonl that are whole."""
-    return list(_lines((run / METRICS).read_bytes())) if (run / METRICS).is_file() else []
+    return list(lines_of((run / METRICS).read_bytes())) if (run / METRICS).is_file() else []
 
 
-def _lines(data: bytes) -> Iterator[dict]:
+def lines_of(data: bytes) -> Iterator[dict]:
+    """The objects in lines of JSON, without one that a kill has cut."""
     for line in data.split(b"\n")[:-1]:
         try:
             record = json.loads(line)
@@ -46,6 +45,7 @@ class RunLog:
         self._stages = config.stages
         self._length = _count(self._path)
         self._mirror = open_mirror(run, config, self._length)
+        self._board = open_board(run, config)
 
     def rewind(self, stage: str, step: int) -> None:
         """Drops what a killed run logged of this stage after its last checkpoint, and of later stages."""
@@ -53,35 +53,57 @@ class RunLog:
         self._cut(self._path, place)
         self._cut(self._path.with_name(SKIPPED), place)
         self._length = _count(self._path)
+        if self._board is not None:
+            self._board.rewind(stage, step)
 
     def _cut(self, path: Path, place: tuple[int, int]) -> None:
         if not path.is_file():
             return
         length = 0
         for line in path.read_bytes().splitlines(keepends=True):
-            record = next(_lines(line), None)
+            record = next(lines_of(line), None)
             if record is None or (self._stages.index(record["stage"]), record["step"]) > place:
                 break
             length += len(line)
         os.truncate(path, length)  # in place: whoever follows the file sees where the old lines end
 
-    def write(self, record: dict[str, Any], file: str = METRICS) -> None:
-        """One line, of metrics.jsonl and so of W&B, or of another file; numbers that are not finite become null."""
+    def write(
+        self,
+        record: dict[str, Any],
+        file: str = METRICS,
+        *,
+        beside: Callable[[], Mapping[str, Any]] = dict,
+        pairs: Callable[[], Sequence[ShownPair]] = tuple,
+    ) -> None:
+        """One line, of metrics.jsonl and so of its mirrors, or of another file; what is not finite becomes null.
+
+        beside, pairs: what the mirrors show with it, values and captioned pairs; asked for if there is a mirror.
+        """
         record = _finite(record)
         with self._path.with_name(file).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record) + "\n")
         if file != METRICS:
             return
-        if self._mirror is not None:
-            stage = record["stage"]
-            values = {f"{stage}/{name}": value for name, value in _flat(record) if name != "stage"}
-            self._mirror.log(self._length, values)
+        if self._mirror is not None or self._board is not None:
+            stage, shown = record["stage"], pairs()
+            values = {**dict(_values(record)), **beside()}
+            if self._mirror is not None:
+                self._mirror.log(self._length, values, stage, shown)
+            if self._board is not None:
+                self._board.log(stage, record["step"], values, shown)
         self._length += 1
 
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """What is known of the whole run at its end, for W&B."""
+        if self._mirror is not None:
+            self._mirror.summarise(values)
+
     def close(self) -> None:
-        """Ends the W&B run."""
+        """Ends the mirrors."""
         if self._mirror is not None:
             self._mirror.close()
+        if self._board is not None:
+            self._board.close()
 
 
 def _count(path: Path) -> int:
@@ -93,6 +115,16 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _values(record: dict) -> Iterator[tuple[str, Any]]:
+    """What mirrors call the values of a line: STAGE/NAME; a loss STAGE/loss/TASK/NAME, for tasks share names."""
+    stage, task = record["stage"], record.get("task")
+    for name, value in _flat(record):
+        if name.startswith("loss/") and task != stage:
+            name = f"loss/{task}/{name.removeprefix('loss/')}"
+        if name != "stage":
+            yield f"{stage}/{name}", value
 
 
 def _flat(record: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -131,91 +163,4 @@ class Follower:
 
     def read(self) -> list[dict]:
         """The whole lines since the last call."""
-        return list(_lines(self._tail.read()))
-
-
-class Progress:
-    """Follows metrics.jsonl from the driver and shows one line: a bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, run: Path, config: Config, out: TextIO = sys.stderr, every: float = 15.0) -> None:
-        self._config, self._out, self._every = config, out, every
-        self._log = Follower(run, _size(run / METRICS))
-        self._restarts = Tail(run / RESTARTS, _size(run / RESTARTS))
-        self._warnings, self._warned = Tail(run / WARNINGS, _size(run / WARNINGS)), set[str]()
-        self._shown = 0.0
-        self._stage, self._first = "", (0, 0.0)  # the stage shown, and when its first step was seen
-        self._unfinished = False  # the line on the terminal may be overwritten
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
-
-    def __enter__(self) -> Progress:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(5)
-        if self._unfinished:
-            self._out.write("\n")
-
-    def _follow(self) -> None:
-        while not self._stop.wait(0.5):
-            self._read()
-        self._read()
-
-    def _read(self) -> None:
-        for line in self._warnings.read().decode(errors="replace").splitlines():
-            said = own_warning(line)
-            if said and said not in self._warned:  # several workers may say the same
-                self._warned.add(said)
-                self._line(said, end="\n")
-        for record in _lines(self._restarts.read()):
-            self._line(record["line"], end="\n")
-        for record in self._log.read():
-            self._show(record)
-
-    def _show(self, record: dict) -> None:
-        stage, step = record["stage"], record["step"]
-        steps = self._config.stage(stage).steps
-        terminal = self._out.isatty()
-        if "bad_sample" in record:
-            bad = record["bad_sample"]
-            self._line(f"{stage} {step}/{steps}: {bad['key']} is replaced, {bad['why']}", end="\n")
-            return
-        if "validation" in record:
-            scores = ", ".join(f"{k} {v:.1f}" for k, v in record["validation"].items() if isinstance(v, (int, float)))
-            self._line(f"{stage} {step}/{steps}: validation {scores}", end="\n")
-            return
-        now = time.monotonic()
-        due = 0.2 if terminal else self._every
-        if stage == self._stage and step < steps and now - self._shown < due:
-            return
-        if stage != self._stage:
-            self._first = (step, now)
-        self._stage, self._shown = stage, now
-        losses = " ".join(f"{k} {v:.3f}" for k, v in record["loss"].items() if v is not None)
-        seen = step - self._first[0]  # validations and checkpoints slow the mean, and are still to come
-        rate = seen / (now - self._first[1]) if seen and now > self._first[1] else record["steps_per_s"]
-        left = (steps - step) / rate if rate else None
-        eta = "" if left is None else f", {clock(left)} left"
-        filled = 20 * step // steps
-        bar = f"[{'#' * filled}{'.' * (20 - filled)}] " if terminal else ""
-        text = f"{stage} {bar}{step}/{steps}: {losses}, {record['samples_per_s'] or 0:.0f} samples/s{eta}"
-        self._line(text, end="\n" if step == steps or not terminal else "")
-
-    def _line(self, text: str, end: str) -> None:
-        start = "\r\x1b[K" if self._out.isatty() else ""
-        self._out.write(f"{start}{text}{end}")
-        self._unfinished = not end
-        self._out.flush()
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def clock(seconds: float) -> str:
-    """Seconds as H:MM:SS, or M:SS below an hour."""
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+        return list(lines_of(self._tail.read()))

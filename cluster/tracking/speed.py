@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,7 +84,8 @@ class Speed:
     ) -> None:
         """`model`, and a live `backbone`, are needed where operations are counted, on GPUs; `step` and `samples` have
         been done before."""
-        self._device, self._peak = device, peak_flops(device)
+        self._peak = peak_flops(device)
+        self._card = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
         self._flops = StepFlops(model, backbone) if device.type == "cuda" and model is not None else None
         self._done, self._time = (step, samples), time.perf_counter()
         self._made: dict[str, float] = defaultdict(float)
@@ -101,16 +103,16 @@ class Speed:
         if self._flops is not None:
             self._made["flops"] += sum(self._flops.of(task, batch) for batch in micro_batches)
 
-    def measures(self, step: int, samples: int) -> dict[str, float | None]:
+    def measures(self, step: int, samples: int) -> dict[str, Any]:
         """samples_per_s and steps_per_s, data_wait (seconds a step) and memory (peak MiB of this worker).
 
-        On a GPU also model_tflops, 10^12 operations a second of this worker, and mfu, their share of the card's peak
-        for bf16 (None where the peak is not known). Starts anew.
+        On a GPU also model_tflops, 10^12 operations a second of this worker. mfu is their share of the card's peak for
+        bf16; if that is not known it is None, and "reasons" says why. Starts anew.
         """
         now = time.perf_counter()
         elapsed = max(now - self._time - self._made["other"], 1e-9)
         steps, made = step - self._done[0], self._made
-        found: dict[str, float | None] = {
+        found: dict[str, Any] = {
             "samples_per_s": round((samples - self._done[1]) / elapsed, 2),
             "steps_per_s": round(steps / elapsed, 4),
             "data_wait": round(made["wait"] / max(steps, 1), 5),
@@ -118,10 +120,11 @@ class Speed:
         }
         if self._flops is not None:
             rate = made["flops"] / elapsed
-            found |= {
-                "model_tflops": round(rate / 1e12, 2),
-                "mfu": round(rate / self._peak, 4) if self._peak else None,
-            }
+            found["model_tflops"] = round(rate / 1e12, 2)
+        if self._flops is not None and self._peak:
+            found["mfu"] = round(rate / self._peak, 4)
+        else:
+            found |= {"mfu": None, "reasons": {"mfu": f"the peak of {self._card} is not known"}}
         self._done, self._time, self._made = (step, samples), now, defaultdict(float)
         return found
 

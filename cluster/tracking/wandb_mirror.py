@@ -15,16 +15,19 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from cluster.config.fields import Config, LogConfig
+from cluster.tracking.shown_pairs import ShownPair
 from shards.format.whole_files import write_whole
 
 WANDB_ID, WANDB_SENT = "wandb_id.txt", "wandb_sent.txt"  # the id of the run there; how many lines it has at least
 WANDB_LIMIT_S = 6.0  # for W&B to answer at the start of a run
 FINISH_LIMIT_S = 60.0  # for what is left to be sent at the end; less where other workers wait for less
 WAITING_LINES = 10_000  # that are held for a W&B that does not take them
+_DATA_ELSEWHERE = "WANDB_DATA_DIR" in os.environ
 
 _warn = logging.getLogger(__name__).warning
 
@@ -39,17 +42,26 @@ class Mirror:
         if lines:  # they may be cut off: whoever comes next has to know that W&B has them
             write_whole(folder / WANDB_SENT, f"{self._sent}\n")
         self._failed, self._why = 0, ""
-        self._waiting: queue.Queue[tuple[int, dict[str, Any]] | None] = queue.Queue(WAITING_LINES)
+        # (line, values, stage, captioned pairs); without a line: of the summary
+        self._waiting: queue.Queue[tuple[int | None, dict[str, Any], str, Sequence[ShownPair]] | None]
+        self._waiting = queue.Queue(WAITING_LINES)
         self._thread = threading.Thread(target=self._send, name="W&B", daemon=True)
         self._thread.start()
 
-    def log(self, line: int, values: dict[str, Any]) -> None:
-        """Sends the line of this number, unless W&B has it."""
+    def log(self, line: int, values: dict[str, Any], stage: str = "", pairs: Sequence[ShownPair] = ()) -> None:
+        """Sends the line of this number, and a table of captioned pairs of a stage, unless W&B has it."""
         if line < self._sent:
             return
         self._sent = line + 1
+        self._hand_over((line, values, stage, pairs))
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Sends what is known of the whole run."""
+        self._hand_over((None, dict(values), "", ()))
+
+    def _hand_over(self, item: tuple[int | None, dict[str, Any], str, Sequence[ShownPair]]) -> None:
         try:
-            self._waiting.put_nowait((line, values))
+            self._waiting.put_nowait(item)
         except queue.Full:
             self._note("it takes no more lines")
 
@@ -70,9 +82,13 @@ class Mirror:
 
     def _send(self) -> None:
         while (item := self._waiting.get()) is not None:
-            line, values = item
+            line, values, stage, pairs = item
             try:
-                self._run.log(values, step=line, commit=True)
+                if line is None:
+                    self._run.summary.update(values)
+                else:
+                    shown = {f"{stage}/pairs": _table(pairs)} if pairs else {}
+                    self._run.log(values | shown, step=line, commit=True)
             except Exception as error:  # whatever it is, training does not end because its mirror breaks
                 self._note(" ".join(str(error).split())[:300] or type(error).__name__)
         try:
@@ -84,6 +100,18 @@ class Mirror:
         self._failed, self._why = self._failed + 1, why
         if self._failed == 1:
             _warn(f"a line of metrics.jsonl did not reach W&B, training goes on: {why}")
+
+
+def _table(pairs: Sequence[ShownPair]) -> Any:
+    import wandb
+
+    columns: list[str | int] = ["before", "after", "caption", "P(changed)", "references", "key"]
+    rows = [
+        [wandb.Image(one.before), wandb.Image(one.after), one.caption, one.changed_probability,
+         " | ".join(one.references), one.key]
+        for one in pairs
+    ]  # fmt: skip
+    return wandb.Table(columns=columns, data=rows)
 
 
 def _read_count(path: Path) -> int:
@@ -112,6 +140,8 @@ def open_mirror(run: Path, config: Config, lines: int) -> Mirror | None:
 
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("WANDB_SILENT", "true")
+    if not _DATA_ELSEWHERE:  # images that `wandb sync` will send: with the run, and not in a home folder
+        os.environ["WANDB_DATA_DIR"] = str(run / "wandb")
     import wandb
 
     id_file = run / WANDB_ID

@@ -18,15 +18,16 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
-
-from cluster.distributed.ranks import Ranks
 from shards.errors import DataError
 from shards.format.tars import file_sha256
 from shards.format.whole_files import PARTIAL, write_whole
+
+if TYPE_CHECKING:  # who looks for checkpoints has no need of torch, which takes seconds
+    from torch import Tensor
+
+    from cluster.distributed.ranks import Ranks
 
 COMMIT = "COMMIT"
 DAMAGED = "COMMIT.damaged"  # of a checkpoint that turned out to be no use
@@ -186,6 +187,9 @@ def best_step(scores: Mapping[int, float | None]) -> int | None:
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """A model's state from a safetensors file; DataError naming the file if it cannot be read, or is not as written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     checkpoint = committed(path.parent)
     wanted = checkpoint and (checkpoint.commit.files or {}).get(path.name)
     try:

@@ -6,11 +6,9 @@ Measured with DeepSpeed 0.19.8: stages 0 to 3 give the same loss curve to 1e-5 i
 from __future__ import annotations
 
 import copy
-import logging
 import os
 import socket
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cluster.config.fields import BackboneConfig, ClusterConfig, StageConfig
+from cluster.distributed.deepspeed_import import import_deepspeed, leave_out_compiler, step_alone
 from cluster.training import optimizer_state
 from cluster.training.gradient_norms import GradientNorms
 from idc.backbone.network import GridNetwork
@@ -76,25 +75,6 @@ def prepare_environment(device: torch.device) -> None:
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(cache))
 
 
-def _import_deepspeed():
-    """DeepSpeed, quiet, and without the shared-memory op that it would compile for half a minute on CPUs."""
-    os.environ.setdefault("DS_LOG_LEVEL", "warning")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import deepspeed
-        import deepspeed.ops
-        from deepspeed.runtime.zero import partitioned_param_coordinator, stage3
-    for name in ("DeepSpeed", "deepspeed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # ZeRO 3 waits for the device in two places that no setting stops. Whether the norm is finite our optimiser decides
-    # on the device (`Engine.step`). That all ranks use the same modules is so by construction, and because tasks take
-    # turns DeepSpeed would compare their order anew in every forward pass.
-    stage3.is_invalid_grad_norm = lambda norm: False
-    partitioned_param_coordinator.assert_ints_same_as_other_ranks = lambda ints: None
-    return deepspeed
-
-
 class Engine:
     """A model and its optimiser under DeepSpeed. All ranks make the same calls in the same order.
 
@@ -118,7 +98,7 @@ class Engine:
     ) -> None:
         """backbone: runs on the images of every batch; learning: how, if parts of it are trained."""
         prepare_environment(device)
-        self._deepspeed = _import_deepspeed()
+        self._deepspeed = import_deepspeed()
         self.device, self.world = device, dist.get_world_size()
         # One worker has nothing to share out, and ZeRO's bookkeeping is a seventh of a small step's time on the host.
         self.zero_stage = int(self.world > 1) if cluster.zero_stage == "auto" else cluster.zero_stage
@@ -127,8 +107,12 @@ class Engine:
         self._spare = copy.deepcopy(backbone) if self.zero_stage == 3 else None
         trained = TrainingModel(model.to(device), None if backbone is None else backbone.to(device))
         groups = optimizer_state.parameter_groups(trained, stage, learning or BackboneConfig())
+        if cluster.compile == "off":
+            leave_out_compiler()
         self._adam = torch.optim.AdamW(groups, lr=stage.lr, betas=stage.betas, eps=1e-8, fused=True)
-        if cluster.compile != "off":
+        if cluster.compile == "off":
+            step_alone(self._adam)
+        else:
             torch._dynamo.config.recompile_limit = COMPILED_SHAPES
             trained.compile(mode=cluster.compile, dynamic=False)
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(

@@ -24,7 +24,10 @@ from cluster.errors import NotFiniteError, Stopped
 from cluster.evaluation.predict import merge, predict, with_denials
 from cluster.evaluation.quick_scores import validation_scores
 from cluster.images.live import Live, features_of
+from cluster.tracking import goodput
+from cluster.tracking.doing import Doing
 from cluster.tracking.run_log import CHECKPOINTS, SKIPPED, RunLog
+from cluster.tracking.shown_pairs import some_pairs
 from cluster.tracking.speed import Speed, Trace
 from cluster.training import checkpoint
 from cluster.training.engine import Engine
@@ -60,12 +63,15 @@ class StageRun:
         ranks: Ranks,
         device: torch.device,
         log: RunLog | None,
+        doing: Doing,
         resident: Resident | None = None,
         live: Live | None = None,
     ) -> None:
-        """`log`: of the first rank alone; `resident`: where features are held in memory; `live`: what makes them."""
+        """`log`: of the first rank alone; `doing`: is told how far a validation is; `resident`: where features are held
+        in memory; `live`: what makes them."""
         self._job, self._name, self._ranks, self._device, self._log = job, name, ranks, device, log
-        self._resident, self._live, self._skipped = resident, live, 0  # steps in a row that were left out
+        self._doing, self._resident, self._live = doing, resident, live
+        self._skipped = 0  # steps in a row that were left out
         self._loaders = live.loaders if live else None
         self._stage, self._folder = job.config.stage(name), job.run / "checkpoints" / name
         self._tokenizer = job.tokenizer
@@ -265,6 +271,7 @@ class StageRun:
                 batch_size=config.evaluate.batch_size, limit=stage.validate_limit, device=self._device,
                 precision=config.cluster.precision, stop=beat.asked if done < stage.steps else lambda: "",
                 seen=whole.seen if self._live else None,
+                told=functools.partial(self._doing.at, f"{self._name} validation"),
             )  # fmt: skip
         made = ranks.gather(mine)
         if len(made) < min(stage.validate_limit or len(samples), len(samples)):
@@ -273,7 +280,11 @@ class StageRun:
         scores = ranks.share(validation_scores(predictions) if ranks.first else {})
         if self._log is not None:
             seconds = round(time.perf_counter() - started, 2)
-            self._log.write({"stage": self._name, "step": done, "validation": scores, "seconds": seconds})
+            self._log.write(
+                {"stage": self._name, "step": done, "validation": scores, "seconds": seconds},
+                beside=lambda: {"goodput": goodput.so_far(self._job.run)},
+                pairs=lambda: some_pairs(predictions, samples.records),
+            )
         return scores
 
     def _too_many_skipped(self, taken: Taken, found: Numbers) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import socket
 from pathlib import Path
@@ -17,6 +18,7 @@ from cluster.evaluation.predict import merge, predict, write_predictions
 from cluster.images.live import Live, open_loaders
 from cluster.images.loaders import Loaders
 from cluster.tracking import goodput
+from cluster.tracking.doing import Doing
 from cluster.tracking.run_log import RunLog
 from cluster.training.job import Evaluation, Job
 from cluster.training.stage import StageRun
@@ -31,6 +33,7 @@ def run(job: Job, device: torch.device) -> None:
     torch.set_num_threads(job.config.cluster.threads)
     ranks = Ranks(job.config.cluster.timeout_s)
     _require_shared(job.run, ranks)
+    doing = Doing(job.run if ranks.first else None)
     with contextlib.ExitStack() as opened:
         loaders = None
         if job.live is not None:
@@ -38,21 +41,21 @@ def run(job: Job, device: torch.device) -> None:
             here = ranks.gather([host]).count(host)
             loaders = opened.enter_context(open_loaders(job.config, job.live, here))
         if job.stages:
-            _train(job, ranks, device, loaders)
+            _train(job, ranks, device, loaders, doing)
         if job.exports:
             if ranks.first:
                 best = best_checkpoint(job.run, job.config)
                 assert best is not None, "a finished stage has a checkpoint"
                 export_model(
                     job.run / FOLDER, job.config, job.tokenizer.path, job.backbone, job.trained_on, best, device,
-                    loaders,
+                    loaders, functools.partial(doing.at, "export of the model: calibration"),
                 )  # fmt: skip
             ranks.barrier("exporting the model")
         if job.evaluation is not None:
-            _caption(job, job.evaluation, ranks, device, loaders)
+            _caption(job, job.evaluation, ranks, device, loaders, doing)
 
 
-def _train(job: Job, ranks: Ranks, device: torch.device, loaders: Loaders | None) -> None:
+def _train(job: Job, ranks: Ranks, device: torch.device, loaders: Loaders | None, doing: Doing) -> None:
     """The training stages, one after another."""
     log = RunLog(job.run, job.config) if ranks.first else None
     try:
@@ -63,9 +66,11 @@ def _train(job: Job, ranks: Ranks, device: torch.device, loaders: Loaders | None
             folders = [Folder.open(path) for path in job.feature_folders]
             held = resident.choose(job.config.data.features_on, device, folders)
         for name in job.stages:
-            StageRun(job, name, ranks, device, log, held, live).run()
+            StageRun(job, name, ranks, device, log, doing, held, live).run()
         if ranks.first:
             goodput.note(job.run)
+        if log is not None:
+            log.summarise({"goodput": goodput.so_far(job.run)})
     finally:
         if log is not None:
             log.close()
@@ -97,7 +102,9 @@ def _require_shared(run: Path, ranks: Ranks) -> None:
         raise ConfigError(f"{run} is not the same folder on {blind[0]}: name one that all share by --root")
 
 
-def _caption(job: Job, evaluation: Evaluation, ranks: Ranks, device: torch.device, loaders: Loaders | None) -> None:
+def _caption(
+    job: Job, evaluation: Evaluation, ranks: Ranks, device: torch.device, loaders: Loaders | None, doing: Doing
+) -> None:
     """Captions the evaluation split with the exported model, each rank its share; rank 0 writes them."""
     settings = job.config.evaluate
     exported = load(job.run)
@@ -113,6 +120,7 @@ def _caption(job: Job, evaluation: Evaluation, ranks: Ranks, device: torch.devic
         beam=settings.beam, length_penalty=settings.length_penalty, batch_size=settings.batch_size,
         limit=settings.limit, device=device, maps=True,
         precision=job.config.cluster.precision, calibration=exported.calibration, seen=seen,
+        told=functools.partial(doing.at, f"captions of the {evaluation.split} split"),
     )  # fmt: skip
     predictions = merge([ranks.gather(mine)])
     if ranks.first:

@@ -72,6 +72,6 @@ def class_contrast(compared: Batch, options: ObjectiveOptions) -> Tensor:
 
 
 CLASSIFY = Objective(
-    "classify", ("class_before", "class_after", "same_class"), ("class", "match", "class_contrastive"), prepare, parts,
-    contrast=class_contrast, compared="class_contrastive", trained=("photos",),
+    "classify", ("class_before", "class_after", "same_class"), prepare, parts,
+    contrast=class_contrast, trained=("photos",),
 )  # fmt: skip

@@ -54,4 +54,4 @@ def parts(model: Trunk, batch: Batch, options: ObjectiveOptions) -> tuple[dict[s
     return {"fda": aligned(model, pair, batch, options)}, None
 
 
-FDA = Objective("fda", ("caption_with_negatives",), ("fda",), prepare, parts)
+FDA = Objective("fda", ("caption_with_negatives",), prepare, parts)

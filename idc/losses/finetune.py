@@ -61,6 +61,6 @@ def parts(model: Trunk, batch: Batch, options: ObjectiveOptions) -> tuple[dict[s
 
 
 FINETUNE = Objective(
-    "finetune", ("caption",), ("caption", "changed", "fda", "labels"), prepare, parts,
+    "finetune", ("caption",), prepare, parts,
     only_with={"changed": "changed", "fda": "caption_with_negatives", "labels": "present"},
 )  # fmt: skip

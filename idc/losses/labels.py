@@ -39,4 +39,4 @@ def parts(model: Trunk, batch: Batch, options: ObjectiveOptions) -> tuple[dict[s
     return {"labels": (losses * batch["label_weights"]).sum()}, None
 
 
-LABELS = Objective("labels", ("present",), ("labels",), prepare, parts)
+LABELS = Objective("labels", ("present",), prepare, parts)

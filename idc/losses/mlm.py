@@ -28,4 +28,4 @@ def parts(model: Trunk, batch: Batch, options: ObjectiveOptions) -> tuple[dict[s
     return {"mlm": word_loss(model, pair, model.cross_modal(pair, batch["caption_masked"]), batch, options)}, None
 
 
-MLM = Objective("mlm", ("caption_masked", "caption_labels"), ("mlm",), prepare, parts)
+MLM = Objective("mlm", ("caption_masked", "caption_labels"), prepare, parts)

@@ -85,6 +85,6 @@ def contrast(compared: Batch, options: ObjectiveOptions) -> Tensor:
 
 
 MVCL = Objective(
-    "mvcl", ("visual_mask", "caption"), ("mvcl",), prepare, parts,
-    contrast=contrast, compared="mvcl", trained=("predicted", "wrong"),
+    "mvcl", ("visual_mask", "caption"), prepare, parts,
+    contrast=contrast, trained=("predicted", "wrong"),
 )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor
 from torch.nn import functional
 
+from idc.losses import COMPARED, LOSSES_OF
 from idc.model.layers import upcast, without_autocast
 
 if TYPE_CHECKING:
@@ -81,18 +82,27 @@ class Objective:
 
     prepare: adds to the batch, a dict on the CPU, what the losses must know beforehand, and returns their counts.
     parts: (sums of the losses that look at one sample at a time, what the loss compares that looks at several). The
-    second is None unless `contrast` is there, which makes of it the sum of the loss `compared`.
+    second is None unless `contrast` is there, which makes of it the sum of the loss `compared`. Its losses are named in
+    `idc.losses`.
     """
 
     name: str
     keys: tuple[str, ...]  # of the batch, beside the images
-    losses: tuple[str, ...]  # all that it can give, in the order of their counts
     prepare: Callable[[dict[str, Tensor], Room], dict[str, float]]
     parts: Callable[[Trunk, Batch, ObjectiveOptions], tuple[dict[str, Tensor], dict[str, Tensor] | None]]
     only_with: Mapping[str, str] = field(default_factory=dict)  # losses that a batch gives only if it has this key
     contrast: Callable[[Batch, ObjectiveOptions], Tensor] | None = None
-    compared: str = ""  # the loss that `contrast` makes
     trained: tuple[str, ...] = ()  # of what is compared, that which gets a gradient
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """All that it can give, in the order of their counts."""
+        return LOSSES_OF[self.name]
+
+    @property
+    def compared(self) -> str:
+        """The loss that `contrast` makes; empty: none."""
+        return COMPARED.get(self.name, "")
 
 
 def unit(x: Tensor) -> Tensor:

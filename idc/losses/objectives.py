@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from idc.losses import LOSSES
 from idc.losses.classify import CLASSIFY
 from idc.losses.fda import FDA
 from idc.losses.finetune import FINETUNE
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["LOSSES", "OBJECTIVES", "LossSum", "ObjectiveOptions", "contrast", "counts", "losses", "parts", "prepare"]
 
 OBJECTIVES: dict[str, Objective] = {one.name: one for one in (MLM, MVCL, FDA, CLASSIFY, LABELS, FINETUNE)}
-LOSSES = tuple(dict.fromkeys(loss for one in OBJECTIVES.values() for loss in one.losses))
 COUNTS = "counts"
 
 

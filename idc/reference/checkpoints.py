@@ -230,26 +230,6 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command that are about checkpoints."""
-    parser.add_argument("--import", dest="imported", type=Path, metavar="CKPT", help="make a model folder of this file")
-    parser.add_argument("--export", dest="exported", type=Path, metavar="DIR", help="make a file of this model folder")
-    parser.add_argument("--out", type=Path, help="what is made: a folder by --import, a file by --export")
-    parser.add_argument(
-        "--vocabulary", type=Path, metavar="FILE", help="JSON {word: id}: read or, by --export, written"
-    )
-    parser.add_argument("--form", choices=("finetuned", "pretrained"), help="what --export writes (default: finetuned)")
-    beside = parser.add_argument_group("by --import: what the file does not say")
-    beside.add_argument("--heads", type=int, help="attention heads (default: 8)")
-    beside.add_argument("--max-length", type=int, help="tokens of the longest caption (default: 40; birds: 80)")
-    beside.add_argument("--backbone", help="timm model of its features (default: resnet101.tv_in1k)")
-    beside.add_argument(
-        "--backbone-weights", metavar="FILE", help="its weights (default: a pip package's or the hub's)"
-    )
-    beside.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of images (default: 224 224)")
-    beside.add_argument("--strides", type=int, nargs="+", metavar="N", help="levels of the backbone (default: 32)")
-
-
 def run(given: argparse.Namespace) -> int:
     """Does what --import or --export asks for; returns the exit code."""
     try:

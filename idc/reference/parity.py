@@ -232,6 +232,15 @@ class Check:
         return sorted(found)
 
 
+def device_of(name: str) -> torch.device:
+    """The device of that name. ReferenceFileError: it is not there."""
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ReferenceFileError(f"--device {name}: nothing can be computed there ({reason})") from None
+
+
 def check(path: Path, device: torch.device | str = "cpu") -> list[Comparison]:
     """Every quantity of the file, computed on a device in float32. ReferenceFileError: the file cannot be used."""
     checked = Check(ReferenceFile(path, device))

@@ -11,6 +11,7 @@ from shards.checks.leaks import RELATIONS, Audit
 from shards.format.manifest import KINDS, SPLITS
 from shards.format.record import Kind, Record, Split
 from shards.packing.contradictions import find_contradictions
+from shards.progress import Progress
 from shards.reading.reader import Folder
 from shards.wording.claims import plain
 from shards.wording.denials import learn_denials
@@ -54,21 +55,26 @@ class Records:
 
 def read(folders: Sequence[Folder]) -> Records:
     """All records, without their pictures."""
+    streams = [
+        (number, split, kind, folder.stream(kind, split))
+        for number, folder in enumerate(folders)
+        for split in SPLITS
+        for kind in KINDS
+    ]
     places, records = [], []
-    for number, folder in enumerate(folders):
-        for split in SPLITS:
-            for kind in KINDS:
-                stream = folder.stream(kind, split)
-                for i in range(len(stream)):
-                    found = stream.metadata(i)
-                    places.append(Place(number, split, kind, i))
-                    records.append(
-                        Record(
-                            cast(Kind, kind), cast(Split, split), stream.keys[i], {}, found["id"],
-                            tuple(found.get("captions", ())),
-                            found.get("changed"), found.get("change_type"), class_name=found.get("class_name"),
-                        )
-                    )  # fmt: skip
+    with Progress("reading captions", 0, sum(len(stream) for *_, stream in streams)) as progress:
+        for number, split, kind, stream in streams:
+            for i in range(len(stream)):
+                found = stream.metadata(i)
+                places.append(Place(number, split, kind, i))
+                records.append(
+                    Record(
+                        cast(Kind, kind), cast(Split, split), stream.keys[i], {}, found["id"],
+                        tuple(found.get("captions", ())),
+                        found.get("changed"), found.get("change_type"), class_name=found.get("class_name"),
+                    )
+                )  # fmt: skip
+                progress.update(1)
     return Records(places, records, [name for folder in folders for name in folder.manifest["classes"]])
 
 

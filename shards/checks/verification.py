@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-import signal
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +17,7 @@ from shards.format.schema import faults
 from shards.format.strict_json import parse_json
 from shards.format.tars import BLOCK, Header, crc32c, file_sha256, parse_header
 from shards.images.decode import check_header
+from shards.processes import pool
 from shards.progress import Progress
 from shards.reading.object_store import Bucket, Missing, is_url
 
@@ -130,28 +128,18 @@ def _check_shards(shards: list[_Shard], workers: int) -> Iterator[tuple[list[str
                 yield shard.check()
                 bar.update(shard.entry["samples"])
             return
-        # Spawned, not forked: a fork of a process with threads can deadlock.
-        pool = ProcessPoolExecutor(min(workers, len(shards)), multiprocessing.get_context("spawn"), _start_worker)
         try:
-            results = [pool.submit(shard.check) for shard in shards]
-            for shard, result in zip(shards, results, strict=True):
-                yield result.result(SHARD_TIME_LIMIT)
-                bar.update(shard.entry["samples"])
+            with pool(min(workers, len(shards))) as processes:
+                results = [processes.submit(shard.check) for shard in shards]
+                for shard, result in zip(shards, results, strict=True):
+                    yield result.result(SHARD_TIME_LIMIT)
+                    bar.update(shard.entry["samples"])
         except BrokenProcessPool:
             raise DataError("a process that verifies died (out of memory?): try --workers 1") from None
         except TimeoutError:
             raise DataError(
                 f"{shard.shown}: not read within {SHARD_TIME_LIMIT:g} s: does the file system hang?"
             ) from None
-        finally:
-            processes = list((pool._processes or {}).values())  # no public way to end them before Python 3.14
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
 
 
 class _Shard:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Generator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_handles
 
 from shards.errors import DataError
 from shards.packing.jobs import Packer, Unit
+from shards.processes import pool
 
 UNIT_TIME_LIMIT = 3600.0  # seconds in which at least one unit must be finished, or the packing is given up
 
@@ -28,42 +28,26 @@ def pack_units(packer: Packer, units: list[Unit], workers: int) -> Generator[tup
         for unit in units:
             yield unit, packer.pack(unit)
         return
-    # Spawned, not forked: a fork of a process with threads (Ray's, BLAS's) can deadlock.
-    pool = ProcessPoolExecutor(
-        min(workers, len(units)), multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(packer,)
-    )
     try:
-        waiting = {pool.submit(_pack, unit): unit for unit in units}
-        while waiting:
-            done, _ = wait(waiting, UNIT_TIME_LIMIT, FIRST_COMPLETED)
-            if not done:
-                raise DataError(
-                    f"{packer.place}: no shard was finished within {UNIT_TIME_LIMIT:g} s: does the disk hang?"
-                )
-            for future in done:
-                yield waiting.pop(future), future.result()
+        with pool(min(workers, len(units)), _start_worker, (packer,)) as processes:
+            waiting = {processes.submit(_pack, unit): unit for unit in units}
+            while waiting:
+                done, _ = wait(waiting, UNIT_TIME_LIMIT, FIRST_COMPLETED)
+                if not done:
+                    raise DataError(
+                        f"{packer.place}: no shard was finished within {UNIT_TIME_LIMIT:g} s: does the disk hang?"
+                    )
+                for future in done:
+                    yield waiting.pop(future), future.result()
     except BrokenProcessPool:
         raise DataError(
             f"{packer.place}: a packing worker died (out of memory?); the same command goes on; try fewer --workers"
         ) from None
-    finally:
-        _stop(pool)
-
-
-def _stop(pool: ProcessPoolExecutor) -> None:
-    """Ends the workers at once: whatever they still do will be done again from the start."""
-    processes = list((pool._processes or {}).values())  # ProcessPoolExecutor has no public way to kill before 3.14
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join(10)
 
 
 def _start_worker(packer: Packer) -> None:
     global _packer
     _packer = packer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

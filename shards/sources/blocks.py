@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 
 import numpy as np
 from PIL import Image
@@ -19,6 +17,7 @@ from shards.blocks.visibility import object_picture
 from shards.errors import DataError
 from shards.format.record import Record, Split
 from shards.images import masks
+from shards.processes import pool
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 OFFICIAL_PAIRINGS = (("before", "after"), ("before", "distractor"))
@@ -118,8 +117,8 @@ class BlocksSource:
             for start in range(0, count, SCENES_PER_UNIT)
         ]
         if workers > 1 and len(units) > 1:
-            with ProcessPoolExecutor(min(workers, len(units)), mp_context=get_context("spawn")) as pool:
-                futures = [pool.submit(_unit_records, *unit) for unit in units]
+            with pool(min(workers, len(units))) as processes:
+                futures = [processes.submit(_unit_records, *unit) for unit in units]
                 parts = [future.result(timeout=_UNIT_TIME_LIMIT * (1 + len(units) / workers)) for future in futures]
         else:
             parts = [_unit_records(*unit) for unit in units]

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +24,7 @@ from shards.errors import DataError, Unreachable
 from shards.format.record import Record, Split
 from shards.images.duplicates import groups
 from shards.images.fingerprints import sketch
+from shards.processes import pool
 from shards.sources.layouts.layout import SAMPLES_PER_UNIT, SPLITS, ImageFiles, Losses, key_of, require
 from shards.sources.layouts.photo_tree import photos_below
 from shards.sources.layouts.splits import split_groups
@@ -178,9 +177,9 @@ class EditsSource(ImageFiles):
         """What can be used, each photo once, sorted by path; the others are noted."""
         chunks = [paths[start : start + PHOTOS_PER_UNIT] for start in range(0, len(paths), PHOTOS_PER_UNIT)]
         if workers > 1 and len(chunks) > 1:
-            with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=get_context("spawn")) as pool:
+            with pool(min(workers, len(chunks))) as processes:
                 limit = _PHOTO_TIME_LIMIT * len(paths)
-                futures = [pool.submit(_look, self, chunk) for chunk in chunks]
+                futures = [processes.submit(_look, self, chunk) for chunk in chunks]
                 parts = [future.result(timeout=limit) for future in futures]
         else:
             parts = [_look(self, chunk) for chunk in chunks]

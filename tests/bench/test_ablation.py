@@ -79,10 +79,9 @@ def test_a_table_is_trained_once_and_written(trained):
     assert found["CIDEr"]["total"] == round(scores["total"]["CIDEr"], 1)
     assert found["steps"] == {"pretrain": 2, "finetune": 4} and found["shared"]["steps"] == {"regions": 2}
     page = (trained / "docs" / "results.md").read_text()
-    assert re.search(
-        rf"^\| MLM \| \(2\) \+ 2 \+ 4 \| \d+ \| \d+ \| {found['CIDEr']['total']:.1f} \|.*\| 3 \|$", page, re.M
-    )
-    assert page.count("\n| MLM |") == 2 and "<!-- negatives -->\n<!-- end -->" in page
+    assert re.search(rf"^\| MLM \| {found['CIDEr']['total']:.1f} \|", page, re.M)
+    assert re.search(r"^\| MLM \| \(2\) \+ 2 \+ 4 \| \d+ \| \d+ \| 3 \|$", page, re.M)
+    assert page.count("\n| MLM |") == 4 and "<!-- negatives -->\n<!-- end -->" in page
 
 
 @pytest.mark.slow
@@ -107,7 +106,7 @@ def test_the_page_is_made_from_results_alone(trained, tmp_path):
     path.write_text(json.dumps(results))
     assert run(copy, "--write").returncode == 0
     page = (copy / "docs" / "results.md").read_text()
-    assert f"| {one['CIDEr']['total'] + 1:.1f} ± 1.4 |" in page and "| +7.0 ± 3.0 | 3, 4 |" in page
+    assert f"| {one['CIDEr']['total'] + 1:.1f} ± 1.4 |" in page and "| +7.0 ± 3.0 |\n" in page and "| 3, 4 |\n" in page
     assert "ever had:\n\n- our recipe, with labelled and captioned photos: after 3.8 ± 1.8 % of its time\n- our" in page
     assert "our recipe, as many samples: never with seed 2\n" in page
     (picture,) = re.findall(r"!\[.*\]\((.*)\)", page)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from cluster.batches import feature_cache, feature_lock
-from cluster.batches.feature_cache import Extraction, _build, _run_processes, cache_features, open_features
+from cluster.batches.feature_cache import Extraction, Extractor, _build, _run_processes, cache_features, open_features
 from cluster.errors import ConfigError
 from cluster.prepare import prepare
 from cluster.training.worker import _require_same_backbone
@@ -23,6 +23,7 @@ from shards.errors import DataError
 from shards.format import manifest
 from shards.format.tars import write_shard
 from shards.images.decode import decode_image
+from shards.progress import Progress
 from shards.reading.reader import Folder
 
 EXTRACTION = Extraction(size=(64, 80))
@@ -71,7 +72,18 @@ def test_same_keys_with_the_features_of_each_image(shards, tmp_path, monkeypatch
     monkeypatch.setattr(
         Backbone, "features_of_canvases", lambda self, images: computed.append(len(images)) or of_canvases(self, images)
     )
+    counted: list[int] = []
+    extractor = Extractor.__init__
+
+    def in_small_batches(self, *given):
+        extractor(self, *given)
+        self.batch = 2
+
+    monkeypatch.setattr(Extractor, "__init__", in_small_batches)
+    update = Progress.update
+    monkeypatch.setattr(Progress, "update", lambda self, count: counted.append(count) or update(self, count))
     folder = cache_features(shards, tmp_path / "features", EXTRACTION)
+    assert sum(counted) == 14 and max(counted) <= 4, "told by the batch, not by the tar"
     assert sum(computed) == 6, "an image that several samples share is computed once"
     assert "features features: 14 of 14 images, " in capfd.readouterr().err, "a log says how far it is"
     described = folder.manifest["features"]
@@ -93,9 +105,10 @@ def test_same_keys_with_the_features_of_each_image(shards, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_any_number_of_workers_and_a_restart_give_the_same_bytes(shards, tmp_path):
+def test_any_number_of_workers_and_a_restart_give_the_same_bytes(shards, tmp_path, capfd):
     cache_features(shards, tmp_path / "one", EXTRACTION, workers=1)
     cache_features(shards, tmp_path / "two", EXTRACTION, workers=2)
+    assert "features two: 14 of 14 images, " in capfd.readouterr().err, "of all processes together"
     assert tars(tmp_path / "one") == tars(tmp_path / "two")
     # A run that was killed: no manifest, one tar of four, and a half-written one.
     stopped = tmp_path / "stopped"

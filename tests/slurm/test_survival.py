@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from testing.machines.slurm_cluster import Slurm
+from testing.mirror_files import history
 from testing.multirank import fit
-from testing.wandb_files import history
+from testing.suite.no_java import without_java
 
 from cluster.tracking.run_log import read_metrics
 
@@ -75,7 +76,8 @@ def test_a_chain_is_asked_to_stop_and_runs_out_of_time(cluster: Slurm, undisturb
     run = home / "runs" / "tiny"
     log = f"--output={home.parent}/job-%j.log"
     job = cluster.submit(CAROL, "slurm/pipeline.sh", *WHOLE, "--log.wandb", "offline", IDC_SBATCH=f"--nodes=2 {log}",
-                         IDC_SBATCH_PACK=f"--cpus-per-task=1 {log}")  # fmt: skip
+                         IDC_SBATCH_PACK=f"--cpus-per-task=1 {log}",
+                         **without_java(home.parent / "no-java"))  # fmt: skip  # no METEOR: it takes a core 7 s
     assert cluster.wait(job)["JobState"] == "COMPLETED", cluster.output(CAROL, job)
     chain = dict(line.split() for line in cluster.output(CAROL, job).splitlines())
     assert list(chain) == ["pack", "pretrain", "finetune", "evaluate"]

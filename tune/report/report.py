@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from cluster.report.page import data_table, facts, number, page, tiles
-from cluster.tracking.run_log import clock
+from cluster.tracking.following import clock
 from shards.format.whole_files import write_whole
 from tune.commandline import best_recipe, command_of
 from tune.report.charts import SCRIPT, STYLE, bars, curves, parallel, show_value, slice_chart

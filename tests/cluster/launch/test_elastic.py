@@ -14,6 +14,7 @@ import pytest
 import ray
 from ray.core.generated import autoscaler_pb2
 from ray.util import placement_group_table
+from testing.machines.ray_head import QUICK
 
 from cluster.config.options import override
 from cluster.errors import Stopped
@@ -34,7 +35,8 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A Ray of two nodes with a CPU each, all on this machine; the driver is on the first."""
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("RAY_worker_niceness", "0")
+    for name, value in QUICK.items():
+        monkeypatch.setenv(name, value)
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **STORE})
     try:
         made.add_node(num_cpus=1, **STORE)

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 from testing.machines.namespaces import Machines, machines, require
-from testing.machines.ray_head import RAY, ROOT, free_ports, ray_head
+from testing.machines.ray_head import QUICK, RAY, ROOT, free_ports, ray_head
+from testing.suite.no_java import without_java
 
 pytestmark = pytest.mark.ray
 
@@ -38,6 +39,7 @@ def head() -> Iterator[str]:
 def submit(head: str, root: Path, *options: str, token: str = "") -> subprocess.CompletedProcess:
     """Runs the README's command; again while the head, just started, has no agent to run jobs yet."""
     variables = {"IDC_HOME": str(root), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    variables |= without_java(root / "no-java")  # no METEOR: it takes a core 7 s
     job = ["python", "cluster/train.py", "tiny", "--log.wandb", "disabled", "--evaluate.tokenizer", "split", *options]
     submission = [RAY, "job", "submit", "--address", head, "--working-dir", str(ROOT)]
     submission += ["--runtime-env-json", json.dumps({"env_vars": variables}), "--", *job]
@@ -107,7 +109,7 @@ def two_nodes() -> Iterator[tuple[Machines, str]]:
                 wait_for(f"http://{first}:8265", token)
             subprocess.Popen(
                 both.command(i, str(RAY), *start), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                env=os.environ | with_token(token) | {"RAY_worker_niceness": "0"},
+                env=os.environ | with_token(token) | QUICK,
             )  # fmt: skip
         wait_for_nodes(f"http://{first}:8265", token, 2)
         yield both, token

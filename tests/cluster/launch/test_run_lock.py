@@ -90,7 +90,7 @@ def elsewhere(run: Path) -> Path:
 
 def test_a_driver_of_another_machine_holds_the_folder_as_long_as_it_gives_signs(tmp_path: Path, monkeypatch) -> None:
     path = elsewhere(tmp_path / "run")
-    monkeypatch.setattr(run_lock, "_say", lambda text: os.utime(path))  # its sign, once we wait
+    monkeypatch.setattr(run_lock, "say", lambda text: os.utime(path))  # its sign, once we wait
     with pytest.raises(ConfigError, match="in use by .* on node7, process 1"), held(tmp_path / "run"):
         pytest.fail("held twice")
     assert path.is_file()

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from cluster.evaluation.calibrating import reliability
 from cluster.evaluation.predict import write_predictions
 from cluster.evaluation.scores import score, type_of, write_scores
 from cluster.report.charts import line_chart, running_mean, skill_scale
 from cluster.report.examples import COUNT, write_examples
 from cluster.report.gallery import extremes, judge, verdict
 from cluster.report.report import write_report
+from cluster.report.tables import kind_name
+from cluster.report.trust import confusion_table, familiarity_table, reliability_chart, reliability_note
 from idc.backbone.canvas import Canvas
 from idc.captioning.pair_lists import list_pairs
 from shards.blocks.grammar import say
@@ -101,6 +104,50 @@ def test_one_file_that_needs_nothing_else(tiny, run):
         assert expected in text
     assert "<script>alert" not in path.read_text()
     assert 'class="ring"' in path.read_text(), "the chosen checkpoint is marked"
+
+
+def test_how_far_to_trust_it_is_drawn_of_what_is_known(tiny, run, tmp_path):
+    """Of pairs whose sentences are all right, all false, or none: a confusion of kinds, and the diagram."""
+    stream = Folder.open(tiny.shards).stream("pair", "test")
+    records = [stream.metadata(i) for i in range(len(stream))]
+    changed = next(record["truth"] for record in records if record["changed"])
+    predictions = [
+        {"index": i, "key": stream.keys[i], "caption": say(changed), "references": record["captions"],
+         "changed": record["changed"], "change_type": record["change_type"], "truth": record["truth"],
+         "changed_probability": 0.75 if i % 2 else 0.25, "unfamiliarity": 1.5 if record["changed"] else 0.5}
+        for i, record in enumerate(records)
+    ]  # fmt: skip
+    shown = judge(predictions)
+    rows = confusion_table(shown).split("<tr>")[2:]
+    kinds = {record["change_type"] if record["changed"] else "none" for record in records}
+    assert len(rows) == len(kinds) > 2
+    right = [row for row in rows if 'class="cell right" style="--share:100%"' in row]
+    assert len(right) == 1 and kind_name(changed["type"]) in right[0], "the one kind that is always said"
+    wrong = [row for row in rows if 'class="cell wrong" style="--share:100%"' in row]
+    assert len(wrong) == len(rows) - 1 and "·" in wrong[0]
+    unread = judge([one | {"caption": "it is so"} for one in predictions])
+    assert confusion_table(unread).count("no kind that can be read") + confusion_table(unread).count("no sentence") == 1
+
+    calibration = reliability(predictions)
+    chart = reliability_chart(calibration)
+    ElementTree.fromstring(chart)
+    assert chart.count('class="dot"') == 2 and "P(changed) 0.75" in chart and 'class="diagonal"' in chart
+    assert f"{calibration['ece']:.3f}" in reliability_note(calibration)
+
+    familiar, strange = familiarity_table(shown).split("<tr>")[2:]
+    assert "<td>0</td>" in familiar and "<td>100</td>" in strange, "of the changed, which are all said to be changed"
+    for drawn in (reliability_chart(reliability([])), confusion_table([]), familiarity_table([])):
+        assert drawn == ""
+    write_predictions(tmp_path / "predictions.jsonl", predictions)
+    scores = score(predictions, tokenizer="split", time_limit=0.0) | {"calibration": calibration}
+    write_scores(tmp_path / "scores.json", scores)
+    text = " ".join(read(write_report(run, tmp_path, Folder.open(tiny.shards), CANVAS, "test")).text)
+    for expected in ("What is taken for what", "How sure it may be", "Familiar and not", "Least like the training"):
+        assert expected in text
+    assert "unlike the training pairs" in text and "unfamiliarity 1.50" in text
+    write_scores(tmp_path / "scores.json", score(predictions, tokenizer="split", time_limit=0.0))
+    text = " ".join(read(write_report(run, tmp_path, Folder.open(tiny.shards), CANVAS, "test")).text)
+    assert "How sure it may be" not in text, "scores of an earlier version have no calibration"
 
 
 def test_another_data_set_without_truth_or_curves(tiny, run, tmp_path):

@@ -13,15 +13,22 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from testing.wandb_files import history
+from PIL import Image
+from testing.mirror_files import history, shown_by_tensorboard
 
 from cluster.config.fields import Config, LogConfig
 from cluster.config.options import override
 from cluster.recipes.registry import RECIPES
-from cluster.tracking.run_log import METRICS, Progress, RunLog, read_metrics
+from cluster.tracking.doing import Doing
+from cluster.tracking.following import Progress
+from cluster.tracking.run_log import METRICS, RunLog, read_metrics
+from cluster.tracking.shown_pairs import ShownPair
 from cluster.tracking.wandb_mirror import wandb_mode
 from cluster.tracking.worker_logs import WARNINGS
+
+PAIR = ShownPair("a", np.zeros((4, 6, 3), np.uint8), np.zeros((5, 6, 3), np.uint8), "it is gone", 0.9, ("gone",))
 
 
 @pytest.fixture
@@ -96,6 +103,20 @@ def test_progress_misses_nothing_of_a_stage_that_is_over_at_once(tmp_path: Path,
             log.write(line(stage, 10))
         progress._read()
     assert [shown.split(":")[0] for shown in out.getvalue().splitlines()] == ["pretrain 10/10", "finetune 10/10"]
+
+
+def test_progress_says_what_workers_are_at_between_steps(tmp_path: Path, config: Config) -> None:
+    told, out = Doing(tmp_path), io.StringIO()
+    Doing(None).at("finetune validation", 1, 100)  # of another rank
+    Doing(tmp_path / "gone").at("finetune validation", 1, 100)  # a disk that fails ends nothing
+    with Progress(tmp_path, config, out, every=0.0) as progress:
+        for done in (32, 64, 100):
+            told._written = 0.0  # as if a second had passed
+            told.at("finetune validation", done, 100)
+            progress._read()
+    first, *others = out.getvalue().splitlines()
+    assert first.startswith("finetune validation: 64 of 100 pairs, ") and first.endswith(" left") and not others
+    assert not list(tmp_path.glob(".doing*")), "nothing is left when it is over"
 
 
 def test_wandb_is_offline_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,9 +202,49 @@ def test_a_resumed_run_sends_no_step_to_wandb_twice(tmp_path: Path) -> None:
     go(2, 3)  # stopped before it was as far as the first
     go(2, 6)
     sent = history(tmp_path)
+    assert sent[0]["pretrain/loss/mlm/mlm"] == 1.5, "losses by task"
     assert [record["pretrain/step"] for record in sent] == [1, 2, 3, 4, 5, 6]
     assert [record["_step"] for record in sent] == [0, 1, 2, 3, 4, 5]
     assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+    log = RunLog(tmp_path, config)
+    log.write(
+        {"stage": "finetune", "step": 1, "validation": {"CIDEr": 87.61, "object": None}},
+        beside=lambda: {"goodput": 0.75}, pairs=lambda: [PAIR],
+    )  # fmt: skip
+    log.summarise({"goodput": 0.8})
+    log.close()
+    last = history(tmp_path)[-1]
+    assert last["finetune/validation/CIDEr"] == 87.61 and last["goodput"] == 0.75
+    assert last["finetune/pairs/_type"] == "table-file" and last["finetune/pairs/nrows"] == 1
+    sent_later = [path for path in (tmp_path / "wandb/artifacts/staging").iterdir() if filetype(path) == "PNG"]
+    assert sorted(Image.open(path).size for path in sent_later) == [(6, 4), (6, 5)], "both images lie with the run"
+
+
+def filetype(path: Path) -> str:
+    return "PNG" if path.read_bytes().startswith(b"\x89PNG") else ""
+
+
+def test_tensorboard_has_each_step_of_a_resumed_run_once(tmp_path: Path, config: Config) -> None:
+    config = override(config, [("log.tensorboard", "true")])
+
+    def go(stage: str, first: int, last: int, loss: float) -> None:
+        log = RunLog(tmp_path, config)
+        log.rewind(stage, first)
+        for step in range(first + 1, last + 1):
+            log.write(line(stage, step, loss={"mlm": loss, "fda": None}))
+        log.write({"stage": stage, "step": last, "validation": {"CIDEr": 1.0}}, pairs=lambda: [PAIR])
+        # No close: it was killed.
+
+    go("pretrain", 0, 10, 1.0)
+    go("finetune", 0, 4, 2.0)
+    go("finetune", 2, 6, 3.0)
+    shown = shown_by_tensorboard(tmp_path)
+    assert shown["pretrain/loss/mlm/mlm"] == [(step, 1.0) for step in range(1, 11)]
+    assert shown["finetune/loss/mlm/mlm"] == [(11, 2.0), (12, 2.0), (13, 3.0), (14, 3.0), (15, 3.0), (16, 3.0)]
+    assert shown["finetune/validation/CIDEr"] == [(16, 1.0)]
+    assert shown["finetune/pairs/a"] == [(16, None)] and shown["finetune/pairs/a/text_summary"] == [(16, None)]
+    assert "pretrain/loss/mlm/fda" not in shown, "null is no number"
 
 
 def test_wandb_that_breaks_ends_nothing_and_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -80,6 +80,7 @@ def test_time_that_no_step_took_is_left_out() -> None:
     time.sleep(0.05)
     found = speed.measures(10, 640)
     assert 640 / 0.2 < found["samples_per_s"] < 640 / 0.05
+    assert found.pop("mfu") is None and found.pop("reasons") == {"mfu": "the peak of a CPU is not known"}
     assert found.keys() == {"samples_per_s", "steps_per_s", "data_wait", "memory"}, "no share of a peak on a CPU"
     assert peak_flops(torch.device("cpu")) is None
     assert speed.measures(20, 1280)["samples_per_s"] > 640 / 0.2, "it starts anew"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from testing.mirror_files import shown_by_tensorboard
 from testing.multirank import run_ranks
 
 from cluster.distributed import beat
@@ -49,7 +50,8 @@ def left(run: Path) -> tuple[list[dict], dict, bytes, int]:
 def test_a_validation_that_was_cut_short_is_made_up_for(tiny: Any, tmp_path: Path) -> None:
     config = tiny.with_options(
         finetune__steps="6", finetune__validate_every="3", finetune__checkpoint_every="3", pretrain__steps="0",
-        evaluate__batch_size="1", cluster__workers="2", cluster__gpus_per_worker="0", cluster__precision="fp32",
+        evaluate__batch_size="1", log__tensorboard="true", cluster__workers="2",
+        cluster__gpus_per_worker="0", cluster__precision="fp32",
     )  # fmt: skip
     calm, asked = (Job(config, tmp_path / name, tiny.shards, tiny.features, ("finetune",)) for name in ("a", "b"))
     for job in (calm, asked):
@@ -62,3 +64,8 @@ def test_a_validation_that_was_cut_short_is_made_up_for(tiny: Any, tmp_path: Pat
     assert there.commit.step == 3 and there.commit.validation is None
     assert set(run_ranks(2, train, asked, False)) == {"came to its end"}
     assert left(asked.run) == left(calm.run) and set(left(calm.run)[1]) == {3, 6}
+    for job in (calm, asked):
+        shown = shown_by_tensorboard(job.run)
+        assert [step for step, _ in shown["finetune/validation/CIDEr"]] == [3, 6], "no validation twice"
+        pairs = [steps for tag, steps in shown.items() if tag.startswith("finetune/pairs/") and "text" not in tag]
+        assert len(pairs) > 1 and all(steps == [(3, None), (6, None)] for steps in pairs)

@@ -9,7 +9,7 @@ import pytest
 
 from shards.checks.verification import verify
 from shards.errors import DataError
-from shards.pack import main, pack
+from shards.pack import pack
 from shards.reading.reader import Folder
 from shards.sources import make_source
 from shards.sources.cub import CubSource
@@ -50,12 +50,11 @@ def edit(root: Path, name: str, old: str, new: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_real_sample_is_packed_with_its_own_bytes(shared_data, tmp_path, capsys):
-    sample, out = shared_data / "cub50", tmp_path / "out"
-    assert main(["cub", "--root", str(sample), "--out", str(out), "--workers", "1", "--limit", "40"]) == 0
-    assert "test: 40 class" in capsys.readouterr().out
-    assert verify(out) == []
-    stream = Folder.open(out).stream("class", "train")
+def test_the_real_sample_is_packed_with_its_own_bytes(shared_data, pack_root):
+    sample = shared_data / "cub50"
+    folder, said = pack_root("cub", sample, "--limit", "40")
+    assert "test: 40 class" in said
+    stream = folder.stream("class", "train")
     record, members = stream.sample(0)
     assert members["photo.jpg"] == (sample / "images" / record["id"]).read_bytes()
     assert record["class_name"] == "Black footed Albatross" and record["class_id"] == 0

@@ -11,8 +11,7 @@ import pytest
 
 from shards.checks.verification import verify
 from shards.errors import DataError
-from shards.pack import main, pack
-from shards.reading.reader import Folder
+from shards.pack import pack
 from shards.sources.folder import FolderSource
 
 
@@ -30,14 +29,13 @@ def splits(root: Path) -> dict[str, str]:
     return {record.id: record.split for record in FolderSource(root).records()}
 
 
-def test_real_class_folders_are_packed(shared_data, tmp_path, capsys):
-    root, out = shared_data / "pets600", tmp_path / "out"
-    assert main(["folder", "--root", str(root), "--out", str(out), "--workers", "1", "--limit", "100"]) == 0
-    assert "train: 100 class\nval: 60 class\ntest: 60 class" in capsys.readouterr().out
-    assert verify(out) == []
-    record, members = Folder.open(out).stream("class", "val").sample(0)
+def test_real_class_folders_are_packed(shared_data, pack_root):
+    root = shared_data / "pets600"
+    folder, said = pack_root("folder", root, "--limit", "100")
+    assert "train: 100 class\nval: 60 class\ntest: 60 class" in said
+    record, members = folder.stream("class", "val").sample(0)
     assert members["photo.jpg"] == (root / record["id"]).read_bytes()
-    assert Folder.open(out).manifest["classes"] == ["Abyssinian", "Bengal", "american bulldog"]
+    assert folder.manifest["classes"] == ["Abyssinian", "Bengal", "american bulldog"]
 
 
 def test_a_tenth_of_each_class_is_held_out_by_name(pets, tmp_path):

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from shards.checks.verification import verify
 from shards.errors import DataError
 from shards.pack import main
-from shards.reading.reader import Folder
 
 PHOTOS = {
     "0000139e-21dc-4d0c-bfe1-4cae3c85c829": ("0817/0000139e21dc4d0cbfe14cae3c85c829.jpg", "817", "0"),
@@ -32,22 +30,18 @@ def birds(tmp_path, write_photo) -> Path:
     return root
 
 
-def test_leaves_become_classes_in_the_order_of_their_numbers(birds, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert main(["nabirds", "--root", str(birds), "--out", str(out), "--workers", "1"]) == 0
-    assert "train: 2 class" in capsys.readouterr().out
-    assert verify(out) == []
-    folder = Folder.open(out)
+def test_leaves_become_classes_in_the_order_of_their_numbers(birds, pack_root):
+    folder, said = pack_root("nabirds", birds)
+    assert "train: 2 class" in said
     assert folder.manifest["classes"] == ["Oak Titmouse", "Clark's Nutcracker", "Dark-eyed Junco (White)"]
     junco = folder.stream("class", "train").metadata(1)
     assert junco["class_id"] == 2 and junco["source"] == "nabirds"
     assert junco["id"] == "1003/000193069d834334b255a447742edce3.jpg"
 
 
-def test_a_missing_photo_does_not_renumber_the_classes(birds, tmp_path):
+def test_a_missing_photo_does_not_renumber_the_classes(birds, pack_root):
     (birds / "images" / "0817" / "0000139e21dc4d0cbfe14cae3c85c829.jpg").unlink()
-    assert main(["nabirds", "--root", str(birds), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
-    folder = Folder.open(tmp_path / "out")
+    folder, _ = pack_root("nabirds", birds)
     assert len(folder.manifest["classes"]) == 3 and sum(folder.manifest["dropped"].values()) == 1
     assert folder.stream("class", "train").metadata(0)["class_id"] == 1
 

@@ -11,11 +11,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from testing.machines.servers import end, wait_until_it_listens
+from testing.machines.servers import end
 from testing.suite import marked
+
+from bench.disturbed.servers import wait_until_it_listens
 
 ROOT = Path(__file__).resolve().parents[3]
 RAY = Path(sys.executable).with_name("ray")
+# As slurm/node.sh has it: workers as quick as anything else here, and none beside those that are asked for.
+QUICK = {"RAY_worker_niceness": "0", "RAY_prestart_worker_first_driver": "0"}
+LEAN = ("--include-log-monitor=false", "--no-monitor")  # two processes less
 
 
 def free_ports(count: int) -> list[int]:
@@ -38,7 +43,7 @@ def ray_head(*options: str, **variables: str) -> Iterator[tuple[str, int]]:
     port, client, agent, agent_grpc = free_ports(4)  # Ray's own choices are the same for every head of a machine
     here = {name: value for name, value in os.environ.items() if name not in SECRETS}
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    here |= {"PYTHONPATH": path, "RAY_worker_niceness": "0"} | variables
+    here |= {"PYTHONPATH": path} | QUICK | variables
     if not any(option.startswith("--dashboard-port") for option in options):
         options = ("--include-dashboard=false", *options)
     # Short: socket paths end at 107 bytes.
@@ -47,7 +52,8 @@ def ray_head(*options: str, **variables: str) -> Iterator[tuple[str, int]]:
             [RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", f"--temp-dir={folder}",
              "--object-store-memory=134217728", "--disable-usage-stats", "--node-ip-address=127.0.0.1",
              f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}",
-             f"--dashboard-agent-grpc-port={agent_grpc}", "--min-worker-port=0", "--max-worker-port=0", *options],
+             f"--dashboard-agent-grpc-port={agent_grpc}", "--min-worker-port=0", "--max-worker-port=0",
+             *LEAN, *options],
             cwd=folder, env=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         try:

