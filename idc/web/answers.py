@@ -35,7 +35,8 @@ def read(data: bytes, role: str) -> np.ndarray:
 def answer(captioner: Captioner, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     """A pair of images (H, W, 3) captioned, ready for JSON."""
     caption = captioner.caption(before, after, maps=True)
-    shown, maps = {}, []
+    shown: dict[str, dict[str, Any]] = {}
+    maps: list[np.ndarray] = []
     for number, (role, pixels) in enumerate(zip(ROLES, (before, after), strict=True)):
         height, width = pixels.shape[:2]
         scale = min(1.0, MAP / max(height, width))
