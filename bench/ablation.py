@@ -71,7 +71,7 @@ class Bench:
             return
         options = dict(arm.options)
         if arm.after is not None:
-            options[f"{arm.starts}.start_from"] = str(self._shared(arm.after, seed).relative_to(self._root))
+            options["init"] = str(self._shared(arm.after, seed).relative_to(self._root))
         self._run(name, arm.recipe, options, seed, "all")
 
     def measure(self, arm: Arm) -> Seconds:

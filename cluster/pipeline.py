@@ -27,6 +27,7 @@ from cluster.prepare import (
     with_sizes,
 )
 from cluster.recipes.commandline import Command, read_config
+from cluster.recipes.edits_first import first_run, starting_from_edits
 from cluster.recipes.sizes import with_sizes_of
 from cluster.report.report import write_report
 from cluster.tracking import goodput
@@ -43,6 +44,7 @@ from shards.progress import busy, say
 from shards.reading.reader import Folder
 
 CODE = Path(__file__).resolve().parents[1]
+EDITS_STAGES = ("all", "train", "pretrain")  # --stage, with which --pretraining edits comes first
 PREDICTIONS, SCORES = "predictions.jsonl", "scores.json"
 
 
@@ -54,11 +56,21 @@ def run(command: Command, fit: Callable[[Job], None] = ray_train.fit, again: boo
     where training fails.
     """
     root = run_folder.find_root(command.config.root, CODE)
+    command = starting_from_edits(command)
+    if command.pretraining and command.stage in EDITS_STAGES and not _has_begun(root, command):
+        require_folders(command.config, root, command.evaluates)  # what would be missed an hour later
+        run(first_run(command, root), fit)
     config = with_sizes_of(run_folder.with_root(command.config, root), command.recipe, command.given, root)
     folder = run_folder.check_run(root, config)
     with run_lock.held(folder):
         run_folder.check_run(root, config)  # another driver may have begun it before the lock was ours
         return _run(command, config, root, folder, fit, again)
+
+
+def _has_begun(root: Path, command: Command) -> bool:
+    """Whether a stage of the command's run has a checkpoint: its first weights are not needed any more."""
+    folder = root / "runs" / command.config.name / "checkpoints"
+    return any(checkpoint.find(folder / name) for name in command.config.stages)
 
 
 def _run(

@@ -21,6 +21,7 @@ from cluster.config.tasks import TASKS
 from cluster.errors import ConfigError
 from cluster.launch.run_folder import find_root
 from cluster.recipes.commandline import help_text, parse
+from cluster.recipes.edits_first import first_run
 from cluster.training.weights import open_tokenizer
 from idc.backbone.backbone import Backbone
 from idc.backbone.layout import Layout, layout
@@ -321,6 +322,8 @@ def main(arguments: Sequence[str]) -> int:
     root = find_root(command.config.root, Path(__file__).resolve().parents[1])
     if command.evaluates:
         say_if_no_java(command.config)
+    if command.pretraining:
+        prepare_training(first_run(command, root).config, root)
     training = prepare_training(command.config, root)
     with_sizes(command.config, training, command.asked_stages)
     prepare_evaluation(command.config, root, training.data)

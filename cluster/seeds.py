@@ -17,6 +17,7 @@ from cluster.evaluation.seed_scores import summarize, text_table
 from cluster.launch import ray_train, run_folder
 from cluster.pipeline import CODE, SCORES, run
 from cluster.recipes.commandline import Command
+from cluster.recipes.edits_first import starting_from_edits
 from cluster.recipes.sizes import with_sizes_of
 from cluster.report.seeds import seeds_page
 from cluster.training.job import Job
@@ -37,8 +38,10 @@ def run_seeds(command: Command, fit: Callable[[Job], None] = ray_train.fit) -> P
     group = f"{command.config.name}-seeds"
     names = {seed: f"{group}/seed_{seed}" for seed in command.seeds}
     single = {
-        seed: dataclasses.replace(
-            command, seeds=(), config=dataclasses.replace(command.config, name=name, seed=seed, root=str(root))
+        seed: starting_from_edits(
+            dataclasses.replace(
+                command, seeds=(), config=dataclasses.replace(command.config, name=name, seed=seed, root=str(root))
+            )
         )
         for seed, name in names.items()
     }

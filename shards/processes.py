@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import resource_tracker
@@ -17,11 +18,19 @@ class _Deaf(SpawnProcess):
     def start(self) -> None:
         """Starts it, with a mask that it keeps."""
         resource_tracker.ensure_running()  # its own start takes SIGINT out of the mask
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        heard: list[int] = []
+        # Another thread may take the signal: it would interrupt this one while it hands the new process its work.
+        main = threading.current_thread() is threading.main_thread()
+        handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number)) if main else None
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             super().start()
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            if main:
+                signal.signal(signal.SIGINT, handler)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 class _Context(SpawnContext):

@@ -77,8 +77,7 @@ def collect(run: Path, curve: bool = False) -> dict:
     provenance = json.loads((run / PROVENANCE).read_bytes())[0]
     git = provenance["git"] or {"sha": "", "diff": ""}
     times, points = timed(run)
-    first = next(name for name in config.stages if config.stage(name).steps)
-    start = config.stage(first).start_from
+    start = config.init
     found = {
         "pairs": Folder.open(root / config.data.shards).manifest["splits"]["train"]["pair"],
         "tested": scores["n"]["total"],

@@ -47,7 +47,6 @@ class Arm:
     options: Options
     recipe: str = "blocks"
     after: Arm | None = None  # the run of the stages that arms share, trained once a seed
-    starts: str = "finetune"  # the stage that takes its weights
 
     @property
     def config(self) -> Config:
@@ -100,7 +99,7 @@ def pretraining(setting: Setting) -> list[Arm]:
         Arm("none", "nothing", without, after=found),
         Arm("longer", "nothing, longer fine-tuning", without | {"finetune.steps": str(steps)}, after=found),
         *(
-            Arm(name, label, options | {"pretrain.ratios": ratios}, after=found, starts="pretrain")
+            Arm(name, label, options | {"pretrain.ratios": ratios}, after=found)
             for name, (label, ratios) in tasks.items()
         ),
     ]
@@ -109,13 +108,13 @@ def pretraining(setting: Setting) -> list[Arm]:
 def negatives(setting: Setting) -> list[Arm]:
     """FDA in pre-training, beside MLM and MVCL, and beside fine-tuning: its negatives from each union of lists."""
     found, options = _regions(setting), setting.options | {"regions.steps": "0"}
-    arms = [Arm("none", "no FDA", options | {"pretrain.ratios": "mlm=1,mvcl=1"}, after=found, starts="pretrain")]
+    arms = [Arm("none", "no FDA", options | {"pretrain.ratios": "mlm=1,mvcl=1"}, after=found)]
     options |= {"pretrain.ratios": "mlm=1,mvcl=1,fda=1", "finetune.weights.fda": "0.1"}
     unions = [[kind for place, kind in enumerate(LISTS) if union >> place & 1] for union in range(1, 2 ** len(LISTS))]
     for kinds in sorted(unions, key=len):
         drawn = {f"{stage}.negatives.kinds": ",".join(kinds) for stage in ("pretrain", "finetune")}
         drawn |= {f"{stage}.negatives.count": str(NEGATIVES) for stage in ("pretrain", "finetune")}
-        arms.append(Arm("-".join(kinds), ", ".join(kinds), options | drawn, after=found, starts="pretrain"))
+        arms.append(Arm("-".join(kinds), ", ".join(kinds), options | drawn, after=found))
     return arms
 
 

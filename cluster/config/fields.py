@@ -145,8 +145,7 @@ class StageConfig:
     # A gradient whose norm is above so many times the median of the last 64 steps of its task is left out; 0: none is.
     spike_factor: float = 1000.0
     skip_limit: int = 5  # steps in a row that are left out (a spike, or a loss that is not finite) before the run stops
-    start_from: str = ""  # first weights: run folder, its model/, .safetensors file; empty: the earlier stage's
-    start_parts: tuple[str, ...] = ()  # parts of the model that take the first weights (finder, ...); empty: all
+    start_parts: tuple[str, ...] = ()  # parts of the model that start from the stage before, or from --init; empty: all
 
 
 @dataclass(frozen=True)
@@ -210,6 +209,9 @@ class Config:
     seed: int = 0  # of the weights, the order of samples, masks and dropout
     # Folder of data/ and runs/; empty: $IDC_HOME, else the checkout; of an installed package the working folder.
     root: str = ""
+    # A trained model for the first stage to start from: run folder, its model/, OWNER/NAME of the hub, or .safetensors;
+    # words and classes are taken over by name.
+    init: str = ""
     data: DataConfig = field(default_factory=DataConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     model: ModelConfig = field(default_factory=lambda: ModelConfig(vocab_size=6, classes=1, fine_channels=1))

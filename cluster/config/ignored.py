@@ -64,8 +64,8 @@ def _unused(config: Config) -> Iterator[tuple[str, str]]:
     earlier = ""
     for name, stage in stages.items():
         yield from ((f"{name}.{option}", why) for option, why in _unused_in_stage(stage))
-        if not (earlier or stage.start_from):
-            yield f"{name}.start_parts", f"no stage comes before, and --{name}.start_from is empty"
+        if not (earlier or config.init):
+            yield f"{name}.start_parts", "no stage comes before, and --init is empty"
         earlier = name
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -13,7 +15,7 @@ from cluster.config.ignored import refuse_ignored
 from cluster.config.options import from_dict, nearest, options, override, show, type_name
 from cluster.config.validation import validate
 from cluster.errors import ConfigError
-from cluster.recipes.registry import RECIPES
+from cluster.recipes.registry import BY_PAIRS, RECIPES
 from idc.model.config import SIZES
 
 DEFAULT_RECIPE = "blocks"
@@ -35,6 +37,7 @@ class Command:
     seeds: tuple[int, ...] = ()  # the command is for each of them, in place of the configuration's
     recipe: str = ""  # its name, or the file that the configuration is from
     given: frozenset[str] = frozenset()  # dotted options that were set
+    pretraining: str = ""  # "edits": a run on edits of the pairs' own photos comes first
 
     @property
     def asked_stages(self) -> tuple[str, ...]:
@@ -97,20 +100,46 @@ def parse(arguments: Sequence[str]) -> Command:
     seeds = next((value for name, value in reversed(words.options) if name == "seeds"), None)
     if seeds is not None and any(name == "seed" for name, _ in words.options):
         raise ConfigError("--seed and --seeds: give one of the two")
-    changes = with_sizes([(name, value) for name, value in words.options if name not in ("stage", "seeds")])
+    own = ("stage", "seeds", "pretraining")  # what is no option of the configuration
+    changes = with_sizes([(name, value) for name, value in words.options if name not in own])
     name = words.recipe or DEFAULT_RECIPE
+    pretraining = next((value for name, value in reversed(words.options) if name == "pretraining"), "")
+    _check_pretraining(pretraining, name, dict(changes))
     recipe = load_recipe(name)
     config = override(recipe, changes, refuse=DERIVED)
     given = frozenset(option for option, _ in changes)
     several = () if seeds is None else read_seeds(seeds)
-    command = Command(config, stage, "help" in words.flags, several, name, given)
+    command = Command(config, stage, "help" in words.flags, several, name, given, pretraining)
     validate(config, command.asked_stages)
-    refuse_ignored(config, recipe)
+    refuse_ignored(_with_edits(config) if pretraining else config, recipe)
     if stage in ("pretrain", "finetune") and not command.training_stages:
         names = config.pretraining if stage == "pretrain" else (stage,)
         steps = " and ".join(f"--{name}.steps" for name in names)
         raise ConfigError(f"--stage {stage} has nothing to do: {steps} {'is' if len(names) == 1 else 'are'} 0")
     return command
+
+
+def _with_edits(config: Config) -> Config:
+    """As if edits of some photos were the data: what decides these has an effect."""
+    edits = dataclasses.replace(config.data.edits, photos=".")
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, source="edits", edits=edits))
+
+
+def _check_pretraining(pretraining: str, recipe: str, options: Mapping[str, str]) -> None:
+    """ConfigError where --pretraining is no choice, or cannot be meant beside the recipe and other options."""
+    if not pretraining:
+        return
+    if pretraining != "edits":
+        raise ConfigError(f"--pretraining {pretraining!r} is not a choice{nearest(pretraining, ('edits',))}")
+    recipes = [name for name in BY_PAIRS if name != "edits"]
+    if recipe not in recipes:
+        raise ConfigError(f"--pretraining edits is for the recipes {', '.join(recipes)}, and this is {recipe}")
+    if options.get("data.edits.photos"):
+        raise ConfigError(
+            "--data.edits.photos and --pretraining edits: leave it out, the photos are those of the pairs"
+        )
+    if options.get("init"):
+        raise ConfigError("--init and --pretraining edits: give one of the two, each is where a run starts from")
 
 
 def with_sizes(changes: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -156,9 +185,21 @@ def read_config(path: Path) -> Config:
     except (yaml.YAMLError, UnicodeDecodeError):
         raise ConfigError(f"{path} is not YAML") from None
     try:
-        return from_dict(Config(), values)
+        return from_dict(Config(), _of_today(values))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _of_today(values: Any) -> Any:
+    """What a file says, also one of a version in which each stage had a `start_from`: the first one's is `init`."""
+    tables = [values.get("pretraining"), {"finetune": values.get("finetune")}] if isinstance(values, dict) else []
+    stages = [stage for table in tables if isinstance(table, dict) for stage in table.values()]
+    starts = [
+        start
+        for stage in stages
+        if isinstance(stage, dict) and (start := stage.pop("start_from", None)) is not None and stage.get("steps")
+    ]
+    return values | {"init": starts[0]} if starts and starts[0] else values
 
 
 def help_text(config: Config) -> str:
@@ -171,6 +212,7 @@ def help_text(config: Config) -> str:
     lines.append(
         f"  {'--seeds INT,INT,...':48} []  a run of each in runs/NAME-seeds, then mean and spread of their scores"
     )
+    lines.append(f"  {'--pretraining edits':48} []  first a run on edits of the pairs' own training photos, NAME-edits")
     lines.append(f"  {'--model.size ' + '|'.join(SIZES):48} []  d_model, heads, d_ff, cross_modal_blocks, cell_size")
     for option in options(config):
         if option.name not in DERIVED:

@@ -21,6 +21,8 @@ prints the same list with the values of a recipe.
 - `--stage {"|".join(STAGE_CHOICES)}` says which stages run.
 - `--seeds 0,1,2` does the command with each of these training seeds, in `runs/NAME-seeds/seed_N`, and then writes the
   mean and the spread of their scores: `seeds.json`, `seeds.html`. A seed that is done is left as it is.
+- `--pretraining edits` trains on edits of the pairs' own training photos first, in `runs/NAME-edits`, and starts from
+  that model.
 - `--model.size {"|".join(SIZES)}` stands for the sizes of that name (`idc/model/config.py`): `d_model`, `heads`,
   `d_ff`, `cross_modal_blocks` and `cell_size`. Options for single ones of them have precedence.
 - `{STAGE}` is the name of a pre-training stage: `--pretrain.steps`, `--regions.lr`. The stage `finetune` has all of

@@ -96,7 +96,7 @@ svg .diagonal { stroke: var(--soft); stroke-dasharray: 4 4 }
 dialog { border: 0; border-radius: 14px; padding: 14px; background: var(--card); color: var(--ink); max-width: 96vw }
 dialog[open] { width: min(96vw, 1400px); max-height: 94vh }
 dialog::backdrop { background: rgba(0, 0, 0, .7) }
-dialog .pair img { max-height: 72vh; object-fit: contain }
+dialog .pair img { max-height: 72vh; object-fit: contain; background: none }
 dialog .pair > button { display: none }
 dialog p { margin: 10px 0 0; font-size: 18px; font-weight: 600 }
 dialog form { display: flex; justify-content: flex-end; margin: 0 0 8px }

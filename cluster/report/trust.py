@@ -14,7 +14,7 @@ from cluster.report.gallery import Shown
 from cluster.report.page import data_table, number
 from cluster.report.tables import kind_name
 
-UNREAD, SILENT = "no kind that can be read", "nothing"
+UNREAD, SILENT = "no kind that can be read", "no sentence"
 NO_PAIRS = "there are no such pairs with references"
 SIZE, LEFT, TOP, BOTTOM, RIGHT = 320, 46, 34, 46, 20
 

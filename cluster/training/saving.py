@@ -184,7 +184,7 @@ def restore(found: Checkpoint, engine: Engine) -> None:
     if not found.moments:
         raise DataError(
             f"{found.folder} was written by an earlier version, whose optimiser state cannot be read: go on with that "
-            f"version, or begin a new run, --name NEW --{found.commit.stage}.start_from {found.weights}"
+            f"version, or begin a new run from its weights, --name NEW --init {found.weights}"
         )
     engine.restore(found.moments, found.commit.applied, found.commit.norms)
 

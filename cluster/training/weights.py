@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cluster.config.fields import Config, FinetuneConfig
+from cluster.config.options import show
 from cluster.errors import ConfigError
 from cluster.evaluation.calibrating import Place, calibrate
 from cluster.images.live import Live
@@ -18,12 +19,13 @@ from cluster.images.loaders import Loaders
 from cluster.recipes.commandline import read_config
 from cluster.training import checkpoint
 from idc.backbone.weights import tensors_sha256
-from idc.captioning import model_folder
+from idc.captioning import hub, model_folder
 from idc.captioning import tokenizer as tokenizers
 from idc.captioning.model_folder import BACKBONE_FILE
 from idc.captioning.tokenizer import Tokenizer
 from idc.losses.training_model import BACKBONE, apart
 from idc.model.build import build
+from idc.model.config import SIZES
 from shards.reading.reader import Folder
 
 # Heads that another data set may need in another size; everything else has to fit.
@@ -32,32 +34,20 @@ REPLACEABLE = ("class_head.", "match_head.")
 WORD_AXES = {"embedding.words.weight": 0, "word_head.weight": 0, "word_head.bias": 0, "pointer.table": 1}
 CLASS_AXES = {"finder.class_head.weight": 0, "finder.class_head.bias": 0, "pointer.table": 0}
 CLASS_WORDS = "class_words"
+# Of a network: what a model and the run that starts from it must have in common.
+SIZE_FIELDS = ("architecture", *SIZES["small"])
 # What a backbone's features mean; of other sizes of the images they mean the same.
 MEANING = ("backbone", "weights_sha256", "channels", "strides")
 
 
 def source_of_stage(run: Path, config: Config, name: str, root: Path) -> Path | None:
-    """The weights file that a stage starts from; None: random weights.
+    """The weights file that a stage starts from: the first one from that of --init; None: random weights.
 
     ConfigError where the file or the earlier stage is missing, naming what to do.
     """
-    stage = config.stage(name)
-    if stage.start_from:
-        path = root / stage.start_from
-        if (path / model_folder.CONFIG).is_file():
-            return path / model_folder.WEIGHTS
-        if path.is_dir():
-            stages = read_config(path / "config.yaml").pretraining
-            found = [checkpoint.latest(path / "checkpoints" / stage) for stage in stages]
-            if not any(found):
-                raise ConfigError(f"--{name}.start_from {path}: no checkpoint of pre-training in this run folder")
-            return [newest for newest in found if newest][-1].weights
-        if not path.is_file():
-            raise ConfigError(f"--{name}.start_from {path} is no run folder, model folder or .safetensors file")
-        return path
     earlier = [other for other in config.stages[: config.stages.index(name)] if config.stage(other).steps]
     if not earlier:
-        return None
+        return _source_of_init(config.init, root) if config.init else None
     before, steps = earlier[-1], config.stage(earlier[-1]).steps
     newest = checkpoint.latest(run / "checkpoints" / before)
     if newest is None or newest.commit.step < steps:
@@ -65,9 +55,62 @@ def source_of_stage(run: Path, config: Config, name: str, root: Path) -> Path | 
         zero = " ".join(f"--{other}.steps 0" for other in earlier)
         raise ConfigError(
             f"{run} has {done} of the {steps} steps of {before}: run --stage pretrain (or all) first, "
-            f"or set {zero} to train {name} from random weights"
+            f"or set {zero} to train {name} alone"
         )
     return newest.weights
+
+
+def _source_of_init(init: str, root: Path) -> Path:
+    """The weights file that --init means: of a model folder where there is one, else of the run's pre-training."""
+    path = root / init
+    try:
+        if hub.is_id(init) and not (root / init.split("/")[0]).exists():
+            return model_folder.find(init) / model_folder.WEIGHTS
+        if not path.exists():
+            raise ConfigError(f"--init {path}: no such run folder, model folder or .safetensors file")
+        if path.is_file():
+            return path
+        has_model = any((folder / model_folder.CONFIG).is_file() for folder in (path, path / model_folder.FOLDER))
+        if not has_model and (path / "config.yaml").is_file():
+            stages = read_config(path / "config.yaml").pretraining
+            found = [checkpoint.latest(path / "checkpoints" / stage) for stage in stages]
+            if any(found):
+                return [newest for newest in found if newest][-1].weights
+        return model_folder.find(path) / model_folder.WEIGHTS
+    except model_folder.ExportError as error:
+        raise ConfigError(f"--init {error}") from None
+
+
+def check_init(config: Config, root: Path) -> None:
+    """ConfigError where the model that --init names is of another backbone, or of other sizes, than this run's.
+
+    What only the data decide is looked at when the weights are loaded.
+    """
+    path = _source_of_init(config.init, root)
+    if path.name != model_folder.WEIGHTS:  # of a checkpoint, which says nothing of its sizes
+        return
+    theirs = _opened(path)
+    found, wanted = theirs.backbone.get("backbone"), config.backbone.name
+    if found != wanted:
+        raise ConfigError(
+            f"--init {config.init}: this model looks through {found} and the run through {wanted}: set "
+            f"--backbone.name {found}, or start from another model"
+        )
+    for name in SIZE_FIELDS:
+        found, wanted = getattr(theirs.model.config, name), getattr(config.model, name)
+        if found != wanted:
+            raise ConfigError(
+                f"--init {config.init}: this model has {name} {show(found)} and the run has {show(wanted)}: set "
+                f"--model.{name} {show(found)}, or start from another model"
+            )
+
+
+def _opened(path: Path) -> model_folder.Exported:
+    """The model folder of a weights file."""
+    try:
+        return model_folder.load(path.parent)
+    except (model_folder.ExportError, tokenizers.TokenizerError) as error:
+        raise ConfigError(f"--init {error}") from None
 
 
 def check_starts(run: Path, config: Config, stages: Sequence[str], root: Path) -> None:
@@ -79,8 +122,10 @@ def check_starts(run: Path, config: Config, stages: Sequence[str], root: Path) -
         if checkpoint.latest(run / "checkpoints" / name) is not None:
             continue
         stage = config.stage(name)
-        if stage.start_from or not place:
-            source_of_stage(run, config, name, root)
+        if not place:
+            first = source_of_stage(run, config, name, root)
+            if first is not None and config.init:
+                check_init(config, root)
         if stage.start_parts:
             with torch.device("meta"):  # of any grid: it is not known yet
                 model = build(dataclasses.replace(config.model, regions=1, novelties=0, pooled=1))
@@ -149,10 +194,7 @@ def start_from_model(
     as `model` has them. features: the manifest's description of those that `model` is trained on. Raises ConfigError
     if they are of another backbone, and as `load_first_weights` does.
     """
-    try:
-        theirs = model_folder.load(path.parent)
-    except (model_folder.ExportError, tokenizers.TokenizerError) as error:
-        raise ConfigError(f"start_from: {error}") from None
+    theirs = _opened(path)
     for name in MEANING:
         if theirs.backbone.get(name) != features.get(name):
             raise ConfigError(

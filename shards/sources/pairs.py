@@ -1,8 +1,9 @@
 """Anybody's own pairs: photos in a folder and a table (JSON lines or CSV) with before, after and captions.
 
-One row is a pair with its captions, or one caption of a pair: rows of the same two photos are put together. The columns
-changed, change_type and split may be left out. Without a split, 80 % of the pairs become train, 10 % val and 10 % test,
-in such a way that no photo is in two splits.
+Photos of the same name in before/ and after/ need the column name alone. One row is a pair with its captions, or one
+caption of a pair: rows of the same two photos are put together. The columns changed, change_type and split may be left
+out. Without a split, 80 % of the pairs become train, 10 % val and 10 % test, in such a way that no photo is in two
+splits.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from shards.sources.layouts.names import Names
 from shards.sources.layouts.splits import SPLIT_NAMES, split_groups
 from shards.sources.layouts.tables import Row, read_rows
 
-COLUMNS = ("before", "after", "captions", "caption", "changed", "change_type", "split")
+COLUMNS = ("before", "after", "name", "captions", "caption", "changed", "change_type", "split")
 ENDINGS = (".jsonl", ".csv")
 CHANGED = {
     **dict.fromkeys(("true", "yes", "1", "1.0"), True),  # a column of 1 and empty fields is often saved as 1.0
@@ -151,8 +152,10 @@ def _read(row: Row, locate: Callable[[str], tuple[str, str | None]]) -> _Pair:
 
 
 def _photo(fields: dict[str, Any], column: str, locate: Callable[[str], tuple[str, str | None]]) -> str:
-    """The path inside the root of the photo in this column."""
+    """The path inside the root of the photo in this column, or of this name in the folder of the column's name."""
     value = fields.get(column)
+    if (value is None or not str(value).strip()) and str(fields.get("name") or "").strip():
+        value = f"{column}/{str(fields['name']).strip()}"
     if value is None or not str(value).strip():
         raise _Wrong(f"no {column}")
     name = posixpath.normpath(str(value).strip().replace("\\", "/"))

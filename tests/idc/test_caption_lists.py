@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from testing.terminal import on_a_terminal
+from testing.machines.terminal import on_a_terminal
 
 from idc import caption
 from idc.backbone.backbone import Backbone

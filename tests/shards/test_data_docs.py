@@ -29,7 +29,7 @@ def test_the_reading_example_runs(packed):
 def test_the_commands_are_understood(packed, tmp_path, monkeypatch):
     commands = re.findall(r"^python -m shards\.(\w+) (.*)$", PAGE, re.M)
     commands = [(name, arguments) for name, arguments in commands if name == "pack" or arguments == "data/blocks"]
-    assert [name for name, _ in commands] == ["pack", "pack", "pack", "verify", "check", "show"]
+    assert [name for name, _ in commands] == ["pack", "pack", "verify", "check", "show"]
     for name, arguments in commands:
         if name == "pack":
             assert packing.make_parser().parse_args(shlex.split(arguments)).out.startswith("data/")

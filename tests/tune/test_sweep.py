@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import secrets
@@ -151,7 +150,7 @@ def test_a_finished_trial_is_not_run_again(killed: Killed) -> None:
 
 def pretraining_of(trial: Path) -> Path:
     """The run folder of the pre-training that a trial began from."""
-    return trial.parents[1] / "pretraining" / Path(read_config(trial / "config.yaml").finetune.start_from).name
+    return trial.parents[1] / "pretraining" / Path(read_config(trial / "config.yaml").init).name
 
 
 def test_trials_share_one_pretraining(killed: Killed) -> None:
@@ -175,7 +174,7 @@ def test_further_seeds_go_on_where_they_were_and_the_search_is_not_run_again(kil
     own, other = (read_config(folder / "trials" / one / "config.yaml") for one in (key, repeat.key))
     assert (own.seed, other.seed, repeat.state, repeat.step) == (0, 1, FINISHED, 20), killed.again.stderr
     assert len(repeat.starts) == 2, "begun before the kill"
-    assert dataclasses.replace(own.finetune, start_from=other.finetune.start_from) == other.finetune
+    assert own.finetune == other.finetune
     assert repeat.values == table.trials[key].values
     assert {record["stage"] for record in read_metrics(folder / "trials" / repeat.key)} == {"finetune"}
     assert "over 1 further seed (1: " in killed.again.stderr

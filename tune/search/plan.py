@@ -70,9 +70,8 @@ class Plan:
         config = self.config_of(values)
         shared = shared_stages(self.config, self.dimensions)
         if shared:
-            first = next(name for name in config.stages[len(shared) :] if config.stage(name).steps)
             start = Path("runs", SWEEPS, self.name, "pretraining", self.pretraining_key(config))
-            changes = [(f"{name}.steps", 0) for name in shared] + [(f"{first}.start_from", str(start))]
+            changes = [(f"{name}.steps", 0) for name in shared] + [("init", str(start))]
             config = override(config, changes)
         finetune = config.finetune
         if finetune.validate_every % finetune.checkpoint_every:
@@ -127,8 +126,8 @@ def shared_stages(config: Config, dimensions: Sequence[Dimension]) -> tuple[str,
         if name in numbers:
             break
         shared.append(name)
-    following = next((name for name in config.stages[len(shared) :] if config.stage(name).steps), None)
-    if following is None or config.stage(following).start_from or not any(config.stage(name).steps for name in shared):
+    following = any(config.stage(name).steps for name in config.stages[len(shared) :])
+    if not following or not any(config.stage(name).steps for name in shared):
         return ()
     return tuple(shared)
 

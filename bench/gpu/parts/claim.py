@@ -109,7 +109,7 @@ def finish(record: Record, key: str, arm: Arm, seed: int, options: runs.Options,
             continue
         if not record.fits(key, finetuning * plan["step_s"]["finetune"] + plan["around_s"]):
             return False
-        start = {"finetune.start_from": f"runs/{folder}/pretrain"} if arm.ratios else {}
+        start = {"init": f"runs/{folder}/pretrain"} if arm.ratios else {}
         words = finetuning_options(finetuning, rate) | start | {"name": f"{folder}/lr-{rate}"}
         done = runs.alone(record, RECIPE, options | words, record.left)
         plan["around_s"] = round(max(done.seconds - finetuning * plan["step_s"]["finetune"], 1.0), 1)

@@ -46,6 +46,12 @@ def refused(command: str) -> str:
         ("blocks --regions.label_smoothing 0.1", "the stage has no loss over words"),
         ("tiny --finetune.validate_every 0 --finetune.validate_limit 9", "--finetune.validate_every is 0"),
         ("tiny --finetune.validate_every 0 --finetune.select ROUGE_L", "no scores to choose by"),
+        ("pairs --data.edits.seed 3", "--data.edits.seed 3 has no effect: --data.source none packs nothing"),
+        ("blocks --pretraining edits", "--pretraining edits is for the recipes pairs, clevr_change_idc"),
+        ("pairs --pretraining blocks", "--pretraining 'blocks' is not a choice (known: edits)"),
+        ("pairs --pretraining edits --init runs/x", "--init and --pretraining edits: give one of the two"),
+        ("pairs --pretraining edits --data.edits.photos x", "the photos are those of the pairs"),
+        ("pairs --regions.start_from runs/x", "unknown option --regions.start_from"),
         # What would fail late.
         ("blocks --model.d_model 66 --model.heads 2", "--model.d_model 66 must be a multiple of 4"),
         ("tiny --model.max_length 2", "--model.max_length is 2; it must be at least 3"),
@@ -74,6 +80,8 @@ def test_a_value_without_effect_or_that_would_fail_late_is_refused(command: str,
         "tiny --finetune.start_parts projection",
         "tiny --stage pretrain --evaluate.beam 5 --finetune.lr 0.1",  # one set of options for a chain of jobs
         "clevr_change --data.photos data/cub --data.tokenizer sentencepiece",
+        "pairs --pretraining edits --data.edits.pairs 400,40,0",
+        "blocks --init runs/x --regions.start_parts finder",
     ],
 )
 def test_what_has_an_effect_or_is_the_recipes_own_is_let_through(command: str) -> None:
@@ -104,7 +112,7 @@ def test_a_backbone_that_cannot_be_used_is_refused_before_data_are_made(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--finetune.start_from runs/nobody", "--finetune.start_from"),
+        ("--init runs/nobody", "--init"),
         ("--finetune.start_parts finder", "--finetune.start_parts 'finder' is no part of this model"),
         ("--stage finetune", "has 0 of the 10 steps of pretrain: run --stage pretrain"),
         ("--data.mix no/such=1", "--data.mix"),

@@ -124,7 +124,7 @@ def test_how_far_to_trust_it_is_drawn_of_what_is_known(tiny, run, tmp_path):
     wrong = [row for row in rows if 'class="cell wrong" style="--share:100%"' in row]
     assert len(wrong) == len(rows) - 1 and "·" in wrong[0]
     unread = judge([one | {"caption": "it is so"} for one in predictions])
-    assert confusion_table(unread).count("no kind that can be read") + confusion_table(unread).count("nothing") == 1
+    assert confusion_table(unread).count("no kind that can be read") + confusion_table(unread).count("no sentence") == 1
 
     calibration = reliability(predictions)
     chart = reliability_chart(calibration)

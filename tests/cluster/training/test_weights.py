@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from testing.checkpoints import commit, save_weights
 
-from cluster.config.options import override, to_yaml
+from cluster.config.options import override, to_dict, to_yaml
 from cluster.errors import ConfigError
+from cluster.recipes.commandline import read_config
 from cluster.recipes.registry import RECIPES
 from cluster.training.weights import load_first_weights, source_of_stage, start_from_model
 from idc.captioning import model_folder, tokenizer
@@ -124,11 +126,22 @@ def test_where_first_weights_come_from(tmp_path: Path) -> None:
     assert source_of_stage(run, tiny, "finetune", tmp_path) == finished / "weights.safetensors"
     assert unfinished.is_dir()
     (run / "config.yaml").write_text(to_yaml(tiny))
-    other = override(without, [("finetune.start_from", "runs/tiny")])
+    other = override(without, [("init", "runs/tiny")])
     assert source_of_stage(tmp_path / "runs" / "x", other, "finetune", tmp_path) == finished / "weights.safetensors"
-    nowhere = override(tiny, [("pretrain.start_from", "no/such.safetensors")])
-    with pytest.raises(ConfigError, match="--pretrain.start_from"):
+    nowhere = override(tiny, [("init", "no/such.safetensors")])
+    with pytest.raises(ConfigError, match="--init"):
         source_of_stage(run, nowhere, "pretrain", tmp_path)
+
+
+def test_a_run_of_a_version_in_which_each_stage_had_a_start_is_read(tmp_path: Path) -> None:
+    path, tiny = tmp_path / "config.yaml", RECIPES["tiny"]()
+    for starts, init in (({}, ""), ({"pretrain": "runs/a", "finetune": "runs/b"}, "runs/a")):
+        values = to_dict(tiny)
+        del values["init"]
+        for name, stage in [*values["pretraining"].items(), ("finetune", values["finetune"])]:
+            stage["start_from"] = starts.get(name, "")
+        path.write_text(yaml.safe_dump(values))
+        assert read_config(path) == dataclasses.replace(tiny, init=init)
 
 
 def test_stages_follow_one_another_and_those_of_no_steps_are_passed_over(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_key_is_of_what_is_learned_and_nothing_else(tmp_path: Path) -> None:
         ("tiny", ["--search", "grid", "--pretrain.lr", "choice:0.1/0.2"], ("pretrain",)),  # two of them
         ("tiny", ["--search", "grid", "--seed", "choice:0/1"], ("pretrain",)),
         ("tiny", ["--search", "pbt", "--pretrain.steps", "0"], ()),
-        ("tiny", ["--search", "pbt", "--finetune.start_from", "runs/other"], ()),
+        ("tiny", ["--search", "pbt", "--init", "runs/other"], ("pretrain",)),
         ("blocks", [], ("regions",)),
         ("blocks", ["--model.dropout", "0..0.2"], ()),
         ("blocks", ["--search", "pbt"], ("regions", "pretrain")),
@@ -67,10 +67,10 @@ def test_trials_that_differ_in_fine_tuning_alone_share_one_pretraining(tmp_path:
     folders = {values["pretrain.mvcl_temperature"]: set() for values in trials}
     for values in trials:
         run = made.run_config("k", values)
-        folders[values["pretrain.mvcl_temperature"]].add(run.finetune.start_from)
+        folders[values["pretrain.mvcl_temperature"]].add(run.init)
         assert run.pretraining["pretrain"].steps == 0 and run.finetune.lr == float(values["finetune.lr"])
         shared = made.pretraining_config(made.config_of(values))
-        assert f"runs/{shared.name}" == run.finetune.start_from
+        assert f"runs/{shared.name}" == run.init
         assert shared.pretraining["pretrain"].mvcl_temperature == float(values["pretrain.mvcl_temperature"])
     assert len(keys) == 6 and [len(found) for found in folders.values()] == [1, 1]
     assert len(set.union(*folders.values())) == 2
@@ -81,7 +81,7 @@ def test_a_partly_shared_pretraining_goes_on_in_the_trial(tmp_path: Path) -> Non
     values = own(made)
     run, shared = made.run_config("k", values), made.pretraining_config(made.config_of(values))
     assert run.pretraining["regions"].steps == 0 and run.pretraining["pretrain"].steps > 0
-    assert run.pretraining["pretrain"].start_from == f"runs/{shared.name}" and not run.finetune.start_from
+    assert run.init == f"runs/{shared.name}" and run.pretraining["pretrain"].steps
     assert shared.pretraining["regions"].steps > 0 and shared.pretraining["pretrain"].steps == 0
     other = values | {"pretrain.mvcl_temperature": 0.5}
     assert made.pretraining_config(made.config_of(other)).name == shared.name

@@ -1,0 +1,60 @@
+"""bench.your_data: own pairs of any number with one test, the table with the cells that nobody ran, wrong options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from testing.photos import write_photos
+
+from bench.your_data import folders, page
+from bench.your_data.__main__ import main
+from cluster.errors import ConfigError
+from shards.reading.reader import Folder
+
+
+@pytest.mark.slow
+def test_few_pairs_are_among_the_many_and_are_tested_on_the_same(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(folders, "EDITS", (12, 4, 6))
+    monkeypatch.setattr(folders, "TESTED", 5)
+    write_photos(tmp_path / "photos", 14)
+    made = folders.made_of_photos(tmp_path / "photos", tmp_path / "data")
+    ids: dict[int, dict[str, set[str]]] = {}
+    for number in (5, 10):
+        shards = Folder.open(folders.own_pairs(made, number, tmp_path / "data"))
+        assert not shards.manifest["dropped"] and not shards.manifest["shared_images"]["between"]
+        ids[number] = {
+            split: {stream.metadata(place)["id"] for place in range(len(stream))}
+            for split in ("train", "val", "test")
+            for stream in [shards.stream("pair", split)]
+        }
+        assert {split: len(found) for split, found in ids[number].items()} == {
+            "train": number, "val": number // folders.VALIDATED, "test": 5,
+        }  # fmt: skip
+    assert ids[5]["train"] < ids[10]["train"] and ids[5]["test"] == ids[10]["test"]
+    photos = {split: {stream.metadata(place)["id"].partition("//")[0] for place in range(len(stream))}
+              for split in ("train", "test") for stream in [made.stream("pair", split)]}  # fmt: skip
+    assert not photos["train"] & photos["test"]
+
+
+def test_the_table_has_mean_and_spread_and_says_what_was_not_run() -> None:
+    runs = {str(seed): {"CIDEr": value, "seconds": 90.0} for seed, value in enumerate((10.0, 20.0, 30.0))}
+    lines = page.table({"edits": {"50": {"init": runs}}}).splitlines()
+    assert "| 50 edits of photos | `--init` | 20.0 ± 10.0 | - | - / - | 1.5 | 3 |" in lines
+    assert sum(page.ABSENT in one for one in lines) == len(lines) - 3 == len(folders.SIZES) * 5 - 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--sizes 51", "--sizes '51' is none of 50, 500, 5000"),
+        ("--pairs birds", "--pairs 'birds' is none of edits, blocks"),
+        ("--pairs edits --only classes", "--only 'classes' is none of scratch, init"),
+        ("--pairs edits", "--photos is missing"),
+        ("--pairs blocks", "--other is missing"),
+    ],
+)
+def test_wrong_options_are_told_before_anything_is_made(words: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^[^\n]+$") as caught:
+        main([*words.split(), "--root", str(tmp_path)])
+    assert said in str(caught.value) and not any(tmp_path.iterdir())
