@@ -30,7 +30,7 @@ from shards.errors import DataError
 from shards.format.record import Record
 from shards.negatives import photo_edits
 from shards.negatives.grammar_edits import confuse_change, confuse_photo, exchange_words, flip_directions
-from shards.negatives.kinds import ALL_KINDS, MATCHED, true_caption
+from shards.negatives.kinds import ALL_KINDS, KINDS, MATCHED, true_caption
 from shards.negatives.matched import Matcher
 from shards.negatives.neighbours import nearest_captions
 from shards.negatives.swaps import confuse_text
@@ -53,7 +53,7 @@ _LOOKED_AT = 2000  # captions, evenly spread
 
 
 def read_counts(text: str) -> int | dict[str, int]:
-    """The option --negatives: "6", or "retrieve=6,replace=4" (kinds that are not named get none).
+    """The option --negatives: "6", or "retrieve=6,replace=4" (kinds that are not named get none, if these differ).
 
     Raises DataError where it is neither.
     """
@@ -67,7 +67,8 @@ def read_counts(text: str) -> int | dict[str, int]:
                 f"--negatives is {text!r}: give a count, or one a kind, as in retrieve=6,replace=4,confuse=2"
             )
         counts[kind] = int(number)
-    return counts["retrieve"] if len(set(counts.values())) == 1 else counts
+    # As many of each kind of the paper is the same as one number, as it was before there were matched ones.
+    return counts[KINDS[0]] if "matched=" not in text and len({counts[kind] for kind in KINDS}) == 1 else counts
 
 
 def find_negatives(
