@@ -313,7 +313,7 @@ class StageRun:
                 whole.model, self._tokenizer, ranks.rank, ranks.world, self._device, job.config.cluster.precision,
                 whole.seen if self._live else None,
             )  # fmt: skip
-        found = [one for of_rank in ranks.gather(right) for one in of_rank]
+        found = ranks.gather(right)
         told = {}
         if self._log is not None and found:
             trained = open_samples(of.shards, of.features, kind, "train", loaders=self._loaders)
