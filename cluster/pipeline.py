@@ -29,6 +29,7 @@ from cluster.prepare import (
 from cluster.recipes.commandline import Command, read_config
 from cluster.recipes.edits_first import first_run, starting_from_edits
 from cluster.recipes.sizes import with_sizes_of
+from cluster.report.examples import write_examples
 from cluster.report.report import write_report
 from cluster.tracking import goodput
 from cluster.tracking.following import Progress
@@ -203,6 +204,8 @@ def _score(folder: Path, job: Job, evaluation: Evaluation) -> None:
     out = evaluation.predictions.parent
     write_scores(out / SCORES, scores)
     say(summary(scores))
+    if out == folder:
+        write_examples(folder, predictions, shards.stream("pair", evaluation.split))
     with busy("writing the report", announced=False):
         report = write_report(folder, out, shards, canvas, evaluation.split)
     say(f"report {report}")

@@ -25,14 +25,16 @@ FIELDS = ("before", "after", "caption", "changed_probability", "unfamiliarity", 
 Told = Callable[[Listed, "Caption | None", str], None]
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Mistakes in options take one line."""
+
     def error(self, message: str) -> NoReturn:
         self.exit(USER_ERROR, f"{message} (see python -m {self.prog} --help)\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = _Parser(
+    parser = Parser(
         prog="idc.caption",
         description="Says what differs between two images.",
         epilog="Exit code: 0, all pairs have a caption; 1, some have none, each named; 2, nothing was done.",

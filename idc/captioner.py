@@ -145,17 +145,24 @@ class Captioner:
             results.append(Caption(alternatives[0].text, float(changed[number]), alternatives, where, far[number]))
         return results
 
+    def strength(self, caption: Caption, side: int, height: int, width: int) -> np.ndarray:
+        """float32 (height, width), 0 to 1: how much `caption` is about each place of an image; side 0 = before.
+
+        The image may have any size of that shape. ValueError for a caption without maps.
+        """
+        if caption.where is None:
+            raise ValueError("this caption has no map to draw: ask for it with maps=True")
+        return self._canvas.on_image(caption.where[side], height, width)
+
     def heat_map(self, caption: Caption, before: ImageLike, after: ImageLike) -> Image.Image:
         """The two images of `caption` side by side, with the places that it is about lit up in red.
 
         ValueError for a caption without maps.
         """
-        if caption.where is None:
-            raise ValueError("this caption has no map to draw: ask for it with maps=True")
         lit = []
-        for grid, image, role in zip(caption.where, (before, after), ("before", "after"), strict=True):
+        for number, (image, role) in enumerate(zip((before, after), ("before", "after"), strict=True)):
             pixels = pixels_of(image, role, self._urls)
-            lit.append(light_up(pixels, self._canvas.on_image(grid, *pixels.shape[:2])))
+            lit.append(light_up(pixels, self.strength(caption, number, *pixels.shape[:2])))
         both = Image.new("RGB", (lit[0].width + lit[1].width, max(image.height for image in lit)))
         both.paste(lit[0], (0, 0))
         both.paste(lit[1], (lit[0].width, 0))

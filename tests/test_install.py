@@ -29,6 +29,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("idc", "shards", "cluster", "tune")
+ENDINGS = (".py", ".html", ".css", ".js")
 TIME_LIMIT_S = 300
 
 
@@ -139,8 +140,8 @@ def images(tmp_path_factory) -> tuple[Path, Path]:
 def test_the_wheel_has_every_module_and_says_that_it_is_typed(wheel):
     with zipfile.ZipFile(wheel) as archive:
         inside = set(archive.namelist())
-    modules = {path.relative_to(ROOT).as_posix() for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
-    assert modules and modules <= inside
+    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.suffix in ENDINGS]
+    assert files and {path.relative_to(ROOT).as_posix() for path in files} <= inside
     assert {f"{name}/py.typed" for name in PACKAGES} <= inside
     assert {name.split("/")[0] for name in inside if not name.split("/")[0].endswith(".dist-info")} == set(PACKAGES)
 
@@ -152,6 +153,11 @@ def test_a_sentence_needs_the_base_installation_alone(scripts, model, images, tm
     sentence = Captioner.load(model).caption(*images).text
     assert sentence
     assert run(scripts / "idc-caption", *images, "--checkpoint", model, cwd=tmp_path).stdout == f"{sentence}\n"
+
+
+def test_the_page_says_what_it_needs(scripts, tmp_path):
+    ended = run(scripts / "idc-demo", "--checkpoint", "runs/blocks", cwd=tmp_path, code=2)
+    assert ended.stderr == "idc.demo needs aiohttp: pip install 'image-difference-captioning[demo]'\n"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+RED = (235, 40, 30)  # of what maps light up
+
 
 @dataclass(frozen=True)
 class Canvas:
@@ -57,6 +59,16 @@ class Canvas:
 
 def light_up(image: np.ndarray, strength: np.ndarray) -> Image.Image:
     """The image (H, W, 3) uint8 with red where `strength` (H, W), 0 to 1, is high."""
-    mask = Image.fromarray((180 * np.clip(strength, 0, 1)).astype(np.uint8))
     base = Image.fromarray(image)
-    return Image.composite(Image.new("RGB", base.size, (235, 40, 30)), base, mask)
+    return Image.composite(Image.new("RGB", base.size, RED), base, _opacity(strength))
+
+
+def glow(strength: np.ndarray) -> Image.Image:
+    """What `light_up` lays over an image, alone: RGBA, clear where `strength` (H, W) is 0."""
+    red = Image.new("RGB", strength.shape[::-1], RED)
+    red.putalpha(_opacity(strength))
+    return red
+
+
+def _opacity(strength: np.ndarray) -> Image.Image:
+    return Image.fromarray((180 * np.clip(strength, 0, 1)).astype(np.uint8))

@@ -34,7 +34,7 @@ COMMANDS = [
     if line not in ELSEWHERE
 ]
 # Programs of others, and what the shell does by itself: nothing of ours reads their arguments.
-FOREIGN = {"export", "cd", "git", "open", ".", "source"}
+FOREIGN = {"export", "cd", "git", "open", ".", "source", "ssh"}
 RAN = (
     r"python cluster/train\.py --help|python -m idc\.reference tests/data/\S+\.npz|make -n \w+"
     r"|python -m cluster\S*\.options_page.*|python -m shards\.pack|python -m pytest --collect-only .*"

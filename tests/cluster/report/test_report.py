@@ -8,13 +8,15 @@ import pytest
 
 from cluster.evaluation.calibrating import reliability
 from cluster.evaluation.predict import write_predictions
-from cluster.evaluation.scores import score, write_scores
+from cluster.evaluation.scores import score, type_of, write_scores
 from cluster.report.charts import line_chart, running_mean, skill_scale
+from cluster.report.examples import COUNT, write_examples
 from cluster.report.gallery import extremes, judge, verdict
 from cluster.report.report import write_report
 from cluster.report.tables import kind_name
 from cluster.report.trust import confusion_table, familiarity_table, reliability_chart, reliability_note
 from idc.backbone.canvas import Canvas
+from idc.captioning.pair_lists import list_pairs
 from shards.blocks.grammar import say
 from shards.errors import DataError
 from shards.reading.reader import Folder
@@ -235,3 +237,21 @@ def test_charts_are_drawings_that_hold_their_points():
     )
     marks = {circle.get("class"): float(circle.get("cx")) for circle in scale.iter("circle")}
     assert marks["mark model"] == pytest.approx((16 + 680 * 90 / 218.4 + 16 + 680 * 210 / 218.4) / 2, abs=0.2)
+
+
+def test_examples_are_the_test_splits_own_files(tiny, run):
+    stream = Folder.open(tiny.shards).stream("pair", "test")
+    predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    for _ in range(2):  # in place of earlier ones
+        folder = write_examples(run, predictions, stream)
+    of_pairs = {suffix.partition(".")[0]: [] for suffix in stream.read(0) if suffix != "json"}
+    for i in range(len(stream)):
+        for suffix, data in stream.read(i).items():
+            of_pairs.get(suffix.partition(".")[0], []).append(data)
+    listed = list_pairs(str(folder), None)
+    assert len(listed) == min(COUNT, len(stream)) and not any(pair.fault for pair in listed)
+    places = [of_pairs["before"].index(Path(pair.before).read_bytes()) for pair in listed]
+    assert [of_pairs["after"][place] for place in places] == [Path(pair.after).read_bytes() for pair in listed]
+    kinds = [type_of(predictions[place]) for place in places]
+    first = len(set(map(type_of, predictions)))
+    assert len(set(kinds[:first])) == min(first, COUNT), "of each kind one, before a second of any"

@@ -53,6 +53,14 @@ def require(commands: Sequence[str], packages: Sequence[str]) -> None:
     """Skips the test, with the reason, where machines cannot be made here or commands are missing and not to be had."""
     if os.geteuid() != 0:
         pytest.skip("machines made of namespaces need root")
+    require_commands(commands, packages)
+    tried = subprocess.run(["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "true"], check=False)
+    if tried.returncode != 0:
+        pytest.skip("this machine does not let root make namespaces")
+
+
+def require_commands(commands: Sequence[str], packages: Sequence[str]) -> None:
+    """Installs Debian's packages where commands are missing; skips the test, with the reason, where that cannot be."""
     missing = _missing(commands)
     if missing and shutil.which("apt-get"):
         with _locked("apt-get", "apt-get"):
@@ -61,9 +69,6 @@ def require(commands: Sequence[str], packages: Sequence[str]) -> None:
         missing = _missing(commands)
     if missing:
         pytest.skip(f"{', '.join(missing)} not found, and apt-get could not install {' '.join(packages)}")
-    tried = subprocess.run(["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "true"], check=False)
-    if tried.returncode != 0:
-        pytest.skip("this machine does not let root make namespaces")
 
 
 def _missing(commands: Sequence[str]) -> list[str]:
