@@ -116,6 +116,7 @@ def start_ray(cluster: ClusterConfig) -> Placement:
             told = {name: os.environ[name] for name in _WORKER_VARIABLES if name in os.environ}
             ray.init(**quiet, runtime_env={"env_vars": told})
         else:
+            _leave_out_processes()
             # Workers have the environment of this process. CPUs are a number here: a machine may have more workers.
             workers = cluster.worker_range[1] or max(CPU_WORKERS, 2 * local_gpus())
             ray.init(
@@ -133,6 +134,17 @@ def start_ray(cluster: ClusterConfig) -> Placement:
         ray.shutdown()
         raise
     return placement
+
+
+def _leave_out_processes() -> None:
+    """A Ray of one run has nothing to scale, no logs to hand on and no page to serve: three processes less."""
+    from ray._private.node import Node
+
+    def nothing(node: Any, **_: Any) -> None:
+        node._webui_url = ""
+
+    for start in ("start_monitor", "start_log_monitor", "start_api_server"):
+        setattr(Node, start, nothing)
 
 
 def fit(job: Job) -> None:

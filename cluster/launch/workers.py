@@ -67,8 +67,8 @@ class _NoActor:
         return cls()
 
 
-worker_group.SynchronizationActor = _NoActor
-state._shutdown_sync_actor = lambda actor: None
+worker_group.SynchronizationActor = _NoActor  # type: ignore[misc, assignment]
+state._shutdown_sync_actor = lambda sync_actor: None
 
 
 class Workers(WorkerGroup):

@@ -20,7 +20,10 @@ sys.path[0] = sys.argv[1]  # as `python cluster/train.py` has it
 from cluster.config.fields import ClusterConfig
 from cluster.launch.ray_train import start_ray
 start_ray(ClusterConfig(workers=1))
-import ray
+import psutil, ray
+started = [" ".join(one.cmdline()) for one in psutil.Process().children(recursive=True)]
+assert any("gcs_server" in one for one in started)
+assert not [one for one in started if "monitor.py" in one or "dashboard.py" in one], started
 @ray.remote(num_cpus=1)
 def where():
     return {name: __import__(name).__file__ for name in ("cluster", "idc", "shards", "tune")}

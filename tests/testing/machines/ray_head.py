@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 RAY = Path(sys.executable).with_name("ray")
 # As slurm/node.sh has it: workers as quick as anything else here, and none beside those that are asked for.
 QUICK = {"RAY_worker_niceness": "0", "RAY_prestart_worker_first_driver": "0"}
-LEAN = ("--include-log-monitor=false", "--no-monitor")  # two processes less
+LEAN = ("--include-log-monitor=false",)  # nobody reads what it hands on
 
 
 def free_ports(count: int) -> list[int]:
@@ -53,7 +53,7 @@ def ray_head(*options: str, **variables: str) -> Iterator[tuple[str, int]]:
              "--object-store-memory=134217728", "--disable-usage-stats", "--node-ip-address=127.0.0.1",
              f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}",
              f"--dashboard-agent-grpc-port={agent_grpc}", "--min-worker-port=0", "--max-worker-port=0",
-             *LEAN, *options],
+             "--no-monitor", *LEAN, *options],
             cwd=folder, env=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         try:

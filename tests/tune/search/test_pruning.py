@@ -94,6 +94,10 @@ class Quick(tune.Trainable):
     def setup(self, config):
         self._x, self._step = config["x"], 0
 
+    def reset_config(self, config):  # eight trials in one process, which takes seconds to start
+        self.setup(config)
+        return True
+
     def step(self):
         self._step += 5
         done = self._step == 15
@@ -110,7 +114,8 @@ search = Pruning({"x": optuna.distributions.FloatDistribution(0.0, 1.0)}, metric
 asha = ASHAScheduler(time_attr="step", metric="CIDEr", mode="max", grace_period=5, max_t=15, reduction_factor=3)
 ended = tune.Tuner(
     tune.with_resources(Quick, {"CPU": 1}),
-    tune_config=tune.TuneConfig(search_alg=search, scheduler=asha, num_samples=8, max_concurrent_trials=1),
+    tune_config=tune.TuneConfig(search_alg=search, scheduler=asha, num_samples=8, max_concurrent_trials=1,
+                                reuse_actors=True),
     run_config=tune.RunConfig(name="t", storage_path=sys.argv[1], verbose=0),
 ).fit()
 told = {one.params["x"]: [one.state.name, one.value, one.intermediate_values] for one in study.trials}
