@@ -1,9 +1,7 @@
 """The page as a person uses it, in a browser; and its server as others may try to use it."""
 
 import asyncio
-import http.client
 import io
-import json
 import signal
 import socket
 import subprocess
@@ -20,6 +18,7 @@ import torch
 from aiohttp.test_utils import TestServer
 from PIL import Image
 from testing.machines.browser import opened
+from testing.machines.requests import ask, form
 
 from idc import Captioner, demo
 from idc.backbone.backbone import Backbone
@@ -195,30 +194,6 @@ async def _suits_everybody(page):
         colours.append(await page.value("getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)"))
     light, dark = map(sum, colours)
     assert light > 3 * 200 and dark < 3 * 60
-
-
-def ask(address, path, data=b"", method="POST", **headers):
-    """(status, what was answered) of one request, whatever a well-behaved client would not send."""
-    host = address.split("/")[2]
-    connection = http.client.HTTPConnection(host, timeout=WAIT_S)
-    connection.putrequest(method, path, skip_host="Host" in headers)
-    given = {name.replace("_", "-"): value for name, value in headers.items()}
-    for name, value in ({"Content-Length": str(len(data))} | given).items():
-        connection.putheader(name, value)
-    connection.endheaders(data)
-    answer = connection.getresponse()
-    body = answer.read()
-    connection.close()
-    return answer.status, json.loads(body) if answer.headers.get_content_type() == "application/json" else body
-
-
-def form(**files):
-    """(body, headers) of a form with files."""
-    parts = [
-        f'--edge\r\nContent-Disposition: form-data; name="{name}"; filename="../../{name}"\r\n\r\n'.encode() + data
-        for name, data in files.items()
-    ]
-    return b"\r\n".join([*parts, b"--edge--\r\n"]), {"Content_Type": "multipart/form-data; boundary=edge"}
 
 
 def png(width, height):
