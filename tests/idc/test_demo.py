@@ -14,23 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 import aiohttp
 import numpy as np
 import pytest
-import torch
 from aiohttp.test_utils import TestServer
 from PIL import Image
 from testing.machines.browser import opened
 from testing.machines.requests import ask, form
+from testing.models.untrained import untrained_run
 
 from idc import Captioner, demo
-from idc.backbone.backbone import Backbone
-from idc.captioning import model_folder
-from idc.captioning.calibration import Calibration
 from idc.captioning.results import Caption
-from idc.model.build import build
-from idc.model.config import ModelConfig
 from idc.web.answers import familiarity, line
 from idc.web.server import make_app
 from idc.web.uploads import Limits
-from shards.packing.tokenizer import train_tokenizer
 
 pytestmark = pytest.mark.slow  # the server loads a model, the browser starts
 
@@ -46,17 +40,7 @@ def run(tmp_path_factory):
     """A run folder: the calibrated model of an untrained network over a real backbone, and two examples."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     folder.mkdir()
-    entry = train_tokenizer(["the red cube has disappeared", "there is no change"], folder, "words")
-    backbone = Backbone(size=(48, 64))
-    torch.manual_seed(0)
-    sizes = {"max_length": 8, "d_model": 16, "heads": 2, "d_ff": 32, "cross_modal_blocks": 1}
-    model = build(ModelConfig(vocab_size=entry["size"], feature_dim=backbone.dim, grid=backbone.grid, **sizes))
-    numbers = 2 * backbone.dim
-    calibration = Calibration((0.0,) * numbers, (1.0,) * numbers, 0.6, 2.0, {"train": 9, "val": 9, "labelled": 9})
-    model_folder.save(
-        folder / "model", model.config, model.state_dict(), folder / entry["file"], backbone.describe(),
-        calibration=calibration,
-    )  # fmt: skip
+    untrained_run(folder, limit=0.6)
     for side, colour in (("before", (200, 30, 30)), ("after", (20, 60, 220))):
         (folder / "examples" / side).mkdir(parents=True)
         for name, left in (("1", 10), ("2", 60)):
