@@ -41,19 +41,24 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("before", help="image or folder; alone: a folder with before/ and after/, or a table")
     parser.add_argument("after", nargs="?", help="image or folder; images of folders are paired by name")
-    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="run folder (runs/NAME) or its model/")
+    add_model_options(parser)
     parser.add_argument("--beam", type=int, help="sentences kept while searching (default: as the run was evaluated)")
     parser.add_argument("--json", action="store_true", help="print all that is known, a JSON line a pair")
     parser.add_argument("--csv", metavar="FILE", help="write a table of the captions")
     parser.add_argument("--html", metavar="FILE", help="write a page with images, captions and maps")
     parser.add_argument("--heat-map", metavar="PNG", help="of one pair: both images, what the sentence is about lit up")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="pairs at once (default: %(default)s)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument("--urls", action="store_true", help="images may be http and https addresses")
+    return parser
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Which model, and where it runs."""
+    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="run folder (runs/NAME) or its model/")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument(
         "--backbone-weights", default="", metavar="FILE", help="weights of the backbone, if not default"
     )
-    return parser
 
 
 def main(arguments: Sequence[str]) -> int:

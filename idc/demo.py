@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from idc.caption import USER_ERROR, Parser
+from idc.caption import USER_ERROR, Parser, add_model_options
 
 ADDRESS, PORT = "127.0.0.1", 7860
 INTERRUPTED = 130
@@ -25,16 +25,12 @@ def make_parser() -> argparse.ArgumentParser:
         description="A page on this machine that says what differs between two images. Ctrl-C ends it.",
         epilog=f"It listens on {ADDRESS} alone. From elsewhere: ssh -L 7860:127.0.0.1:7860 HOST, then open it here.",
     )
-    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="run folder (runs/NAME) or its model/")
+    add_model_options(parser)
     parser.add_argument(
         "--examples", metavar="PATH",
         help="pairs to choose from: a folder with before/ and after/, or a table (default: examples/ of the run)",
     )  # fmt: skip
     parser.add_argument("--port", type=int, default=PORT, help="0 takes a free one (default: %(default)s)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
-    parser.add_argument(
-        "--backbone-weights", default="", metavar="FILE", help="weights of the backbone, if not default"
-    )
     return parser
 
 

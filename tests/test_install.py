@@ -161,7 +161,7 @@ def test_the_page_says_what_it_needs(scripts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["idc-train tiny", "idc-sweep tiny", "idc-pack blocks --out data", "idc-features --help"]
+    "command", ["idc-train tiny", "idc-sweep tiny", "idc-pack blocks --out data", "idc-features data --out f"]
 )
 def test_what_needs_the_extra_says_so_in_one_line(scripts, tmp_path, command):
     name, *arguments = command.split()

@@ -98,4 +98,4 @@ def right_kind(run: Path) -> float:
     """Percent of edited pairs whose sentence states the kind of change that was made, or that there is none."""
     predictions = read_predictions(run / PREDICTIONS)
     stated = [(parse(one["caption"]), one["change_type"]) for one in predictions]
-    return round(100 * sum(change is not None and change.kind == kind for change, kind in stated) / len(stated), 2)
+    return round(100 * sum(change is not None and change.type == kind for change, kind in stated) / len(stated), 2)

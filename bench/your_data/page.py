@@ -18,6 +18,7 @@ from shards.format.whole_files import write_whole
 RESULTS, PAGE = "bench/results/your_data/runs.json", "docs/your-data.md"
 PLACE = re.compile(r"(<!-- your_data -->\n).*?(<!-- end -->)", re.DOTALL)
 ABSENT = "not run"
+NONE = [ABSENT, "", "", "", ""]
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ def table(results: dict) -> str:
     lines = ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS)]
     for problem, of in PROBLEMS.items():
         for size in SIZES:
-            for arm in of.arms:
-                runs = list(results.get(problem, {}).get(str(size), {}).get(arm.name, {}).values())
-                cells = _cells(runs) if runs else [ABSENT, "", "", "", ""]
-                lines.append("| " + " | ".join([f"{size:,} {of.label}", arm.label, *cells]) + " |")
+            known = {name: list(runs.values()) for name, runs in results.get(problem, {}).get(str(size), {}).items()}
+            cells = {arm.label: _cells(known[arm.name]) if arm.name in known else NONE for arm in of.arms}
+            for label, row in cells.items() if known else [("any", NONE)]:
+                lines.append("| " + " | ".join([f"{size:,} {of.label}", label, *row]) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -33,6 +33,7 @@ def write_examples(run: Path, predictions: Sequence[Mapping[str, Any]], stream: 
     folder = run / FOLDER
     partial = folder.with_name(FOLDER + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
     for number, (kind, key) in enumerate(in_turn[:COUNT], start=1):
         for suffix, data in stream.read(stream.find(key)).items():
             role, ending = os.path.splitext(suffix)

@@ -68,7 +68,7 @@ async function ask(address, body, doing) {
 
 function show(found) {
   $("#status").textContent = "";
-  $("#sentence").textContent = found.sentence;
+  $("#sentence").textContent = found.sentence || "(no words)";
   $("#changed").textContent = percent(found.changed_probability);
   $("#changed-bar").style.width = `${100 * found.changed_probability}%`;
   $("#familiarity").textContent = found.familiarity;

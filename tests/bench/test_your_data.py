@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ from testing.photos import write_photos
 
 from bench.your_data import folders, page
 from bench.your_data.__main__ import main
+from bench.your_data.arms import right_kind
 from cluster.errors import ConfigError
+from cluster.pipeline import PREDICTIONS
+from shards.edits.grammar import parse
 from shards.reading.reader import Folder
 
 
@@ -41,7 +45,9 @@ def test_the_table_has_mean_and_spread_and_says_what_was_not_run() -> None:
     runs = {str(seed): {"CIDEr": value, "seconds": 90.0} for seed, value in enumerate((10.0, 20.0, 30.0))}
     lines = page.table({"edits": {"50": {"init": runs}}}).splitlines()
     assert "| 50 edits of photos | `--init` | 20.0 ± 10.0 | - | - / - | 1.5 | 3 |" in lines
-    assert sum(page.ABSENT in one for one in lines) == len(lines) - 3 == len(folders.SIZES) * 5 - 1
+    assert f"| 50 edits of photos | nothing else | {page.ABSENT} |  |  |  |  |" in lines
+    assert f"| 500 rendered scenes | any | {page.ABSENT} |  |  |  |  |" in lines
+    assert sum(page.ABSENT in one for one in lines) == len(lines) - 3 == 2 * len(folders.SIZES)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +64,16 @@ def test_wrong_options_are_told_before_anything_is_made(words: str, said: str, t
     with pytest.raises(ConfigError, match=r"^[^\n]+$") as caught:
         main([*words.split(), "--root", str(tmp_path)])
     assert said in str(caught.value) and not any(tmp_path.iterdir())
+
+
+def test_the_kind_that_a_sentence_states_is_counted(tmp_path: Path) -> None:
+    stated = [
+        ("the picture was rotated clockwise", "rotate"),
+        ("nothing has changed", "none"),
+        ("it is raining", "add"),
+        ("the picture was rotated clockwise", "crop"),
+    ]
+    assert [parse(caption) is not None for caption, _ in stated] == [True, True, False, True]
+    lines = [json.dumps({"caption": caption, "change_type": kind}) + "\n" for caption, kind in stated]
+    (tmp_path / PREDICTIONS).write_text("".join(lines))
+    assert right_kind(tmp_path) == 50

@@ -6,37 +6,19 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from testing.machines.terminal import on_a_terminal
+from testing.models.untrained import untrained_run
 
 from idc import caption
-from idc.backbone.backbone import Backbone
-from idc.captioning import model_folder
-from idc.captioning.calibration import Calibration
 from idc.captioning.pair_lists import COLUMNS, PairsError, list_pairs, table_rows
-from idc.model.build import build
-from idc.model.config import ModelConfig
 from shards.errors import DataError
-from shards.packing.tokenizer import train_tokenizer
 from shards.sources.layouts.tables import read_rows
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    entry = train_tokenizer(["the red cube has disappeared"], folder, "words")
-    backbone = Backbone(size=(48, 64))
-    torch.manual_seed(0)
-    sizes = {"max_length": 8, "d_model": 16, "heads": 2, "d_ff": 32, "cross_modal_blocks": 1}
-    model = build(ModelConfig(vocab_size=entry["size"], feature_dim=backbone.dim, grid=backbone.grid, **sizes))
-    numbers = 2 * backbone.dim
-    calibration = Calibration((0.0,) * numbers, (1.0,) * numbers, 1e-3, 2.0, {"train": 9, "val": 9, "labelled": 9})
-    model_folder.save(
-        folder / "model", model.config, model.state_dict(), folder / entry["file"], backbone.describe(),
-        calibration=calibration,
-    )  # fmt: skip
-    return folder
+    return untrained_run(tmp_path_factory.mktemp("run"), limit=1e-3)
 
 
 @pytest.fixture

@@ -9,33 +9,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from testing.models.untrained import untrained_run
 
 from idc import Captioner, ImageError, caption
 from idc.backbone.backbone import Backbone, BackboneError
-from idc.captioning import model_folder
 from idc.captioning.precision import choose_device, choose_precision
-from idc.model.build import build
-from idc.model.config import ModelConfig
-from shards.packing.tokenizer import train_tokenizer
 
 SIZE = (48, 64)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run folder with the exported model of an untrained network over a real backbone."""
-    folder = tmp_path_factory.mktemp("run")
-    entry = train_tokenizer(["the red cube has disappeared", "there is no change"], folder, "words")
-    backbone = Backbone(size=SIZE)
-    torch.manual_seed(0)
-    model = build(
-        ModelConfig(
-            vocab_size=entry["size"], feature_dim=backbone.dim, grid=backbone.grid, max_length=8, d_model=16, heads=2,
-            d_ff=32, cross_modal_blocks=1,
-        )
-    )  # fmt: skip
-    model_folder.save(folder / "model", model.config, model.state_dict(), folder / entry["file"], backbone.describe())
-    return folder
+    return untrained_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")

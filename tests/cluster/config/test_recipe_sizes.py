@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from testing import native_layouts
-from testing.checkpoints import commit
+from testing.models.checkpoints import commit
 
 from cluster import pipeline
 from cluster.batches.batches import Batches

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 STEPS = """
 import sys, torch.distributed as dist
-from testing.engines import make_engine, train
+from testing.models.engines import make_engine, train
 dist.init_process_group("gloo")
 engine, stage = make_engine(1)
 losses = train(engine, stage, range(3))

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from testing.checkpoints import commit
+from testing.models.checkpoints import commit
 
 from cluster.config.fields import ClusterConfig
 from cluster.config.options import override

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from testing.checkpoints import commit
+from testing.models.checkpoints import commit
 
 from cluster.config.fields import Config
 from cluster.config.options import override

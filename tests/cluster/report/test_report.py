@@ -244,14 +244,13 @@ def test_examples_are_the_test_splits_own_files(tiny, run):
     predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     for _ in range(2):  # in place of earlier ones
         folder = write_examples(run, predictions, stream)
-    of_pairs = {suffix.partition(".")[0]: [] for suffix in stream.read(0) if suffix != "json"}
+    packed = []
     for i in range(len(stream)):
-        for suffix, data in stream.read(i).items():
-            of_pairs.get(suffix.partition(".")[0], []).append(data)
+        images = {suffix.partition(".")[0]: data for suffix, data in stream.read(i).items()}
+        packed.append((images["before"], images["after"]))
     listed = list_pairs(str(folder), None)
     assert len(listed) == min(COUNT, len(stream)) and not any(pair.fault for pair in listed)
-    places = [of_pairs["before"].index(Path(pair.before).read_bytes()) for pair in listed]
-    assert [of_pairs["after"][place] for place in places] == [Path(pair.after).read_bytes() for pair in listed]
+    places = [packed.index((Path(pair.before).read_bytes(), Path(pair.after).read_bytes())) for pair in listed]
     kinds = [type_of(predictions[place]) for place in places]
     first = len(set(map(type_of, predictions)))
     assert len(set(kinds[:first])) == min(first, COUNT), "of each kind one, before a second of any"

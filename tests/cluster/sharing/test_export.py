@@ -8,9 +8,9 @@ from pathlib import Path
 import huggingface_hub.constants
 import numpy as np
 import pytest
-from testing.checkpoints import save_weights
 from testing.here import Done, run_here
 from testing.machines.hub_server import hub_server
+from testing.models.checkpoints import save_weights
 
 from cluster import checkpoints
 from cluster.config.options import to_yaml

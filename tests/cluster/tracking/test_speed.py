@@ -19,7 +19,7 @@ from idc.model.config import ModelConfig
 
 
 def small(task: str) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
-    from testing.engines import CELLS, CLASSES, FEATURES, LENGTH, WORDS, make_batch
+    from testing.models.engines import CELLS, CLASSES, FEATURES, LENGTH, WORDS, make_batch
 
     model = build(
         ModelConfig(
@@ -104,7 +104,7 @@ def test_a_trace_is_written_of_the_steps_that_were_asked_for(tmp_path: Path) -> 
 
 def compiled_and_not() -> list[tuple[str, dict[str, float], float]]:
     """Losses and gradient norm of a step of each kind, compiled and not."""
-    from testing.engines import make_batch, make_engine, take_step
+    from testing.models.engines import make_batch, make_engine, take_step
 
     found = []
     for mode in ("off", "default"):

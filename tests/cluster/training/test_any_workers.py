@@ -163,7 +163,7 @@ def test_shares_are_cut_as_evenly_as_they_can_be() -> None:
 def both_passes(task: str) -> tuple[list, list]:
     """What two micro-batches compare in the pass without gradients and in the one with them, with dropout."""
     import torch
-    from testing.engines import make_batch, make_engine
+    from testing.models.engines import make_batch, make_engine
 
     from cluster.batches.batches import StepBatch
     from cluster.training.step import train_step
@@ -226,7 +226,7 @@ class Counting:
 def waits() -> dict[tuple, list[str]]:
     """Operations that would wait for a GPU in steps of every task, by ZeRO stage and task."""
     import torch
-    from testing.engines import GROUP, TASKS, make_batch, make_engine
+    from testing.models.engines import GROUP, TASKS, make_batch, make_engine
 
     from cluster.batches.batches import StepBatch
     from cluster.distributed.ranks import Ranks
@@ -268,7 +268,7 @@ def waits_for_gradients(folder: Path) -> None:
     import torch
     import torch.distributed as dist
     from deepspeed.utils import groups
-    from testing.engines import make_engine
+    from testing.models.engines import make_engine
 
     make_engine(1, timeout_s=3)
     started = time.monotonic()

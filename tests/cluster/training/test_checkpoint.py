@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from testing.checkpoints import commit, save_weights
+from testing.models.checkpoints import commit, save_weights
 from testing.multirank import run_ranks
 
 from cluster.training import checkpoint
@@ -59,7 +59,7 @@ def test_a_file_of_weights_that_was_cut_is_an_error(tmp_path: Path) -> None:
 
 def save_and_restore(folder: Path, zero_stages: tuple[int, ...]) -> list[dict[str, Any]]:
     """Trains 3 steps, saves, trains 3 more; loads into a fresh engine and trains the same 3: losses must be equal."""
-    from testing.engines import make_engine, save, train
+    from testing.models.engines import make_engine, save, train
 
     from cluster.distributed.ranks import Ranks
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from testing.checkpoints import commit
+from testing.models.checkpoints import commit
 from testing.multirank import RankDied, run_ranks
 
 from cluster.training import checkpoint
@@ -28,7 +28,7 @@ SMALL = 'mount -t tmpfs -o size=4m tmpfs "$1" && exec "$2" "$3" "$1"'
 
 def fill_and_save(folder: Path) -> dict[str, Any]:
     """One good checkpoint; others for which 0 to 90 % of the room is there; then one more with the room back."""
-    from testing.engines import make_engine, save, train
+    from testing.models.engines import make_engine, save, train
 
     from cluster.distributed.ranks import Ranks
     from cluster.errors import NoSpaceError
@@ -78,7 +78,7 @@ def test_a_full_disk_is_named_with_what_to_free_and_costs_no_checkpoint(tmp_path
 
 def saved(folder: Path) -> None:
     """Checkpoints of steps 1 to 6."""
-    from testing.engines import make_engine, save, train
+    from testing.models.engines import make_engine, save, train
 
     from cluster.distributed.ranks import Ranks
 
@@ -148,7 +148,7 @@ def until_killed(folder: Path, steps: int, moment: float | None) -> bytes:
 
     The last weights' bytes, if it is not killed.
     """
-    from testing.engines import make_engine, train
+    from testing.models.engines import make_engine, train
 
     from cluster.distributed.ranks import Ranks
     from cluster.training.checkpoint import Commit

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from testing.engines import BATCH, GROUP, TASKS, make_batch, make_engine, take_step
+from testing.models.engines import BATCH, GROUP, TASKS, make_batch, make_engine, take_step
 from testing.multirank import run_ranks
 
 pytestmark = pytest.mark.ranks

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from testing.engines import make_batch, make_engine
+from testing.models.engines import make_batch, make_engine
 from testing.multirank import run_ranks
 
 from cluster.batches.batches import Batches

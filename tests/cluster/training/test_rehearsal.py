@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from testing.engines import BATCH, GROUP, TASKS, make_batch, make_engine
+from testing.models.engines import BATCH, GROUP, TASKS, make_batch, make_engine
 from testing.multirank import run_ranks
 
 pytestmark = pytest.mark.ranks

@@ -16,14 +16,14 @@ BEFORE, AFTER = 6, 20  # steps, of three tasks in turn
 
 
 def undisturbed() -> list:
-    from testing.engines import make_engine, train
+    from testing.models.engines import make_engine, train
 
     engine, stage = make_engine(0)
     return train(engine, stage, range(BEFORE + AFTER))
 
 
 def save_at_every_stage(folder: Path) -> None:
-    from testing.engines import make_engine, save, train
+    from testing.models.engines import make_engine, save, train
 
     from cluster.distributed.ranks import Ranks
 
@@ -37,7 +37,7 @@ def save_at_every_stage(folder: Path) -> None:
 
 def go_on(folder: Path, cases: list[tuple[str, int, int]]) -> list[list]:
     """The losses after each checkpoint (its folder's name, the ZeRO stage now, steps)."""
-    from testing.engines import make_engine, train
+    from testing.models.engines import make_engine, train
 
     found = []
     for name, zero_stage, steps in cases:
@@ -89,7 +89,7 @@ EVERY = 9  # steps between two changes of the number of workers
 def segment(data: Data, folder: Path, first: int, zero_stage: int, steps: int = EVERY) -> list:
     """(losses, gradient norm) of so many steps from `first` on, with a checkpoint after them."""
     import torch
-    from testing.engines import save
+    from testing.models.engines import save
 
     from cluster.batches.batches import Batches
     from cluster.config.fields import ClusterConfig

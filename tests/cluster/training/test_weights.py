@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from testing.checkpoints import commit, save_weights
+from testing.models.checkpoints import commit, save_weights
 
 from cluster.config.options import override, to_dict, to_yaml
 from cluster.errors import ConfigError
