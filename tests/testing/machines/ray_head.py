@@ -41,7 +41,8 @@ def ray_head(*options: str, **variables: str) -> Iterator[tuple[str, int]]:
     from cluster.launch.credentials import SECRETS  # here: what workers import must be quick to import
 
     port, client, agent, agent_grpc = free_ports(4)  # Ray's own choices are the same for every head of a machine
-    here = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    # A training on CPUs in this process has hidden all GPUs; those of a head here are numbers.
+    here = {name: value for name, value in os.environ.items() if name not in (*SECRETS, "CUDA_VISIBLE_DEVICES")}
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     here |= {"PYTHONPATH": path} | QUICK | variables
     if not any(option.startswith("--dashboard-port") for option in options):
