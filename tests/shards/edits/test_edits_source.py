@@ -16,6 +16,7 @@ from shards.checks.verification import verify
 from shards.edits.pictures import draw_pair, open_photo
 from shards.errors import DataError
 from shards.images.decode import decode_image
+from shards.negatives.kinds import KINDS
 from shards.pack import main, pack
 from shards.reading.reader import Folder
 from shards.sources.edits import EditsSource
@@ -120,7 +121,7 @@ def test_what_is_packed_is_whole_and_no_negative_is_true(photos, tmp_path):
         stream = folder.stream("pair", split)
         for place in range(len(stream)):
             record, _ = stream.sample(place)
-            assert all(len(sentences) >= 3 for sentences in record["negatives"].values()), record["captions"]
+            assert all(len(record["negatives"][kind]) >= 3 for kind in KINDS), record["captions"]
             for sentence in (text for texts in record["negatives"].values() for text in texts):
                 assert not holds(sentence, record["truth"]), (sentence, record["truth"])
 

@@ -11,6 +11,7 @@ import pytest
 
 from shards.checks.verification import verify
 from shards.errors import DataError
+from shards.negatives.kinds import KINDS, MATCHED
 from shards.pack import pack
 from shards.sources import make_source
 from shards.sources.clevr_change import ANNOTATIONS, ClevrChangeSource
@@ -55,8 +56,8 @@ def test_the_real_sample_is_packed_with_its_own_bytes(sample, pack_root):
     }
     unchanged = stream.metadata(stream.find("000000-nonsemantic"))
     assert unchanged["changed"] is False and len(unchanged["captions"]) == 5
-    assert all(len(texts) == 6 for texts in record["negatives"].values())
-    assert all(len(texts) == 6 for texts in unchanged["negatives"].values())
+    assert all(len(of["negatives"][kind]) == 6 for of in (record, unchanged) for kind in KINDS)
+    assert record["negatives"][MATCHED], "a group of other pairs"
 
 
 def test_all_truths_of_the_sample_are_read_from_its_captions(sample):
