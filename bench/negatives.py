@@ -244,10 +244,9 @@ def text(scenes: int) -> int:
     print(f"| sample | lists | negatives | {' | '.join(rules)} |\n|{'---|' * (3 + len(rules))}")
     for kind, splits in found.items():
         for lists, of in (("the three", splits), (MATCHED, {split: about[MATCHED] for split, about in splits.items()})):
-            for count in of["val"]["text_only"]:
-                told = of["train"]["text_only"][count] | {
-                    "classifier": of["val"]["text_only"][count].get("classifier", "–")
-                }
+            for count, trained in of["train"]["text_only"].items():
+                asked = of.get("val", {"text_only": {}})["text_only"].get(count, {})
+                told = trained | {"classifier": asked.get("classifier", "–")}
                 print(f"| {kind} | {lists} | {count} | {' | '.join(str(told.get(rule, '–')) for rule in rules)} |")
     return 0
 

@@ -42,6 +42,19 @@ def test_under_one_percent_are_true():
     assert done.stdout.count("| pair | ") == 8 and done.stdout.count("| photo | ") == 8
 
 
+@pytest.mark.slow
+def test_what_the_text_gives_away_and_what_free_text_lets_in_are_told():
+    done = run("text", "--scenes", "100")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith(("| pair", "| photo"))]
+    assert len(rows) == 8 and {row[1] for row in rows} == {"the three", "matched"}
+    assert all(float(row[3]) in (50.0, pytest.approx(14.3, abs=1)) for row in rows)
+    free = run("free", "--scenes", "30")
+    assert free.returncode == 0, free.stderr
+    read = {row[0]: row[2] for line in free.stdout.splitlines()[2:] if (row := line.strip("| ").split(" | "))}
+    assert list(read) == ["retrieve", "replace", "confuse", "matched"] and read["matched"] != "0"
+
+
 def test_a_wrong_file_is_named(tmp_path):
     (tmp_path / "x.json").write_text("[1]")
     for name in ("x.json", "none.json"):
