@@ -60,6 +60,8 @@ def with_captions(
     ]
     if faults:
         like = f"; a pair is called, for example, {_alike(pairs[0])}" if unknown and pairs else ""
+        if twice and len(paths) > 1:
+            like += "; of another method? Then its file goes behind --against"
         where = ", ".join(map(str, paths))
         raise DataError(f"{where}: {'; '.join(faults)}: give each pair one caption{like}")
     return [dict(pair) | {"caption": said[pair["key"]]} for pair in pairs if pair["key"] in said]

@@ -100,7 +100,7 @@ def test_missing_unknown_and_repeated_names_are_said_in_one_line(tmp_path: Path)
         f"/a.json, {tmp_path}/b.json: 2 of 4 pairs of the test split have no caption (000003-nonsemantic, "
         "000004-nonsemantic); 1 captions are of no such pair (nowhere); 1 captions are of a pair that has another one "
         "already (000003.png): give each pair one caption; a pair is called, for example, 000003-semantic or "
-        "CLEVR_semantic_000003.png"
+        "CLEVR_semantic_000003.png; of another method? Then its file goes behind --against"
     )
     pairs = [*other("left/a.png", "right/a.png"), *other("b")]
     (tmp_path / "c.json").write_text('{"a": "said"}')
