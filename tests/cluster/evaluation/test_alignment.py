@@ -31,6 +31,15 @@ def test_lists_are_shared_out_and_told_beside_chance(tiny: Any, kind: str) -> No
     alone = asked.right(model, tokenizer, 0, 1, CPU, "fp32", None)
     shared = [asked.right(model, tokenizer, rank, 2, CPU, "fp32", None) for rank in (0, 1)]
     assert len(alone) == len(asked.lists) and shared == [alone[0::2], alone[1::2]]
+    # Whichever sentence of a list is put first: one of them is nearest to the images.
+    drawn, nearest = asked.lists, dict.fromkeys((place for place, _ in asked.lists), 0)
+    for turn in range(3):
+        asked.lists = [(place, texts[turn:] + texts[:turn]) for place, texts in drawn if turn < len(texts)]
+        found = asked.right(model, tokenizer, 0, 1, CPU, "fp32", None)
+        for (place, _), right in zip(asked.lists, found, strict=True):
+            nearest[place] += right
+    asked.lists = drawn
+    assert set(nearest.values()) == {1}
     told = summary([True, True, False, False], asked, learnt)
     assert told["fda"] == 50 and 33 <= told["chance"] <= 50 and told["lists"] == len(asked.lists)
     assert "FDA picks the true caption in 50.0 %" in alignment_line(told)
