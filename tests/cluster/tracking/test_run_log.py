@@ -201,7 +201,7 @@ def test_a_resumed_run_sends_no_step_to_wandb_twice(tmp_path: Path) -> None:
     go(0, 4)
     go(2, 3)  # stopped before it was as far as the first
     go(2, 6)
-    sent = history(tmp_path)
+    sent = history(tmp_path, 6)
     assert sent[0]["pretrain/loss/mlm/mlm"] == 1.5, "losses by task"
     assert [record["pretrain/step"] for record in sent] == [1, 2, 3, 4, 5, 6]
     assert [record["_step"] for record in sent] == [0, 1, 2, 3, 4, 5]
@@ -214,7 +214,7 @@ def test_a_resumed_run_sends_no_step_to_wandb_twice(tmp_path: Path) -> None:
     )  # fmt: skip
     log.summarise({"goodput": 0.8})
     log.close()
-    last = history(tmp_path)[-1]
+    last = history(tmp_path, 7)[-1]
     assert last["finetune/validation/CIDEr"] == 87.61 and last["goodput"] == 0.75
     assert last["finetune/pairs/_type"] == "table-file" and last["finetune/pairs/nrows"] == 1
     sent_later = [path for path in (tmp_path / "wandb/artifacts/staging").iterdir() if filetype(path) == "PNG"]
