@@ -75,7 +75,7 @@ state._shutdown_sync_actor = lambda sync_actor: None
 
 
 class Workers(WorkerGroup):
-    """Ray Train's. Starts within --cluster.timeout_s or START_S, the longer; if it does not, it leaves nothing behind."""
+    """Starts within --cluster.timeout_s or START_S, the longer, and leaves nothing behind if it does not."""
 
     _guard: _Guard | None = None
 
