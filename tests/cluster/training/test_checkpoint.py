@@ -17,7 +17,7 @@ from cluster.training import checkpoint
 from cluster.training.checkpoint import COMMIT
 from shards.errors import DataError
 
-LATE_S = 0.1  # that a copy is made after a step asked for it
+LATE_S = 0.2  # that a copy is made after a step asked for it
 
 
 def test_newest_and_best_are_found_by_reading(tmp_path: Path) -> None:
@@ -80,8 +80,9 @@ def saved_and_left(engine: Any, ranks: Any, folder: Path) -> tuple[Any, Callable
         wait(copies, limit_s)
 
     saver = Saver(folder, ranks, 60, 1)
-    Copies.make, Copies.wait = late, awaited
+    Copies.make = late
     saver.save(engine, Commit("pretrain", 3, ranks.world, engine.zero_stage))
+    Copies.wait = awaited
 
     def undo() -> None:
         Copies.make, Copies.wait = make, wait
@@ -124,7 +125,7 @@ def save_and_restore(folder: Path, zero_stages: tuple[int, ...]) -> list[dict[st
         report.append(
             {
                 "same_files": len(waited_for) == 3 and waited_for == not_waited_for,
-                "stood_still": LATE_S <= left.blocked_s < left.seconds,
+                "stood_still": LATE_S / 2 < left.blocked_s < left.seconds,
                 "commit": (newest.commit.step, newest.commit.applied, newest.commit.world, newest.commit.zero_stage),
                 "kept": [c.commit.step for c in checkpoint.find(stage_folder)],
                 "same_losses": undisturbed == resumed,
