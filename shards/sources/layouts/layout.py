@@ -80,10 +80,40 @@ def read_bytes(root: Path, name: str) -> bytes:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
 
 
-class ImageFiles:
-    """A source whose image ids are the paths of its images inside the folder `root`."""
+class Units:
+    """The units of a source, SAMPLES_PER_UNIT samples of a split each: a worker packs one at a time."""
 
-    root: Path
+    def __init__(self) -> None:
+        self._placed: Counter[Split] = Counter()
+
+    def next_of(self, split: Split) -> int:
+        """The unit of the next sample of a split."""
+        unit = self._placed[split] // SAMPLES_PER_UNIT
+        self._placed[split] += 1
+        return unit
+
+
+class ImageFiles:
+    """A source of the folder `root`; the ids of its images are their paths in there. A subclass has `name`, `layout`,
+    and `needed` if it cannot do without some files or folders. DataError if these or the root are missing."""
+
+    name: str
+    layout: str  # what --root must be
+    needed: tuple[str, ...] = ()
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.dropped: dict[str, int] = {}
+        self.lost: list[str] = []
+        require(self.root, self.needed, self.layout)
+
+    def classes(self) -> list[str]:
+        """None: the data have no class labels."""
+        return []
+
+    def leave_out(self, losses: Losses) -> None:
+        """Says in `dropped` and `lost` what records() leaves out."""
+        self.dropped, self.lost = dict(losses.dropped), losses.lost
 
     def image(self, image_id: str) -> bytes:
         """The bytes of an image; the words of a DataError do not say where the folder lies."""
