@@ -28,7 +28,6 @@ from cluster.batches.samples import (
     Mixed,
     Samples,
     check_text,
-    open_samples,
     stack,
 )
 from cluster.batches.schedule import TaskSchedule
@@ -141,8 +140,7 @@ class Batches:
         self._mixtures: dict[str, Mixture] = {}
         for kind in kinds:
             self._samples[kind] = [
-                open_samples(folder.shards, folder.features, kind, "train", resident, loaders)
-                for folder in folders[kind]
+                Samples(folder.shards, folder.features, kind, "train", resident, loaders) for folder in folders[kind]
             ]
             sizes = [len(samples) for samples in self._samples[kind]]
             self._mixtures[kind] = Mixture(sizes, [folder.weight for folder in folders[kind]])
