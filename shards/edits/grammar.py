@@ -30,22 +30,17 @@ SIDES = ("top", "left", "right", "bottom")
 PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
 
 # Where a thing is, and where it went: as many forms for each place.
-AT: dict[str, tuple[str, ...]] = {
-    **{corner: (f"in the {corner} corner", f"at the {corner}") for corner in CORNERS},
-    "top": ("at the top", "near the top edge"),
-    "bottom": ("at the bottom", "near the bottom edge"),
-    "left": ("on the left", "on the left side"),
-    "right": ("on the right", "on the right side"),
-    "middle": ("in the middle", "in the center"),
-}
-TO: dict[str, tuple[str, ...]] = {
-    **{corner: (f"to the {corner} corner", f"to the {corner}") for corner in CORNERS},
-    "top": ("to the top", "to the top edge"),
-    "bottom": ("to the bottom", "to the bottom edge"),
-    "left": ("to the left side", "to the left edge"),
-    "right": ("to the right side", "to the right edge"),
-    "middle": ("to the middle", "to the center"),
-}
+_PLACED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    **{place: ((f"in the {place} corner", f"at the {place}"), (f"to the {place} corner", f"to the {place}"))
+       for place in CORNERS},
+    "top": (("at the top", "near the top edge"), ("to the top", "to the top edge")),
+    "bottom": (("at the bottom", "near the bottom edge"), ("to the bottom", "to the bottom edge")),
+    "left": (("on the left", "on the left side"), ("to the left side", "to the left edge")),
+    "right": (("on the right", "on the right side"), ("to the right side", "to the right edge")),
+    "middle": (("in the middle", "in the center"), ("to the middle", "to the center")),
+}  # fmt: skip
+AT = {place: at for place, (at, _) in _PLACED.items()}
+TO = {place: to for place, (_, to) in _PLACED.items()}
 SUBJECTS = ("the photo", "the picture", "the image")
 # {} is one of SUBJECTS.
 GLOBAL: dict[str, tuple[str, ...]] = {
