@@ -18,6 +18,7 @@ from cluster.config.fields import NegativesConfig
 from cluster.images.loaders import Loaders
 from cluster.images.look import Look
 from shards.errors import DataError, Unreachable
+from shards.format.record import ROLES
 from shards.format.schema import faults
 from shards.negatives.kinds import drawn_from
 from shards.reading.reader import Folder, Stream
@@ -25,7 +26,6 @@ from shards.reading.reader import Folder, Stream
 SURVEYED_SAMPLES = 32  # of each kind, whose features say what channels are like
 # By role: grid features (N, F), or their row in memory (`Resident`), or the pixels (H, W, 3) of a live backbone.
 Arrays = Mapping[str, np.ndarray | np.int64]
-IMAGES_OF = {"pair": ("before", "after"), "photo": ("photo",), "class": ("photo",)}  # roles, by kind of sample
 Looks = Callable[[dict], Mapping[str, Look]]  # of a sample's json: how each of its images is shown
 PROBED_SAMPLES = 64  # samples looked at when a stage starts, to find data that cannot serve its tasks
 
@@ -57,7 +57,7 @@ class Samples:
         self.records: Stream = folder.stream(kind, split)
         self.kind, self.split = kind, split
         self.name = f"{kind} samples of {split} in {folder.path.name}"
-        self._roles = IMAGES_OF[kind]
+        self._roles = ROLES[kind]
         self._classes: list[str] = folder.manifest["classes"]
         self._bad: dict[int, Bad] = {}
         self._features: Stream | None = None
