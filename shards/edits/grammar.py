@@ -8,10 +8,10 @@ those of LOCAL, which are about a pasted thing, and of GLOBAL, which are about t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from functools import lru_cache
 
-from shards.blocks.grammar import THING_WORDS, Change
+from shards.blocks.grammar import THING_WORDS, Change, one_of
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white", "black")
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
@@ -93,23 +93,19 @@ def _more(phrases: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
 _PLACE_AT, _PLACE_TO = _more(AT), _more(TO)
 
 
-def _one_of(phrases: Iterable[str]) -> str:
-    return "|".join(re.escape(phrase) for phrase in sorted(phrases, key=len, reverse=True))
-
-
 _THING = r"(?:the|an?) (?P<words>\S+(?: \S+){0,4}?)"
-_AT = rf"(?: (?P<at>{_one_of(_PLACE_AT)}))?"
-_TO = rf"(?: (?P<to>{_one_of(_PLACE_TO)}))?"
+_AT = rf"(?: (?P<at>{one_of(_PLACE_AT)}))?"
+_TO = rf"(?: (?P<to>{one_of(_PLACE_TO)}))?"
 _FORMS = tuple(
     (kind, re.compile(f"^{form}$"))
     for kind, form in (
         ("add", rf"{_THING} (?:was added|has been added|has appeared|appeared){_AT}"),
         ("add", rf"there is {_THING}{_AT} now"),
         ("add", rf"there is now {_THING}{_AT}"),
-        ("drop", rf"{_THING}{_AT} (?:{_one_of(_ENDINGS['drop'])})"),
+        ("drop", rf"{_THING}{_AT} (?:{one_of(_ENDINGS['drop'])})"),
         ("color", rf"{_THING}{_AT} (?:turned|became|has become|is now|changed to|changed color to) (?P<new>\w+)"),
         ("color", rf"{_THING}{_AT} is (?P<new>\w+) now"),
-        ("move", rf"{_THING}{_AT} (?:{_one_of(_ENDINGS['move'])}){_TO}"),
+        ("move", rf"{_THING}{_AT} (?:{one_of(_ENDINGS['move'])}){_TO}"),
     )
 )
 
