@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cluster.evaluation.quick_scores import validation_scores
-from cluster.evaluation.scores import accuracies, score, write_scores
+from cluster.evaluation.scores import accuracies, right_of, score, truth_of, write_scores
 from cluster.pipeline import summary
 from cluster.report.gallery import judge
 from idc.metrics import coco
@@ -116,6 +116,12 @@ def test_kinds_of_change_that_the_grammar_cannot_read_do_not_count():
     blocks = predictions(*(say(one["truth"]) for one in PAIRS))
     found = accuracies(blocks + edits, [one.get("truth") for one in blocks + edits])
     assert (found["type"], found["n"]["type"], found["n"]["changed"]) == (100.0, 4, 6)
+
+    said = ["a red cube has been added", "look, a red cube"]
+    quoted = [{"references": said, "caption": text, "changed": True} for text in (*said, "see, a red cube")]
+    found = right_of(quoted, [truth_of(one) for one in quoted])
+    assert found["type"] == found["object"] == [True, True, False], "a reference is true, whoever reads it"
+    assert [one.verdict for one in judge(quoted)] == ["right", "right", "wrong"]
 
     unknown = accuracies([{**edits[0], "change_type": None}], [None])
     assert unknown["type"] is None and "not known" in unknown["reasons"]["type"]
