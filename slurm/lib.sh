@@ -281,6 +281,9 @@ finish() { # the end of every job: no process, no folder
     requeue
   else
     rm -f "$RECORD"
+    if [ "$code" = 143 ] && [ -n "$RUN" ]; then
+      say "ended from outside, $RUN is at $(reached); to go on: sbatch with the same options, $(command_line)"
+    fi
   fi
   exit "$code"
 }

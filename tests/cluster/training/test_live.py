@@ -177,7 +177,7 @@ def test_a_trained_backbone_is_in_the_graphs(trained: dict[str, Job], tmp_path: 
     job = trained["vit trained"]
     folder = shutil.copytree(job.run / "model", tmp_path / "model")
     found = onnx_folder.write(folder, "", Folder.open(job.shards), "test")
-    assert found.pairs == found.same == 8 and found.log_probability < 1e-3 and found.changed < 1e-4, found
+    assert found.same == found.pairs > 8 and found.log_probability < 1e-3 and found.changed < 1e-4, found
 
 
 ZERO = {"zero 1": "1", "zero 2": "2", "zero 3": "3"}
