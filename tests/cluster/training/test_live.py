@@ -157,7 +157,8 @@ def test_the_exported_model_captions_as_the_run_did(trained: dict[str, Job], nam
     from shards.reading.reader import Folder
 
     job = trained[name]
-    captioner = Captioner.load(job.run, backbone_weights=job.config.backbone.weights)
+    frozen = "" if name.endswith("trained") else job.config.backbone.weights  # else all is in the folder
+    captioner = Captioner.load(job.run, backbone_weights=frozen)
     images = Folder.open(job.shards).stream("pair", "test")
     made = [json.loads(line) for line in (job.run / "predictions.jsonl").read_text().splitlines()]
     pairs = [(shown["before"], shown["after"]) for shown in map(images.images, range(len(made)))]
