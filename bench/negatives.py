@@ -26,7 +26,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shards.blocks.captions import relations  # noqa: E402
-from shards.blocks.grammar import PREDICATES, RELATION_WORDS, SYNONYMS, THING_WORDS, agrees, parse  # noqa: E402
+from shards.blocks.grammar import OPPOSITE, PREDICATES, RELATION_WORDS, SYNONYMS, THING_WORDS, agrees, parse  # noqa: E402
 from shards.blocks.scenes import Scene  # noqa: E402
 from shards.errors import DataError, run_main  # noqa: E402
 from shards.format.record import Record  # noqa: E402
@@ -48,7 +48,6 @@ _PHRASE = "|".join(sorted(map(re.escape, _WORDS), key=len, reverse=True))
 _NOUNS = "|".join(sorted({*sum(SYNONYMS["shape"].values(), ()), *THING_WORDS}))
 _RELATION = re.compile(rf"\b({_PHRASE}) the ((?:\w+ )*?(?:{_NOUNS}))\b")
 MARK = "indeed"  # no word of the grammars
-_OPPOSITE = {"left": "right", "right": "left", "behind": "front", "front": "behind"}
 
 
 def main(arguments: list[str]) -> int:
@@ -220,7 +219,7 @@ def _holds(views: tuple[Scene, Scene], subject, relation: str, words: list[str])
         name: value for name, values in SYNONYMS.items() for value, said in values.items() if set(said) & set(words)
     }
     anchors = [t for t in views[0].objects if t is not subject and wanted.items() <= t.attributes().items()]
-    return any(_OPPOSITE[relation] not in relations(view, subject, anchor) for view in views for anchor in anchors)
+    return any(OPPOSITE[relation] not in relations(view, subject, anchor) for view in views for anchor in anchors)
 
 
 def photo_is_true(sentence: str, record: Record, source: BlocksSource) -> bool:

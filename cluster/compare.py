@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shards.errors import DataError, Parser, run_main
+from shards.format.out_file import require_place, write_out
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -27,23 +28,18 @@ def main(arguments: Sequence[str]) -> int:
     given = make_parser().parse_args(arguments)
     if len(given.runs) < 2:
         raise DataError("one RUN cannot be compared: name two or more")
-    out = given.out or Path("-".join(["compare", *(run.resolve().name for run in given.runs)]) + ".html")
-    if out.is_dir() or not out.parent.is_dir():
-        raise DataError(f"--out: {out} cannot be written: name a file in a folder that exists")
+    name = "-".join(["compare", *(run.resolve().name for run in given.runs)]) + ".html"
+    out = require_place(given.out or Path(name))
     from cluster.report.comparison import comparison_page
     from cluster.scoring.runs import captions, find_shards, read_methods, rows
     from cluster.scoring.shown import table
-    from shards.format.whole_files import write_whole
     from shards.progress import busy
 
     methods = read_methods(given.runs)
     shards = find_shards(methods, given.shards)
     with busy(f"comparing {' and '.join(method.label for method in methods)}", announced=False):
         text = comparison_page(methods, captions(methods, shards), shards)
-    try:
-        write_whole(out, text)
-    except OSError as error:
-        raise DataError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
+    write_out(out, text)
     print(table([["", *(f"{method.label} ({len(method.runs)})" for method in methods)], *rows(methods)]))
     print(f"{out}: {len(text) / 2**20:.1f} MiB")
     return 0

@@ -14,13 +14,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from cluster import CODE
 from cluster.checks.examine import examine
 from cluster.checks.finding import MISS, OK, WARN, Finding, line, merged, miss
 from cluster.checks.nodes import Node, here, leave_ray, of_ray
 from shards.errors import DataError, Parser, run_main
 from shards.reading.object_store import is_url
-
-CODE = Path(__file__).resolve().parents[1]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from cluster import CODE
 from cluster.batches.joint_tokenizer import training_captions
 from cluster.batches.prepared import Data, Training
 from cluster.config.fields import HOLDOUT, Config
@@ -44,7 +45,6 @@ from shards.packing import twins
 from shards.progress import busy, say
 from shards.reading.reader import Folder
 
-CODE = Path(__file__).resolve().parents[1]
 EDITS_STAGES = ("all", "train", "pretrain")  # --stage, with which --pretraining edits comes first
 PREDICTIONS, SCORES = "predictions.jsonl", "scores.json"
 

@@ -17,15 +17,13 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster import CODE
 from cluster.config.fields import Config
 from cluster.errors import ConfigError
 from cluster.recipes.commandline import USAGE, parse, read_words
 from shards.errors import run_main
-
-CODE = Path(__file__).resolve().parents[1]
 
 
 class Asked(NamedTuple):

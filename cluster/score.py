@@ -13,6 +13,7 @@ from pathlib import Path
 
 from shards.errors import DataError, Parser, run_main
 from shards.format.manifest import SPLITS
+from shards.format.out_file import require_place, write_out
 
 PROTOCOLS = (  # the rows of `cluster.evaluation.protocol.NAMED`, which takes a second to import
     "coco", "split", "clevr_change", "spot_the_diff/single", "spot_the_diff/multi", "levir_cc", "image_editing_request",
@@ -44,14 +45,11 @@ def main(arguments: Sequence[str]) -> int:
     given = make_parser().parse_args(arguments)
     if given.limit < 0:
         raise DataError(f"--limit is {given.limit}: it must be 0 (all pairs) or more")
-    out = given.out or given.captions[0].with_suffix(f".{given.protocol.replace('/', '-')}.json")
-    if out.is_dir() or not out.parent.is_dir():
-        raise DataError(f"--out: {out} cannot be written: name a file in a folder that exists")
+    out = require_place(given.out or given.captions[0].with_suffix(f".{given.protocol.replace('/', '-')}.json"))
     if out in (*given.captions, *given.against):
         raise DataError(f"--out: {out} is a file of captions: name another")
     from cluster.scoring.scored import Asked, other_data, score_files
     from cluster.scoring.shown import shown
-    from shards.format.whole_files import write_whole
     from shards.progress import busy
     from shards.reading.reader import Folder
 
@@ -61,10 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     with busy(f"scoring {', '.join(map(str, (*given.captions, *given.against)))}", announced=False):
         found = score_files(asked)
-    try:
-        write_whole(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise DataError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
+    write_out(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     print(shown(found))
     if note := other_data(found, Folder.open(given.shards)):
         print(note)

@@ -12,10 +12,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from cluster import CODE
 from cluster.evaluation.protocol import comparable
 from cluster.evaluation.seed_scores import summarize, text_table
 from cluster.launch import ray_train, run_folder
-from cluster.pipeline import CODE, SCORES, run
+from cluster.pipeline import SCORES, run
 from cluster.recipes.commandline import Command
 from cluster.recipes.edits_first import starting_from_edits
 from cluster.recipes.sizes import with_sizes_of

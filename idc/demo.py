@@ -11,10 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from idc.caption import USER_ERROR, Parser, add_model_options
+from idc.caption import INTERRUPTED, USER_ERROR, Parser, add_model_options
 
 ADDRESS, PORT = "127.0.0.1", 7860
-INTERRUPTED = 130
 END_S = 3.0  # for requests that are being answered when the server is told to end
 
 

@@ -37,6 +37,12 @@ class Parser(argparse.ArgumentParser):
         raise DataError(f"{message} (see python -m {self.prog} --help)")
 
 
+def shown(value: object) -> str:
+    """A value of a file in a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def same_command() -> str:
     """The command of this process as one would type it again."""
     program, *words = sys.orig_argv

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from cluster import CODE
 from cluster.config.fields import Config, is_harmless
 from cluster.config.options import differences, nearest, override, show, to_yaml
 from cluster.config.validation import validate
@@ -47,7 +48,6 @@ command again goes on where it was stopped, and does nothing twice.
   --OPTION RANGE   varies it: {SYNTAX}
 """
 FILE, CONFIG = "sweep.yaml", "config.yaml"
-CODE = Path(__file__).resolve().parents[1]
 
 
 def parse(arguments: Sequence[str]) -> Sweep:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.ablations.tables import COMMON, MINUTES, SCALES, TABLES, Arm, Setting
+from cluster.evaluation.protocol import SETS
 from cluster.launch.run_folder import CONFIG
 from cluster.pipeline import SCORES
 from cluster.recipes.commandline import parse, read_config
@@ -18,7 +19,6 @@ from shards.format.whole_files import write_whole
 from shards.reading.reader import Folder
 
 RESULTS, PAGE = "bench/results/ablation.json", "docs/results.md"
-HALVES = ("total", "changed", "unchanged")
 ACCURACIES = ("changed", "unchanged", "type", "object")
 TYPES = ("add", "drop", "move", "color", "material")
 
@@ -90,9 +90,9 @@ def collect(run: Path, curve: bool = False) -> dict:
         taught = {name: stage.steps for name, stage in stages.items() if stage.steps}
         found["shared"] = {"steps": taught, "seconds": timed(root / start)[0]}
     found |= {
-        "CIDEr": {half: _round(scores[half]["CIDEr"]) for half in HALVES}
+        "CIDEr": {half: _round(scores[half]["CIDEr"]) for half in SETS}
         | {kind: _round(values["CIDEr"]) for kind, values in scores["by_type"].items()},
-        "skill": {half: _round(scores["skill"][half], 3) for half in HALVES[:2]},
+        "skill": {half: _round(scores["skill"][half], 3) for half in SETS[:2]},
         "accuracy": {name: _round(scores["accuracy"][name]) for name in ACCURACIES},
         "threads": config.cluster.threads,
         "cpus": provenance["cpus"],
@@ -154,8 +154,8 @@ def _shown(scale: str, table: str, results: dict[str, dict], checkout: Path) -> 
     scores = _table(
         (head, "CIDEr", "CIDEr, changed", "CIDEr, unchanged", "skill", "skill, changed", "gain"),
         [
-            (arm.label, *(_mean(seeds, lambda found, half=half: found["CIDEr"][half]) for half in HALVES),
-             *(_mean(seeds, lambda found, half=half: found["skill"][half], 2) for half in HALVES[:2]),
+            (arm.label, *(_mean(seeds, lambda found, half=half: found["CIDEr"][half]) for half in SETS),
+             *(_mean(seeds, lambda found, half=half: found["skill"][half], 2) for half in SETS[:2]),
              _gain(seeds, by_name.get(TABLES[table].beside(arm.name), {})))
             for arm, seeds in rows
         ],

@@ -11,6 +11,7 @@ from cluster.config.options import options as all_options
 from cluster.config.options import override, show
 from cluster.recipes.commandline import load_recipe
 from cluster.recipes.pairs import pairs
+from shards.negatives.kinds import KINDS
 
 Options = dict[str, str]
 Seconds = dict[str, float]  # that a step of each stage takes
@@ -27,7 +28,6 @@ SCALES: dict[str, Options] = {
     "main": {"backbone.size": "160,240"},
 }  # fmt: skip
 MINUTES = {"small": 10.0, "main": 60.0}  # of training, where arms are compared at equal time
-LISTS = ("retrieve", "replace", "confuse")
 NEGATIVES = 3  # a pair, so that each of three lists can give one
 SHARES = (10, 30, 100)  # percent of the training scenes whose pairs are there
 RATE_STEPS = 12  # of each stage, to learn what a step takes
@@ -110,7 +110,7 @@ def negatives(setting: Setting) -> list[Arm]:
     found, options = _regions(setting), setting.options | {"regions.steps": "0"}
     arms = [Arm("none", "no FDA", options | {"pretrain.ratios": "mlm=1,mvcl=1"}, after=found)]
     options |= {"pretrain.ratios": "mlm=1,mvcl=1,fda=1", "finetune.weights.fda": "0.1"}
-    unions = [[kind for place, kind in enumerate(LISTS) if union >> place & 1] for union in range(1, 2 ** len(LISTS))]
+    unions = [[kind for place, kind in enumerate(KINDS) if union >> place & 1] for union in range(1, 2 ** len(KINDS))]
     for kinds in sorted(unions, key=len):
         drawn = {f"{stage}.negatives.kinds": ",".join(kinds) for stage in ("pretrain", "finetune")}
         drawn |= {f"{stage}.negatives.count": str(NEGATIVES) for stage in ("pretrain", "finetune")}

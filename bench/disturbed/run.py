@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.tracking.run_log import METRICS, RESTARTS, SKIPPED, read_metrics
+from cluster.tracking.run_log import METRICS, RESTARTS, SKIPPED, read_without_times
 from cluster.training import checkpoint
 from shards.errors import DataError
 
@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS, EVERY, LIMIT_S, TIMEOUT_S = 160, 10, 600.0, 20
 STOPPED = 85  # the exit code of a run that was asked to stop
 TAIL = 1 << 14  # bytes that hold the last lines of a log
-TIMES = ("samples_per_s", "steps_per_s", "data_wait", "memory", "seconds")
 
 
 class Run:
@@ -98,8 +97,7 @@ class Run:
 
     def records(self) -> list[dict]:
         """The lines of its log but for times."""
-        found = read_metrics(self.folder) if self.folder.is_dir() else []
-        return [{name: value for name, value in record.items() if name not in TIMES} for record in found]
+        return read_without_times(self.folder)
 
     def restarts(self) -> list[dict]:
         """What its supervisor wrote down."""

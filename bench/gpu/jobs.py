@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.gpu.record import ROOT
-from cluster.tracking.run_log import read_metrics
+from cluster.tracking.run_log import read_without_times
 from tune.trials.run import tie_to
-
-TIMES = ("samples_per_s", "steps_per_s", "data_wait", "memory", "seconds")
 
 
 @dataclass(frozen=True)
@@ -103,9 +101,7 @@ def killed_in_finetune(recipe: str, options: dict[str, object], root: Path, step
 
 def lines(run: Path) -> list[dict]:
     """The lines of a run's metrics.jsonl without what depends on the clock; none where there is no file yet."""
-    if not (run / "metrics.jsonl").is_file():
-        return []
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in read_metrics(run)]
+    return read_without_times(run)
 
 
 def _log(options: dict[str, object], root: Path) -> Path:

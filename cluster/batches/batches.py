@@ -21,14 +21,12 @@ from cluster.batches.bad_samples import Bad
 from cluster.batches.fda_samples import Participants
 from cluster.batches.resident import Resident
 from cluster.batches.samples import (
-    IMAGES_OF,
     Arrays,
     ClassIndex,
     Looks,
     Mixed,
     Samples,
     check_text,
-    open_samples,
     stack,
 )
 from cluster.batches.schedule import TaskSchedule
@@ -49,6 +47,7 @@ from idc.captioning.tokenizer import Tokenizer
 from idc.losses.masking import mask_cells
 from idc.losses.objectives import OBJECTIVES, loss_names, prepare
 from idc.model.config import NOT_SCORED, ModelConfig
+from shards.format.record import ROLES
 from shards.order.mixture import Mixture
 from shards.order.permutation import generator, rank_positions
 from shards.order.replacement import TRIES, replacements
@@ -141,8 +140,7 @@ class Batches:
         self._mixtures: dict[str, Mixture] = {}
         for kind in kinds:
             self._samples[kind] = [
-                open_samples(folder.shards, folder.features, kind, "train", resident, loaders)
-                for folder in folders[kind]
+                Samples(folder.shards, folder.features, kind, "train", resident, loaders) for folder in folders[kind]
             ]
             sizes = [len(samples) for samples in self._samples[kind]]
             self._mixtures[kind] = Mixture(sizes, [folder.weight for folder in folders[kind]])
@@ -257,7 +255,7 @@ class Batches:
         if augment is None or augment == AugmentConfig():
             return None
         rng = generator(self._seed, epoch, position, f"{task}/looks")
-        return lambda record: draw_looks(augment, record, IMAGES_OF[kind], rng)
+        return lambda record: draw_looks(augment, record, ROLES[kind], rng)
 
     def _keys(
         self, keys: Sequence[str], kind: str, records: list[dict], draws: list[np.random.Generator]

@@ -18,6 +18,7 @@ from cluster.config.fields import NegativesConfig
 from cluster.images.loaders import Loaders
 from cluster.images.look import Look
 from shards.errors import DataError, Unreachable
+from shards.format.record import ROLES
 from shards.format.schema import faults
 from shards.negatives.kinds import drawn_from
 from shards.reading.reader import Folder, Stream
@@ -25,7 +26,6 @@ from shards.reading.reader import Folder, Stream
 SURVEYED_SAMPLES = 32  # of each kind, whose features say what channels are like
 # By role: grid features (N, F), or their row in memory (`Resident`), or the pixels (H, W, 3) of a live backbone.
 Arrays = Mapping[str, np.ndarray | np.int64]
-IMAGES_OF = {"pair": ("before", "after"), "photo": ("photo",), "class": ("photo",)}  # roles, by kind of sample
 Looks = Callable[[dict], Mapping[str, Look]]  # of a sample's json: how each of its images is shown
 PROBED_SAMPLES = 64  # samples looked at when a stage starts, to find data that cannot serve its tasks
 
@@ -44,40 +44,41 @@ class Samples:
 
     def __init__(
         self,
-        shards: Folder,
-        features: Folder | None,
+        shards: str | Path,
+        features: Path | None,
         kind: str,
         split: str,
         resident: Resident | None = None,
         loaders: Loaders | None = None,
     ) -> None:
-        """features: None if `loaders` decode the images. resident: features come from memory, as rows of it; those not
-        there yet are read into it now."""
-        self.records: Stream = shards.stream(kind, split)
+        """shards, features: where the folders lie; features None: `loaders` decode the images. resident: features come
+        from memory, as rows of it; those not there yet are read into it now."""
+        folder, cached = Folder.open(shards), None if features is None else Folder.open(features)
+        self.records: Stream = folder.stream(kind, split)
         self.kind, self.split = kind, split
-        self.name = f"{kind} samples of {split} in {shards.path.name}"
-        self._roles = IMAGES_OF[kind]
-        self._classes: list[str] = shards.manifest["classes"]
+        self.name = f"{kind} samples of {split} in {folder.path.name}"
+        self._roles = ROLES[kind]
+        self._classes: list[str] = folder.manifest["classes"]
         self._bad: dict[int, Bad] = {}
         self._features: Stream | None = None
         self._loaders = loaders
         if not len(self.records):
-            raise DataError(f"{shards.path} has no {kind} samples in the split {split}")
-        if features is None:
+            raise DataError(f"{folder.path} has no {kind} samples in the split {split}")
+        if cached is None:
             assert loaders is not None, "somebody has to make features, or pixels to make them of"
             self._rows = None
             return
-        self._features = features.stream(kind, split)
-        made = features.manifest["features"]
+        self._features = cached.stream(kind, split)
+        made = cached.manifest["features"]
         self._shape = (math.prod(made["grid"]), made["dim"])
         if self.records.keys != self._features.keys:
             raise DataError(
-                f"{features.path} has other {kind} samples of {split} than {shards.path}: delete it, to be made again"
+                f"{cached.path} has other {kind} samples of {split} than {folder.path}: delete it, to be made again"
             )
         self._rows = (
             None
             if resident is None
-            else resident.rows(f"{self.name}, {features.path}", len(self), self._from_disk, self.condemn)
+            else resident.rows(f"{self.name}, {cached.path}", len(self), self._from_disk, self.condemn)
         )
 
     def __len__(self) -> int:
@@ -173,19 +174,6 @@ class Samples:
         if isinstance(error, Unreachable):
             raise error
         self._bad[i] = Bad(self.name, self.records.keys[i], str(error).partition(";")[0])
-
-
-def open_samples(
-    shards: str | Path,
-    features: Path | None,
-    kind: str,
-    split: str,
-    resident: Resident | None = None,
-    loaders: Loaders | None = None,
-) -> Samples:
-    """The samples of folders by where they lie; features None: the backbone is live."""
-    of = None if features is None else Folder.open(features)
-    return Samples(Folder.open(shards), of, kind, split, resident, loaders)
 
 
 def stack(rows: Sequence[Arrays]) -> dict[str, Tensor]:

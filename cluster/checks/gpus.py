@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from cluster import CODE
 from cluster.checks.finding import Finding, miss, ok, warn
 from cluster.launch.run_folder import code_state
 
 DRIVER = Path("/proc/driver/nvidia")
-CODE = Path(__file__).resolve().parents[2]
 SIDE = 512  # of the matrices that are multiplied
 LEAST_FREE = 0.5  # of a GPU's memory
 

@@ -15,12 +15,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster import with_code
 from cluster.checks.finding import Finding, miss
 
-CODE = Path(__file__).resolve().parents[2]
 SAID = 400  # characters that are kept of what a failing check said
 
 
@@ -52,7 +51,7 @@ def run(name: str, settings: Mapping[str, Any], limit_s: float) -> list[Finding]
     child = subprocess.Popen(
         # -P: a module of the working folder that is called cluster is not run in this one's place.
         [sys.executable, "-P", "-m", __name__, name],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(CODE), os.environ.get("PYTHONPATH")]))},
+        env=with_code(),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
         start_new_session=True,  # a process group of its own, killed as one
     )  # fmt: skip

@@ -11,15 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
+from cluster import CODE
 from cluster.checks import limited
 from cluster.checks.finding import Finding, miss
 
 T = TypeVar("T")
 Job = tuple[str, dict[str, Any]]  # a check's name, its settings
-CODE = Path(__file__).resolve().parents[2]
 START_S = 60  # until Ray has a process on a node, besides the limit of the checks
 CALL_S = 10  # of a call that answers at once
 PLACES = "the same checkout and environment must lie at the same path on every node, and Ray's node must be alive"

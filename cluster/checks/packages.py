@@ -6,15 +6,14 @@ import importlib.metadata
 import platform
 import tomllib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from cluster import CODE
 from cluster.checks.finding import Finding, miss, ok
 
-CODE = Path(__file__).resolve().parents[2]
 DISTRIBUTION = "image-difference-captioning"
 SHOWN = ("torch", "deepspeed", "ray", "numpy")
 

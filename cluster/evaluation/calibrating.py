@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster.batches.samples import open_samples
+from cluster.batches.samples import Samples
 from cluster.distributed import beat
 from cluster.evaluation.scores import change_of
 from cluster.images.loaders import Loaders
@@ -78,7 +78,7 @@ def _seen(
     seen: Sees | None,
 ) -> Iterator[tuple[Tensor, Tensor, list[bool | None]]]:
     """Profiles (n, k), P(changed) (n,) and labels of at most `limit` pairs of a split, a chunk at a time."""
-    samples = open_samples(*place, "pair", split, loaders=loaders)
+    samples = Samples(*place, "pair", split, loaders=loaders)
     places = np.linspace(0, len(samples) - 1, min(max(limit, 1), len(samples))).astype(int).tolist()
     for start in range(0, len(places), CHUNK):
         found: list[tuple[dict[str, Tensor], bool | None]] = []

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster.evaluation.protocol import SETS
 from idc.metrics.bootstrap import LEVEL, RESAMPLES, SEED, all_alike, interval, resampled_means
 from idc.metrics.draws import drawn_figures
 
@@ -16,7 +17,6 @@ HOW = (
     "that all or none of the pairs have: exact binomial interval; one model, so the luck of its training seed is not "
     "in it"
 )
-HALVES = ("total", "changed", "unchanged")
 _ALIKE = "every resample gives the same figure"
 
 
@@ -56,10 +56,10 @@ def intervals(
                     reasons[name] = reason
         return found | ({"reasons": reasons} if reasons else {})
 
-    drawn = {half: drawn_figures(*tokens[half]) for half in HALVES if tokens[half][0]}
+    drawn = {half: drawn_figures(*tokens[half]) for half in SETS if tokens[half][0]}
 
     def metric(name: str) -> dict[str, Any]:
-        return section(HALVES, _halves(scored, name), lambda half: (interval(drawn[half][name].draws), _ALIKE))
+        return section(SETS, _halves(scored, name), lambda half: (interval(drawn[half][name].draws), _ALIKE))
 
     def cider(half: str) -> tuple[list[float] | None, str]:
         return interval(draws[half]), _ALIKE
@@ -81,9 +81,9 @@ def intervals(
 
     accuracies = [name for name in scored["accuracy"] if name not in ("n", "reasons")]
     return {
-        "CIDEr": section(HALVES, _halves(scored, "CIDEr"), cider),
+        "CIDEr": section(SETS, _halves(scored, "CIDEr"), cider),
         **{name: metric(name) for name in ("BLEU-4", "ROUGE_L")},
-        "skill": section(HALVES[:2], scored["skill"], skill),
+        "skill": section(SETS[:2], scored["skill"], skill),
         "accuracy": section(accuracies, scored["accuracy"], accuracy),
         "level": LEVEL,
         "resamples": RESAMPLES,
@@ -93,5 +93,5 @@ def intervals(
 
 
 def _halves(scored: Mapping[str, Any], name: str) -> dict[str, Any]:
-    reasons = {half: scored[half].get("reasons", {}).get(name, "") for half in HALVES}
-    return {half: scored[half][name] for half in HALVES} | {"reasons": reasons}
+    reasons = {half: scored[half].get("reasons", {}).get(name, "") for half in SETS}
+    return {half: scored[half][name] for half in SETS} | {"reasons": reasons}

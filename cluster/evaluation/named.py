@@ -45,14 +45,15 @@ def accuracy_by(
                     areas.setdefault(_AREAS[true[name]], []).append(value == true[name])
     return {
         "type": {
-            kind: {name: _share([one for one in ones if one is not None]) for name, ones in row.items()}
+            kind: {name: share_of([one for one in ones if one is not None]) for name, ones in row.items()}
             | {"n": len(row["changed"])}
             for kind, row in sorted(by_type.items())
         },
-        "attribute": {name: {"right": _share(ones), "n": len(ones)} for name, ones in sorted(named.items())},
-        "place": {area: {"right": _share(ones), "n": len(ones)} for area, ones in sorted(areas.items())},
+        "attribute": {name: {"right": share_of(ones), "n": len(ones)} for name, ones in sorted(named.items())},
+        "place": {area: {"right": share_of(ones), "n": len(ones)} for area, ones in sorted(areas.items())},
     }
 
 
-def _share(right: Sequence[bool]) -> float | None:
+def share_of(right: Sequence[bool]) -> float | None:
+    """Percent that are right; None of nothing."""
     return 100 * sum(right) / len(right) if right else None

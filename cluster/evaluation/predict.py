@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,6 +21,7 @@ from idc.captioning.precision import bf16
 from idc.captioning.tokenizer import Tokenizer
 from idc.model.trunk import Trunk
 from shards.errors import DataError
+from shards.format.whole_files import write_whole
 from shards.reading.reader import Folder, Prefetcher
 
 # Fields of a sample's json that go with its prediction, where it has them: what scoring and the report need.
@@ -122,11 +122,7 @@ def merge(parts: Iterable[Sequence[dict]]) -> list[dict]:
 
 def write_predictions(path: Path, predictions: Iterable[dict]) -> None:
     """One JSON object a line; whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        for prediction in predictions:
-            file.write(json.dumps(prediction, ensure_ascii=False) + "\n")
-    os.replace(partial, path)
+    write_whole(path, "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions))
 
 
 def with_denials(predictions: Iterable[Mapping[str, Any]], shards: Folder) -> list[dict[str, Any]]:

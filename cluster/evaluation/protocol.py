@@ -22,7 +22,7 @@ TOKENIZERS = {
 METRICS_PACKAGE = "pycocoevalcap"
 MEAN_OF_FOUR, FOUR = "S*m", ("BLEU-4", "METEOR", "ROUGE_L", "CIDEr")
 SETS = ("total", "changed", "unchanged")  # of scores.json; "by_type" has one for each kind of change
-_HALVES = ("total", "changed", "unchanged", "by_type")
+_HALVES = (*SETS, "by_type")
 
 
 class Named(NamedTuple):

@@ -9,7 +9,6 @@ skill = (CIDEr - best constant) / (oracle - best constant): 0 is no better than 
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from cluster.evaluation.intervals import intervals
-from cluster.evaluation.named import accuracy_by
+from cluster.evaluation.named import accuracy_by, share_of
 from idc.metrics.coco import NOTHING_SAID, Cider, Scored, has_weights, nothing, score_sets, tokenize
 from shards.blocks import grammar
+from shards.format.whole_files import write_whole
 from shards.wording.claims import NONE, change_claim, say_truth, says_change, truth_of_references
 
 # Sentences compared in the search for the best constant ones: the most frequent. Each takes a millisecond.
@@ -126,7 +126,7 @@ def accuracies(pairs: Sequence[Mapping[str, Any]], truths: Sequence[Mapping[str,
     """
     found = {name: [one for one in ones if one is not None] for name, ones in right_of(pairs, truths).items()}
     changed = [pair for pair in pairs if change_of(pair) is True]
-    result: dict[str, Any] = {name: _share(ones) for name, ones in found.items()}
+    result: dict[str, Any] = {name: share_of(ones) for name, ones in found.items()}
     both = None not in (result["changed"], result["unchanged"])
     result["balanced"] = (result["changed"] + result["unchanged"]) / 2 if both else None
     counts = {name: len(ones) for name, ones in found.items()}
@@ -205,9 +205,7 @@ def _why_none(name: str, changed: Sequence[Mapping[str, Any]]) -> str:
 
 def write_scores(path: Path, scores: Mapping[str, Any]) -> None:
     """scores.json, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, json.dumps(scores, indent=1, ensure_ascii=False) + "\n")
 
 
 def truth_of(pair: Mapping[str, Any]) -> dict | None:
@@ -289,10 +287,6 @@ def _skill(halves: Mapping[str, tuple[Scored, Scored, Scored]]) -> dict[str, Any
         else:
             result[half] = (values[0] - values[1]) / (values[2] - values[1])
     return result | ({"reasons": reasons} if reasons else {})
-
-
-def _share(right: Sequence[bool]) -> float | None:
-    return 100 * sum(right) / len(right) if right else None
 
 
 def _about(keys: Mapping, of_type: Mapping, tokenizer: str, seed: int, checkpoint: str) -> dict[str, Any]:

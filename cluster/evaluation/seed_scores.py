@@ -6,11 +6,10 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cluster.evaluation.protocol import comparable
+from cluster.evaluation.protocol import SETS, comparable
 from cluster.evaluation.scores import ACCURACIES
 from idc.metrics.coco import METRICS
 
-HALVES = ("total", "changed", "unchanged")
 # Rows of the tables for people; seeds.json has all metrics. (section, name, label, digits)
 SHOWN = (
     ("total", "CIDEr", "CIDEr, all pairs", 1),
@@ -48,8 +47,8 @@ def summarize(scores: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _names() -> Iterator[tuple[str, str]]:
-    yield from ((half, metric) for half in HALVES for metric in METRICS)
-    yield from (("skill", half) for half in HALVES[:2])
+    yield from ((half, metric) for half in SETS for metric in METRICS)
+    yield from (("skill", half) for half in SETS[:2])
     yield from (("accuracy", name) for name in ACCURACIES)
     yield from (("where", name) for name in ("pointing_game", "iou"))
 

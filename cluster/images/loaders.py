@@ -8,18 +8,17 @@ gives back pixels; samples are read here, where bad ones are replaced. A process
 from __future__ import annotations
 
 import json
-import os
 import queue
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from cluster import with_code
 from cluster.images.decoder import FAILED, HEADER, PIXELS, REPLY
 from cluster.images.look import Look
 from idc.backbone.canvas import Canvas
@@ -29,7 +28,6 @@ A = TypeVar("A")
 B = TypeVar("B")
 LIMIT_S = 120.0  # for one image; one of 64 megapixels takes a second
 TRIES = 2  # of an image at which a process dies: something else may have ended it
-CODE = Path(__file__).resolve().parents[2]
 
 
 class Loaders:
@@ -92,12 +90,11 @@ class _Decoder:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(self._limit_s)
-        path = os.pathsep.join(filter(None, [str(CODE), os.environ.get("PYTHONPATH")]))
         with theirs:
             self._process = subprocess.Popen(
                 # -P: a module of the working folder that is called cluster is not run in this one's place.
                 [sys.executable, "-P", "-m", "cluster.images.decoder", self._settings],
-                env=os.environ | {"PYTHONPATH": path},
+                env=with_code(),
                 stdin=theirs.fileno(),
                 start_new_session=True,  # Ctrl-C is for the one who asks
             )

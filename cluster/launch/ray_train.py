@@ -16,11 +16,11 @@ import secrets
 import sys
 import traceback
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from cluster import CODE
 from cluster.config.fields import ClusterConfig
 from cluster.distributed import beat
 from cluster.distributed.devices import (
@@ -49,7 +49,6 @@ ELASTIC_START_S = 30  # for a group of as many workers as had room a moment ago
 
 CPU = torch.device("cpu")
 _TOKEN = secrets.token_hex(32)
-CODE = Path(__file__).resolve().parents[2]
 
 
 def _worker(settings: dict[str, Any]) -> None:

@@ -14,15 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from cluster import with_code
 from cluster.config.fields import Config
 from cluster.config.options import from_dict, to_dict
 
-CODE = Path(__file__).resolve().parents[2]
 SAID = 300
 
 
@@ -42,7 +41,7 @@ def measure(config: Config, stage: str, world: int, together: int, gpus: bool, l
     They do not talk to each other. None lives longer than `limit_s`.
     """
     asked = {"config": to_dict(config), "stage": stage, "world": world}
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(CODE), os.environ.get("PYTHONPATH")]))}
+    environment = with_code()
     children = [
         subprocess.Popen(
             [sys.executable, "-P", "-m", __name__],

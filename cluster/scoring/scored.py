@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster import CODE
 from cluster.batches.joint_tokenizer import training_captions
 from cluster.evaluation.predict import with_denials
 from cluster.evaluation.protocol import NAMED, hashes, of_data, with_mean_of_four
@@ -17,8 +18,6 @@ from cluster.scoring.paired import against
 from idc.metrics.extras import extra_scores
 from shards.errors import DataError
 from shards.reading.reader import Folder
-
-CODE = Path(__file__).resolve().parents[2]
 
 
 class Asked(NamedTuple):

@@ -43,7 +43,7 @@ def shown(found: Mapping[str, Any]) -> str:
 def _nulls(
     found: Mapping[str, Any], sets: Sequence[tuple[str, Mapping[str, Any], int]], metrics: Sequence[str]
 ) -> dict[str, str]:
-    """Figures that the table has as "-", and why, that of a part if all pairs have another; extras that nobody asked for are not named."""
+    """Figures that are "-" in the table, and why; of a part only if that is news. Not: extras nobody asked for."""
     extras = found["extras"]
     nulls: dict[str, str] = {}
     for label, values, _ in sets:

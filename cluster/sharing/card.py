@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.evaluation.protocol import comparable
+from cluster.evaluation.protocol import SETS, comparable
 from idc.backbone.timm_import import import_timm
 from idc.backbone.weights import packaged_weights
 from idc.captioning.model_folder import BACKBONE_FILE, CONFIG
@@ -19,7 +19,6 @@ from shards.reading.reader import Folder
 CARD, SCORES = "README.md", "scores.json"
 UNKNOWN = "unknown"
 PROJECT_LICENCE = "Apache-2.0"
-_HALVES = ("total", "changed", "unchanged")
 
 
 def write_card(folder: Path, run: Path, shards: Sequence[Folder]) -> None:
@@ -160,7 +159,7 @@ def _table(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A row a half and a kind of change; figures of one run, or mean and spread of several."""
     first = runs[0]
     rows: list[tuple[str, int, list[Mapping[str, Any]]]] = [
-        ({"total": "all pairs"}.get(half, half), first["n"][half], [run[half] for run in runs]) for half in _HALVES
+        ({"total": "all pairs"}.get(half, half), first["n"][half], [run[half] for run in runs]) for half in SETS
     ]
     for kind in sorted(first["by_type"]):
         if all(kind in run["by_type"] for run in runs):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
+from cluster import CODE
 from cluster.config.fields import Config
 from cluster.errors import ConfigError
 from cluster.images.live import open_loaders
 from cluster.launch.run_folder import CONFIG, find_root, with_root
-from cluster.pipeline import CODE
 from cluster.prepare import prepare_training
 from cluster.recipes.commandline import read_config
 from cluster.sharing import onnx_folder

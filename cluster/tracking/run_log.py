@@ -18,12 +18,18 @@ METRICS = "metrics.jsonl"
 PROVENANCE = "provenance.json"  # an entry each time the command was given; the driver writes it
 SKIPPED = "skipped.jsonl"  # a line a step that was left out, with the samples of its batch
 RESTARTS = "restarts.jsonl"  # a line each time that workers are started again
+TIMES = ("samples_per_s", "steps_per_s", "data_wait", "memory", "seconds")  # of a line: what no two runs share
 CHECKPOINTS = "checkpoints.jsonl"  # what each took; apart, for when one has been written is not the same twice
 
 
 def read_metrics(run: Path) -> list[dict]:
     """The lines of metrics.jsonl that are whole."""
     return list(lines_of((run / METRICS).read_bytes())) if (run / METRICS).is_file() else []
+
+
+def read_without_times(run: Path) -> list[dict]:
+    """`read_metrics` of what two runs of the same command share."""
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in read_metrics(run)]
 
 
 def lines_of(data: bytes) -> Iterator[dict]:

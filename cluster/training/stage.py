@@ -15,7 +15,7 @@ from cluster.batches.bad_samples import BadSamples
 from cluster.batches.batches import Batches, name_words
 from cluster.batches.feed import Feed
 from cluster.batches.resident import Resident
-from cluster.batches.samples import Mixed, Samples, open_samples
+from cluster.batches.samples import Mixed, Samples
 from cluster.batches.schedule import learning_rate, stage_seed, step_seed
 from cluster.config.fields import FinetuneConfig
 from cluster.config.tasks import TASKS
@@ -263,7 +263,7 @@ class StageRun:
     @functools.cached_property
     def _samples(self) -> Samples:
         """Of the validation split; opened once."""
-        return open_samples(self._job.shards, self._job.features, "pair", "val", loaders=self._loaders)
+        return Samples(self._job.shards, self._job.features, "pair", "val", loaders=self._loaders)
 
     def _validate(self, engine: Engine, done: int) -> dict[str, float | None] | None:
         """Scores of the validation split's captions, the same on every rank; a line of the log.
@@ -306,7 +306,7 @@ class StageRun:
         of = (job.photos if kind == "photo" else None) or Mixed(job.shards, job.features)
         if not task or not Folder.open(of.shards).manifest["splits"].get("val", {}).get(kind):
             return {}
-        samples = open_samples(of.shards, of.features, kind, "val", loaders=self._loaders)
+        samples = Samples(of.shards, of.features, kind, "val", loaders=self._loaders)
         asked = Alignment(samples, self._stage.negatives, job.config.seed, ASKED)
         with engine.whole_model() as whole:
             right = asked.right(
@@ -316,7 +316,7 @@ class StageRun:
         found = ranks.gather(right)
         told = {}
         if self._log is not None and found:
-            trained = open_samples(of.shards, of.features, kind, "train", loaders=self._loaders)
+            trained = Samples(of.shards, of.features, kind, "train", loaders=self._loaders)
             learnt = Alignment(trained, self._stage.negatives, job.config.seed, LEARNT)
             told = {"alignment": summary(found, asked, learnt)}
         speed.left_out(time.perf_counter() - started)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from cluster.batches import resident
-from cluster.batches.samples import open_samples
+from cluster.batches.samples import Samples
 from cluster.distributed.ranks import Ranks
 from cluster.errors import ConfigError
 from cluster.evaluation.predict import merge, predict, write_predictions
@@ -114,7 +114,7 @@ def _caption(
     else:
         weights = exported.backbone_weights or job.config.backbone.weights
         seen = Backbone.from_description(exported.backbone, weights, device).network.seen
-    samples = open_samples(evaluation.shards, evaluation.features, "pair", evaluation.split, loaders=loaders)
+    samples = Samples(evaluation.shards, evaluation.features, "pair", evaluation.split, loaders=loaders)
     mine = predict(
         exported.model.to(device), samples, exported.tokenizer, rank=ranks.rank, world=ranks.world,
         beam=settings.beam, length_penalty=settings.length_penalty, batch_size=settings.batch_size,

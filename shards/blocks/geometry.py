@@ -67,6 +67,17 @@ def camera_frame(camera: tuple[float, float, float]) -> np.ndarray:
 
 
 @njit(cache=True, fastmath=True, inline="always")
+def camera_ray(frame, x, y):
+    """Unit direction from a camera through the point (x, y) of a plane at distance 1; `frame` as of `camera_frame`."""
+    inverse = 1.0 / math.sqrt(1.0 + x * x + y * y)
+    return (
+        (frame[3, 0] + x * frame[1, 0] + y * frame[2, 0]) * inverse,
+        (frame[3, 1] + x * frame[1, 1] + y * frame[2, 1]) * inverse,
+        (frame[3, 2] + x * frame[1, 2] + y * frame[2, 2]) * inverse,
+    )
+
+
+@njit(cache=True, fastmath=True, inline="always")
 def near_bound(solids, i, ox, oy, oz, dx, dy, dz, limit):
     """Whether the ray can meet the bounding sphere of solid i before `limit`."""
     cx = solids[i, X] - ox
@@ -99,6 +110,22 @@ def hit(solids, i, ox, oy, oz, dx, dy, dz):
     c = solids[i, COS]
     s = solids[i, SIN]
     return _hit_cube(half, solids[i, BEVEL], c * ox + s * oy, c * oy - s * ox, oz, c * dx + s * dy, c * dy - s * dx, dz)
+
+
+@njit(cache=True, fastmath=True, inline="always")
+def first_hit(solids, mask, ox, oy, oz, dx, dy, dz, limit):
+    """(distance, number) of the first of the solids in `mask` that the ray enters; (limit, -1) if none comes before."""
+    found = -1
+    i = 0
+    while mask:
+        if mask & 1 and near_bound(solids, i, ox, oy, oz, dx, dy, dz, limit):
+            t = hit(solids, i, ox, oy, oz, dx, dy, dz)
+            if t < limit:
+                limit = t
+                found = i
+        mask >>= 1
+        i += 1
+    return limit, found
 
 
 @njit(cache=True, fastmath=True)

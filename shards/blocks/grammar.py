@@ -7,6 +7,7 @@ common ways of saying the same, so that a model's own sentences are judged by wh
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 # The first of each list is the canonical word: the value used in scenes, truths and class names.
@@ -23,6 +24,7 @@ RELATION_WORDS: dict[str, tuple[str, ...]] = {
     "behind": ("behind",),
     "front": ("in front of",),
 }
+OPPOSITE = {"left": "right", "right": "left", "behind": "front", "front": "behind"}  # of a relation
 PREDICATES: dict[str, tuple[str, ...]] = {
     "turn": ("changed to", "turned", "became"),  # colour and material: followed by the new value
     "drop": ("is gone", "is missing", "has disappeared", "is no longer there"),
@@ -89,17 +91,18 @@ class Change:
     to: dict[str, str] | None = None
 
 
-def _one_of(phrases) -> str:
+def one_of(phrases: Iterable[str]) -> str:
+    """A pattern of any of the phrases, the longest that fits."""
     return "|".join(re.escape(phrase) for phrase in sorted(phrases, key=len, reverse=True))
 
 
-_RELATIONS = _one_of(phrase for phrases in RELATION_WORDS.values() for phrase in phrases)
+_RELATIONS = one_of(phrase for phrases in RELATION_WORDS.values() for phrase in phrases)
 _SUBJECT = re.compile(
     r"^(?:the|a|an)\s+(?P<other>other\s+)?(?P<words>(?:\w+\s+){0,3}?\w+)"
     rf"(?P<tail>\s+(?:(?:that|which)\s+is\s+)?(?:both\s+)?(?:{_RELATIONS}|the\s+same\s+\w+\s+as)\s+(?:the|a)\s+.+)?$"
 )
 _ENDINGS = tuple(
-    (kind, re.compile(rf"^(?P<subject>.+?)\s+(?:{_one_of(PREDICATES[kind] + _MORE_PREDICATES[kind])})"
+    (kind, re.compile(rf"^(?P<subject>.+?)\s+(?:{one_of(PREDICATES[kind] + _MORE_PREDICATES[kind])})"
                       + (r"\s+(?P<to>\w+)$" if kind == "turn" else "$")))
     for kind in PREDICATES
 )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from shards.blocks import geometry
-from shards.blocks.geometry import BLUE, FAR, GREEN, HFOV_TANGENT, KIND, METAL, RED, SPHERE, hit, near_bound
+from shards.blocks.geometry import BLUE, FAR, GREEN, HFOV_TANGENT, KIND, METAL, RED, SPHERE, camera_ray, first_hit
 from shards.blocks.lighting import (
     GROUND_ALBEDO,
     SKY,
@@ -51,20 +51,8 @@ def _radiance(solids, lamps, shade, bounce, mask, ox, oy, oz, dx, dy, dz, u, v):
     me = -1
     brushed = False
     for depth in range(4):
-        nearest = FAR
-        found = -1
-        if dz < 0.0:
-            nearest = -oz / dz
-        todo = mask
-        i = 0
-        while todo:
-            if todo & 1 and near_bound(solids, i, ox, oy, oz, dx, dy, dz, nearest):
-                t = hit(solids, i, ox, oy, oz, dx, dy, dz)
-                if t < nearest:
-                    nearest = t
-                    found = i
-            todo >>= 1
-            i += 1
+        table = -oz / dz if dz < 0.0 else FAR
+        nearest, found = first_hit(solids, mask, ox, oy, oz, dx, dy, dz, table)
         if depth > 0 and not brushed:
             lr, lg, lb = lamp_images(lamps, ox, oy, oz, dx, dy, dz, nearest)
             r += tr * lr
@@ -153,10 +141,7 @@ def _trace(solids, frame, lamps, masks, shade, bounce, width, height, supersampl
                 y = (0.5 * height - row - (i + 0.5) / supersample) * step
                 for j in range(supersample):
                     x = (column + (j + 0.5) / supersample - 0.5 * width) * step
-                    inverse = 1.0 / math.sqrt(1.0 + x * x + y * y)
-                    dx = (frame[3, 0] + x * frame[1, 0] + y * frame[2, 0]) * inverse
-                    dy = (frame[3, 1] + x * frame[1, 1] + y * frame[2, 1]) * inverse
-                    dz = (frame[3, 2] + x * frame[1, 2] + y * frame[2, 2]) * inverse
+                    dx, dy, dz = camera_ray(frame, x, y)
                     u = (j + shift_u) / supersample
                     v = (i + shift_v) / supersample
                     lr, lg, lb, kind = _radiance(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import njit
 
-from shards.blocks.geometry import FAR, HFOV_TANGENT, camera_frame, hit, near_bound, pack, tile_masks
+from shards.blocks.geometry import FAR, HFOV_TANGENT, camera_frame, camera_ray, first_hit, pack, tile_masks
 
 _TILE = 8
 
@@ -38,20 +36,6 @@ def _numbers(solids, frame, masks, width, height):
             if mask == 0:
                 continue
             u = (column + 0.5 - 0.5 * width) * step
-            inverse = 1.0 / math.sqrt(1.0 + u * u + v * v)
-            dx = (frame[3, 0] + u * frame[1, 0] + v * frame[2, 0]) * inverse
-            dy = (frame[3, 1] + u * frame[1, 1] + v * frame[2, 1]) * inverse
-            dz = (frame[3, 2] + u * frame[1, 2] + v * frame[2, 2]) * inverse
-            nearest = FAR
-            found = -1
-            i = 0
-            while mask:
-                if mask & 1 and near_bound(solids, i, ox, oy, oz, dx, dy, dz, nearest):
-                    t = hit(solids, i, ox, oy, oz, dx, dy, dz)
-                    if t < nearest:
-                        nearest = t
-                        found = i
-                mask >>= 1
-                i += 1
-            numbers[row, column] = found
+            dx, dy, dz = camera_ray(frame, u, v)
+            _, numbers[row, column] = first_hit(solids, mask, ox, oy, oz, dx, dy, dz, FAR)
     return numbers

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from shards.checks import show_page
-from shards.checks.contact_sheet import ROLES
 from shards.checks.findings import SHOWN, Finding, Records
 from shards.checks.leaks import Audit
-from shards.format.record import Record
+from shards.format.record import ROLES, Record
 from shards.reading.reader import Folder
 
 GROUP = 4  # samples shown of one group

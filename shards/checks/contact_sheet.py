@@ -10,6 +10,7 @@ from pathlib import Path
 from shards.checks import show_page
 from shards.errors import DataError
 from shards.format.manifest import KINDS, SPLITS
+from shards.format.record import ROLES
 from shards.format.schema import faults
 from shards.order import permutation
 from shards.progress import Progress
@@ -18,7 +19,6 @@ from shards.reading.reader import Folder, Stream
 COUNT = 12  # samples of each kind and split
 COMMON_WORDS = 40  # named in the overview
 COMMON_CLASSES = 24
-ROLES = {"pair": ("before", "after"), "photo": ("photo",), "class": ("photo",)}
 PLURAL = {"pair": "pairs", "photo": "photos", "class": "class photos"}
 
 Streams = dict[tuple[str, str], Stream]  # by (kind, split); those that have samples

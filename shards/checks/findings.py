@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-from shards.checks.leaks import RELATIONS, Audit
+from shards.checks.leaks import RELATIONS, Audit, counted
 from shards.format.manifest import KINDS, SPLITS
 from shards.format.record import Kind, Record, Split
 from shards.packing.contradictions import MARKED_UNCHANGED, find_contradictions
@@ -90,7 +90,7 @@ def _leaks(audit: Audit) -> Iterator[Finding]:
     if groups:
         yield Finding(
             True,
-            f"{_counted(len(groups), 'group')} of pictures in more than one split",
+            f"{counted(len(groups), 'group')} of pictures in more than one split",
             "Scores on them flatter. Put all pairs of one picture into one split, and pack again.",
             [(how, tuple(dict.fromkeys(picture.sample for picture in pictures))) for how, pictures in groups],
         )
@@ -103,7 +103,7 @@ def repeated(audit: Audit) -> Iterator[Finding]:
         if groups:
             yield Finding(
                 False,
-                f"{_counted(len(groups), 'group')} of {relation} within a split",
+                f"{counted(len(groups), 'group')} of {relation} within a split",
                 "Pairs may share pictures by design; else remove the copies.",
                 [(relation, tuple(dict.fromkeys(picture.sample for picture in group))) for group in groups],
             )
@@ -120,7 +120,7 @@ def _contradictions(read: Records) -> Iterator[Finding]:
         wrong = "One of the two is wrong. Correct the mark or the caption, and pack again."
         if reason == MARKED_UNCHANGED:  # the rule knows many ways to say so, and people know more
             wrong += ' Or the caption says that nothing changed in unknown words: add "nothing has changed" beside it.'
-        yield Finding(True, f"{_counted(len(examples), 'pair')} {reason}", wrong, examples)
+        yield Finding(True, f"{counted(len(examples), 'pair')} {reason}", wrong, examples)
 
 
 def _opposite(audit: Audit, read: Records) -> Iterator[Finding]:
@@ -138,7 +138,7 @@ def _opposite(audit: Audit, read: Records) -> Iterator[Finding]:
     if twice:
         yield Finding(
             True,
-            f"{_counted(len(twice), 'couple')} of pictures packed as changed and as unchanged",
+            f"{counted(len(twice), 'couple')} of pictures packed as changed and as unchanged",
             "Both cannot be true. Remove one, and pack again.",
             [("", tuple(dict.fromkeys(marks.values()))) for marks in twice],
         )
@@ -146,7 +146,7 @@ def _opposite(audit: Audit, read: Records) -> Iterator[Finding]:
     if equal:
         yield Finding(
             True,
-            f"{_counted(len(equal), 'pair')} marked changed, with the same picture twice",
+            f"{counted(len(equal), 'pair')} marked changed, with the same picture twice",
             "Before and after are equal pixel for pixel. Name the right second picture, and pack again.",
             [(" | ".join(read.records[i].captions), (i,)) for i in equal],
         )
@@ -157,7 +157,7 @@ def _captions(read: Records) -> Iterator[Finding]:
     if short:
         yield Finding(
             False,
-            f"{_counted(len(short), 'caption')} of one word",
+            f"{counted(len(short), 'caption')} of one word",
             "A sentence teaches more: say what changed, and where.",
             short,
         )
@@ -165,7 +165,7 @@ def _captions(read: Records) -> Iterator[Finding]:
     if bare:
         yield Finding(
             False,
-            f"{_counted(len(bare), 'pair')} without a caption",
+            f"{counted(len(bare), 'pair')} without a caption",
             "Such pairs teach no words; in the test split they are not scored.",
             bare,
         )
@@ -178,7 +178,7 @@ def _captions(read: Records) -> Iterator[Finding]:
                 marked = "marked changed" if changed else "without a mark"
                 yield Finding(
                     False,
-                    f"{count:,} of {_counted(len(pairs), 'pair')} {marked} have one caption: {text}",
+                    f"{count:,} of {counted(len(pairs), 'pair')} {marked} have one caption: {text}",
                     "A model that always says it scores well. Say what differs from pair to pair.",
                     having,
                 )
@@ -200,7 +200,7 @@ def _types(read: Records) -> Iterator[Finding]:
             having = [(kind, (i,)) for i in pairs if read.records[i].change_type == kind]
             yield Finding(
                 False,
-                f"type {kind} is rare: {count:,} of {_counted(types.total(), 'pair')}",
+                f"type {kind} is rare: {count:,} of {counted(types.total(), 'pair')}",
                 "Too few to learn from, and too few to score. Add some, or leave the type out.",
                 having,
             )
@@ -229,7 +229,7 @@ def _sizes(audit: Audit) -> Iterator[Finding]:
     if strange:
         yield Finding(
             False,
-            f"{_counted(len(strange), 'sample')} with a picture of a strange size",
+            f"{counted(len(strange), 'sample')} with a picture of a strange size",
             f"The longer side is usually {middle} pixels. Small pictures show little; long ones are squeezed.",
             [(size, (sample,)) for sample, size in strange.items()],
         )
@@ -237,7 +237,3 @@ def _sizes(audit: Audit) -> Iterator[Finding]:
 
 def _words(text: str) -> int:
     return len(text.split())
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

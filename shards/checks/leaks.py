@@ -212,16 +212,16 @@ def report(found: Audit, everything: bool) -> Iterator[str]:
                 where = ", ".join(f"{SPLITS[split]} {counts[split]}" for split in sorted(counts))
                 yield f"note, the same caption in {where}: {_printable(caption)}"
     yield (
-        f"{_counted(len(found.pictures), 'picture')}, {len(np.unique(found.same[1])):,} different "
+        f"{counted(len(found.pictures), 'picture')}, {len(np.unique(found.same[1])):,} different "
         f"({found.plain:,} too plain to tell near duplicates), {len(found.captions):,} different captions"
     )
     for split, relation in sorted(notes):
-        yield f"note: within {SPLITS[split]}, {_counted(notes[split, relation], 'group')} of {relation}"
+        yield f"note: within {SPLITS[split]}, {counted(notes[split, relation], 'group')} of {relation}"
     totals = Counter(picture.split for picture in found.pictures)
     for split, other in ((2, 0), (1, 0), (2, 1)):
         yield from _compared(found, split, other, totals)
     by_relation = ", ".join(f"{leaks[name]} of {name}" for name in RELATIONS)
-    yield f"{_counted(sum(leaks.values()), 'group')} of pictures in more than one split ({by_relation})"
+    yield f"{counted(sum(leaks.values()), 'group')} of pictures in more than one split ({by_relation})"
 
 
 def _compared(found: Audit, split: int, other: int, totals: Counter) -> Iterator[str]:
@@ -262,5 +262,6 @@ def _and(names: Iterator[str]) -> str:
     return f"{', '.join(first)} and {last}"
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """ "1 picture", "2,000 pictures"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

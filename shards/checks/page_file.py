@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shards.errors import DataError
-from shards.format.whole_files import PARTIAL, write_whole
+from shards.format.out_file import require_place, write_out
 from shards.reading.object_store import is_url
 
 
@@ -13,17 +12,10 @@ def page_place(shards: str, out: str | None, ending: str) -> Path:
     """`out`, or a file beside the folder; of a URL, here. DataError if no file can be there."""
     bare = shards.rstrip("/")
     folder = Path(bare.rpartition("/")[2]) if is_url(bare) else Path(bare).resolve()
-    place = Path(out) if out else folder.with_name(folder.name + ending)
-    if place.is_dir() or not place.parent.is_dir():
-        raise DataError(f"--out: {place} cannot be written: name a file in a folder that exists")
-    return place
+    return require_place(Path(out) if out else folder.with_name(folder.name + ending))
 
 
 def write_page(place: Path, text: str) -> None:
     """Writes it and says so. DataError if it cannot be written; nothing is left behind then."""
-    try:
-        write_whole(place, text)
-    except OSError as error:
-        place.with_name(place.name + PARTIAL).unlink(missing_ok=True)
-        raise DataError(f"{place} cannot be written ({error.strerror}): choose another --out") from None
+    write_out(place, text)
     print(f"{place}: {len(text) / 2**20:.1f} MiB")

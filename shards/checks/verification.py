@@ -13,6 +13,7 @@ from typing import BinaryIO
 from shards.errors import DataError
 from shards.format import index, manifest
 from shards.format.arrays import decode_array
+from shards.format.record import ROLES
 from shards.format.schema import faults
 from shards.format.strict_json import parse_json
 from shards.format.tars import BLOCK, Header, crc32c, file_sha256, parse_header
@@ -21,7 +22,6 @@ from shards.processes import pool
 from shards.progress import Progress
 from shards.reading.object_store import Bucket, Missing, is_url
 
-ROLES = {"pair": {"before", "after"}, "photo": {"photo"}, "class": {"photo"}}
 MOST_FINDINGS = 20  # of one shard that are listed
 LARGE = 64 * 2**20  # bytes of shards from which on processes and a progress bar are worth it
 CHUNK = 2**20
@@ -294,7 +294,7 @@ class _Shard:
             except DataError as error:
                 self._note(f"member {key}.{suffix}: {error}")
             have.add(role)
-        wanted = ROLES[self.entry["kind"]] | (set() if self._is_features else {"json"})
+        wanted = set(ROLES[self.entry["kind"]]) | (set() if self._is_features else {"json"})
         for role in sorted(wanted - have):
             self._note(f"sample {key} has no {role}")
         for role in sorted(have - wanted):

@@ -8,10 +8,10 @@ those of LOCAL, which are about a pasted thing, and of GLOBAL, which are about t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from functools import lru_cache
 
-from shards.blocks.grammar import THING_WORDS, Change
+from shards.blocks.grammar import THING_WORDS, Change, one_of
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white", "black")
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
@@ -30,22 +30,17 @@ SIDES = ("top", "left", "right", "bottom")
 PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
 
 # Where a thing is, and where it went: as many forms for each place.
-AT: dict[str, tuple[str, ...]] = {
-    **{corner: (f"in the {corner} corner", f"at the {corner}") for corner in CORNERS},
-    "top": ("at the top", "near the top edge"),
-    "bottom": ("at the bottom", "near the bottom edge"),
-    "left": ("on the left", "on the left side"),
-    "right": ("on the right", "on the right side"),
-    "middle": ("in the middle", "in the center"),
-}
-TO: dict[str, tuple[str, ...]] = {
-    **{corner: (f"to the {corner} corner", f"to the {corner}") for corner in CORNERS},
-    "top": ("to the top", "to the top edge"),
-    "bottom": ("to the bottom", "to the bottom edge"),
-    "left": ("to the left side", "to the left edge"),
-    "right": ("to the right side", "to the right edge"),
-    "middle": ("to the middle", "to the center"),
-}
+_PLACED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    **{place: ((f"in the {place} corner", f"at the {place}"), (f"to the {place} corner", f"to the {place}"))
+       for place in CORNERS},
+    "top": (("at the top", "near the top edge"), ("to the top", "to the top edge")),
+    "bottom": (("at the bottom", "near the bottom edge"), ("to the bottom", "to the bottom edge")),
+    "left": (("on the left", "on the left side"), ("to the left side", "to the left edge")),
+    "right": (("on the right", "on the right side"), ("to the right side", "to the right edge")),
+    "middle": (("in the middle", "in the center"), ("to the middle", "to the center")),
+}  # fmt: skip
+AT = {place: at for place, (at, _) in _PLACED.items()}
+TO = {place: to for place, (_, to) in _PLACED.items()}
 SUBJECTS = ("the photo", "the picture", "the image")
 # {} is one of SUBJECTS.
 GLOBAL: dict[str, tuple[str, ...]] = {
@@ -98,23 +93,19 @@ def _more(phrases: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
 _PLACE_AT, _PLACE_TO = _more(AT), _more(TO)
 
 
-def _one_of(phrases: Iterable[str]) -> str:
-    return "|".join(re.escape(phrase) for phrase in sorted(phrases, key=len, reverse=True))
-
-
 _THING = r"(?:the|an?) (?P<words>\S+(?: \S+){0,4}?)"
-_AT = rf"(?: (?P<at>{_one_of(_PLACE_AT)}))?"
-_TO = rf"(?: (?P<to>{_one_of(_PLACE_TO)}))?"
+_AT = rf"(?: (?P<at>{one_of(_PLACE_AT)}))?"
+_TO = rf"(?: (?P<to>{one_of(_PLACE_TO)}))?"
 _FORMS = tuple(
     (kind, re.compile(f"^{form}$"))
     for kind, form in (
         ("add", rf"{_THING} (?:was added|has been added|has appeared|appeared){_AT}"),
         ("add", rf"there is {_THING}{_AT} now"),
         ("add", rf"there is now {_THING}{_AT}"),
-        ("drop", rf"{_THING}{_AT} (?:{_one_of(_ENDINGS['drop'])})"),
+        ("drop", rf"{_THING}{_AT} (?:{one_of(_ENDINGS['drop'])})"),
         ("color", rf"{_THING}{_AT} (?:turned|became|has become|is now|changed to|changed color to) (?P<new>\w+)"),
         ("color", rf"{_THING}{_AT} is (?P<new>\w+) now"),
-        ("move", rf"{_THING}{_AT} (?:{_one_of(_ENDINGS['move'])}){_TO}"),
+        ("move", rf"{_THING}{_AT} (?:{one_of(_ENDINGS['move'])}){_TO}"),
     )
 )
 

@@ -7,6 +7,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 Kind = Literal["pair", "photo", "class"]
 Split = Literal["train", "val", "test"]
+ROLES: dict[str, tuple[str, ...]] = {"pair": ("before", "after"), "photo": ("photo",), "class": ("photo",)}  # images
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from shards.errors import shown
+
 NEGATIVES = {"retrieve", "replace", "confuse"}
 NEWER = {"matched"}  # negatives that folders packed earlier lack
 
@@ -15,16 +17,16 @@ def faults(sample: Any, kind: str, classes: Sequence[str]) -> Iterator[str]:
         yield "not a JSON object"
         return
     if sample.get("kind") != kind:
-        yield f"'kind' is {_shown(sample.get('kind'))} in a shard of {kind}"
+        yield f"'kind' is {shown(sample.get('kind'))} in a shard of {kind}"
     for field in ("source", "id"):
         if not isinstance(sample.get(field), str):
             yield f"{field!r} is not text"
     if kind == "class":
         number = sample.get("class_id")
         if not isinstance(number, int) or not 0 <= number < len(classes):
-            yield f"'class_id' is {_shown(number)} and the manifest has {len(classes)} classes"
+            yield f"'class_id' is {shown(number)} and the manifest has {len(classes)} classes"
         elif sample.get("class_name") != classes[number]:
-            yield f"'class_name' is {_shown(sample.get('class_name'))}, class {number} is {classes[number]!r}"
+            yield f"'class_name' is {shown(sample.get('class_name'))}, class {number} is {classes[number]!r}"
         return
     if not _is_texts(sample.get("captions")):
         yield "'captions' is not a list of text"
@@ -46,8 +48,3 @@ def faults(sample: Any, kind: str, classes: Sequence[str]) -> Iterator[str]:
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

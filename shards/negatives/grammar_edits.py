@@ -8,10 +8,9 @@ from itertools import combinations, product, zip_longest
 
 import numpy as np
 
-from shards.blocks.grammar import NO_CHANGE, PREDICATES, RELATION_WORDS, SYNONYMS, WORDS, Change
+from shards.blocks.grammar import NO_CHANGE, OPPOSITE, PREDICATES, RELATION_WORDS, SYNONYMS, WORDS, Change
 from shards.wording.claims import Truth, change_claim, photo_claim
 
-_OPPOSITE = {"left": "right", "right": "left", "behind": "front", "front": "behind"}
 _CHANGES = ("color", "material", "add", "drop", "move")
 
 
@@ -21,7 +20,7 @@ def _longest_first(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 _FLIPS = _longest_first(
     [
-        (phrase, RELATION_WORDS[_OPPOSITE[relation]][number % len(RELATION_WORDS[_OPPOSITE[relation]])])
+        (phrase, RELATION_WORDS[OPPOSITE[relation]][number % len(RELATION_WORDS[OPPOSITE[relation]])])
         for relation, phrases in RELATION_WORDS.items()
         for number, phrase in enumerate(phrases)
     ]

@@ -8,12 +8,11 @@ Image bytes are kept as they are, whatever their names say: copies with JPEG byt
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from shards.errors import DataError
 from shards.format.record import Record, Split
-from shards.sources.layouts.layout import SPLITS, ImageFiles, Losses, digest, image_fault, read_json, require
+from shards.sources.layouts.layout import SPLITS, ImageFiles, Losses, digest, image_fault, read_json
 from shards.wording.claims import truth_of_references
 
 SCENES_PER_UNIT = 250
@@ -27,20 +26,12 @@ class ClevrChangeSource(ImageFiles):
     """Records and images of a CLEVR-Change folder."""
 
     name = "clevr_change"
-
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-        self.dropped: dict[str, int] = {}
-        self.lost: list[str] = []
-        require(self.root, (*FOLDERS.values(), *ANNOTATIONS), "a CLEVR-Change folder")
+    layout = "a CLEVR-Change folder"
+    needed = (*FOLDERS.values(), *ANNOTATIONS)
 
     def describe(self) -> dict:
         """What the records depend on, for a manifest: a digest of the annotation files, not where the folder lies."""
         return {"annotations_sha256": digest(self.root, ANNOTATIONS)}
-
-    def classes(self) -> list[str]:
-        """None: the data set has no class labels."""
-        return []
 
     def records(self, workers: int = 1) -> list[Record]:
         """Two pairs a scene, scenes in the order of their numbers. Reading is quick; `workers` makes no difference."""
@@ -65,7 +56,7 @@ class ClevrChangeSource(ImageFiles):
                         losses.add(f"CLEVR_{view}_{number:06d}.png", reason)
                         continue
                     found.append(self._record(split, unit, number, view, captions[name], type_of.get(number)))
-        self.dropped, self.lost = dict(losses.dropped), losses.lost
+        self.leave_out(losses)
         return found
 
     def _record(self, split: Split, unit: int, number: int, view: str, captions: list, change: str | None) -> Record:

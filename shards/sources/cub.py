@@ -10,21 +10,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from pathlib import Path
 
 from shards.errors import DataError
 from shards.format.record import Record, Split
-from shards.sources.layouts.layout import (
-    SAMPLES_PER_UNIT,
-    ImageFiles,
-    Losses,
-    digest,
-    image_fault,
-    inside,
-    read_text,
-    require,
-)
+from shards.sources.layouts.layout import ImageFiles, Losses, Units, digest, image_fault, inside, read_text
 from shards.sources.layouts.names import Names
 
 IMAGES = "images"
@@ -37,13 +26,8 @@ class CubSource(ImageFiles):
     """Records and images of a CUB-200-2011 folder, or of one of the same layout."""
 
     name = "cub"
-    needed: tuple[str, ...] = (PHOTOS, LABELS, SPLIT)
-
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-        self.dropped: dict[str, int] = {}
-        self.lost: list[str] = []
-        require(self.root, (*self.needed, IMAGES), f"a folder in the layout of {self.name}")
+    layout = "a folder in the layout of cub"
+    needed: tuple[str, ...] = (PHOTOS, LABELS, SPLIT, IMAGES)
 
     def describe(self) -> dict:
         """What the records depend on, for a manifest: digests of the tables and the sentences."""
@@ -66,7 +50,7 @@ class CubSource(ImageFiles):
         class_ids = self._class_ids()
         has_captions = self._has_captions()
         losses = Losses()
-        places: Counter[Split] = Counter()
+        units = Units()
         found: list[Record] = []
         fault: str | None
         files = Names(self.root)
@@ -85,8 +69,7 @@ class CubSource(ImageFiles):
                 losses.add(photo, fault)
                 continue
             assert published is not None and split is not None, "else there is a fault"
-            images, unit = {"photo.jpg": path}, places[split] // SAMPLES_PER_UNIT
-            places[split] += 1
+            images, unit = {"photo.jpg": path}, units.next_of(split)
             found.append(
                 Record(
                     kind="class",
@@ -109,7 +92,7 @@ class CubSource(ImageFiles):
                     found.append(Record("photo", split, f"photo-{number}", images, photo, captions, unit=unit))
                 else:
                     losses.add(photo, "no sentences", "its class sample is there")
-        self.dropped, self.lost = dict(losses.dropped), losses.lost
+        self.leave_out(losses)
         files.tell()
         return found
 

@@ -7,7 +7,6 @@ a little moved and relit, so that no comparison of pixels tells a change. `shard
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +24,10 @@ from shards.format.record import Record, Split
 from shards.images.duplicates import groups
 from shards.images.fingerprints import sketch
 from shards.processes import pool
-from shards.sources.layouts.layout import SAMPLES_PER_UNIT, SPLITS, ImageFiles, Losses, key_of, require
+from shards.sources.layouts.layout import SPLITS, ImageFiles, Losses, Units, key_of
 from shards.sources.layouts.photo_tree import photos_below
 from shards.sources.layouts.splits import split_groups
 
-LAYOUT = "a folder of photos, in sub-folders or not"
 PHOTOS_PER_UNIT = 64  # that one process looks at
 _PHOTO_TIME_LIMIT = 60.0  # seconds for one (a large one takes a tenth)
 
@@ -73,16 +71,14 @@ class EditsSource(ImageFiles):
     """Records and images of edited photos below `root`; options as in EditsOptions."""
 
     name = "edits"
+    layout = "a folder of photos, in sub-folders or not"
 
     def __init__(self, root: str | Path, **options) -> None:
-        self.root = Path(root)
         self.options = EditsOptions(**options)
         self.cutouts = Cutouts(Path(self.options.cutouts).absolute()) if self.options.cutouts else None
-        self.dropped: dict[str, int] = {}
-        self.lost: list[str] = []
         self._opened: tuple[str, Image.Image] | None = None
         self._made: tuple[str, tuple[bytes, bytes]] | None = None
-        require(self.root, (), LAYOUT)
+        super().__init__(root)
         if self.cutouts is not None and not self.cutouts.folder.is_dir():
             raise DataError(f"--cutouts {self.cutouts.folder}: no such folder; name one of PNGs with transparency")
 
@@ -100,10 +96,6 @@ class EditsSource(ImageFiles):
         cutouts = self.cutouts.digests() if self.cutouts else {}
         return asdict(self.options) | {"cutouts": cutouts, "names_sha256": digest}
 
-    def classes(self) -> list[str]:
-        """None."""
-        return []
-
     def records(self, workers: int = 1) -> list[Record]:
         """All pairs by split and photo. `workers` above 1 looks at photos in that many processes."""
         names, unread = self._listed
@@ -111,18 +103,17 @@ class EditsSource(ImageFiles):
         losses.dropped.update(unread.dropped)
         losses.lost += unread.lost
         photos = self._looked_at(names, workers, losses)
-        self.dropped, self.lost = dict(losses.dropped), losses.lost
+        self.leave_out(losses)
         if not photos:
             first = f"; the first that was looked at, {losses.lost[0]}" if losses.lost else ""
-            raise DataError(f"{self.root} has no photos to edit: --root must be {LAYOUT}{first}")
+            raise DataError(f"{self.root} has no photos to edit: --root must be {self.layout}{first}")
         found = []
-        places: Counter[Split] = Counter()
+        units = Units()
         for split, of_split in self._divided(photos).items():
             each, more = divmod(self.options.pairs[SPLITS.index(split)], len(of_split))
             for place, photo in enumerate(of_split):
                 for number in range(each + (place < more)):
-                    found.append(self._record(photo, number, split, places[split] // SAMPLES_PER_UNIT))
-                    places[split] += 1
+                    found.append(self._record(photo, number, split, units.next_of(split)))
         return found
 
     @cached_property

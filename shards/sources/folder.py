@@ -8,27 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from shards.errors import DataError
 from shards.format.record import Record, Split
 from shards.format.retries import retried
-from shards.sources.layouts.layout import (
-    SAMPLES_PER_UNIT,
-    SPLITS,
-    ImageFiles,
-    Losses,
-    image_fault,
-    inside,
-    key_of,
-    require,
-)
+from shards.sources.layouts.layout import SPLITS, ImageFiles, Losses, Units, image_fault, inside, key_of
 from shards.sources.layouts.splits import SPLIT_NAMES, split_groups
 
-LAYOUT = "a folder of photos in class folders (CLASS/photo.jpg)"
 OUTSIDE = "a link that leads outside the folder"
 
 
@@ -43,12 +31,7 @@ class FolderSource(ImageFiles):
     """Records and images of class folders. The classes are the names of the folders in alphabetical order."""
 
     name = "folder"
-
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-        self.dropped: dict[str, int] = {}
-        self.lost: list[str] = []
-        require(self.root, (), LAYOUT)
+    layout = "a folder of photos in class folders (CLASS/photo.jpg)"
 
     def describe(self) -> dict:
         """What the records depend on, for a manifest: a digest of the photos' names."""
@@ -63,12 +46,12 @@ class FolderSource(ImageFiles):
     def records(self, workers: int = 1) -> list[Record]:
         """A class sample for each photo, sorted by split, class and name. `workers` makes no difference."""
         photos, losses = self._photos
-        self.dropped, self.lost = dict(losses.dropped), losses.lost
+        self.leave_out(losses)
         if not photos:
             first = f"; the first that was looked at, {losses.lost[0]}" if losses.lost else ""
-            raise DataError(f"{self.root} has no photos to pack: --root must be {LAYOUT}{first}")
+            raise DataError(f"{self.root} has no photos to pack: --root must be {self.layout}{first}")
         class_ids = _class_ids(photos)
-        places: Counter[Split] = Counter()
+        units = Units()
         found = []
         for photo in sorted(photos, key=lambda photo: SPLITS.index(photo.split)):
             found.append(
@@ -80,10 +63,9 @@ class FolderSource(ImageFiles):
                     id=photo.path,
                     class_id=class_ids[photo.class_folder],
                     class_name=_readable(photo.class_folder),
-                    unit=places[photo.split] // SAMPLES_PER_UNIT,
+                    unit=units.next_of(photo.split),
                 )
             )
-            places[photo.split] += 1
         return found
 
     @cached_property

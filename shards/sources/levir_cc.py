@@ -8,12 +8,11 @@ split. changeflag is 1 or 0.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from shards.errors import DataError
 from shards.format.record import Split
-from shards.sources.layouts.layout import Losses, entry_of, name_of, read_json, require, sentences_of, text_of
+from shards.sources.layouts.layout import Losses, entry_of, name_of, read_json, sentences_of, text_of
 from shards.sources.layouts.pair_folder import Pair, PairFolder
 from shards.sources.layouts.splits import SPLIT_NAMES
 
@@ -26,10 +25,7 @@ class LevirCcSource(PairFolder):
 
     name = "levir_cc"
     layout = f"a LEVIR-CC folder ({ANNOTATIONS} and images/)"
-
-    def __init__(self, root: str | Path) -> None:
-        super().__init__(root)
-        require(self.root, (ANNOTATIONS,), self.layout)
+    needed = (ANNOTATIONS,)
 
     def annotations(self) -> list[str]:
         """The one annotation file."""

@@ -13,4 +13,5 @@ class NABirdsSource(CubSource):
     """Records and images of an NABirds folder: class samples."""
 
     name = "nabirds"
+    layout = "a folder in the layout of nabirds"
     needed = (*CubSource.needed, CLASSES)  # its folders are called after numbers

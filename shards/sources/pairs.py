@@ -23,14 +23,13 @@ from shards.errors import DataError
 from shards.format.record import Record, Split
 from shards.format.strict_json import parse_json
 from shards.sources.layouts.layout import (
-    SAMPLES_PER_UNIT,
     ImageFiles,
     Losses,
+    Units,
     digest,
     image_fault,
     inside,
     key_of,
-    require,
     sentences_of,
 )
 from shards.sources.layouts.names import Names
@@ -73,12 +72,10 @@ class PairsSource(ImageFiles):
     """Records and images of a folder with a table of pairs; `table` is its name inside the folder."""
 
     name = "pairs"
+    layout = "a folder with photos and a table of pairs"
 
     def __init__(self, root: str | Path, table: str | None = None) -> None:
-        self.root = Path(root)
-        self.dropped: dict[str, int] = {}
-        self.lost: list[str] = []
-        require(self.root, (), "a folder with photos and a table of pairs")
+        super().__init__(root)
         self.table = self._find_table() if table is None else table
         if not inside(self.root, self.table).is_file():
             raise DataError(f"{self.root / self.table} is missing: --table is the name of a file inside --root")
@@ -86,10 +83,6 @@ class PairsSource(ImageFiles):
     def describe(self) -> dict:
         """What the records depend on, for a manifest: a digest of the table."""
         return {"table_sha256": digest(self.root, [self.table])}
-
-    def classes(self) -> list[str]:
-        """None: pairs have no class labels."""
-        return []
 
     def records(self, workers: int = 1) -> list[Record]:
         """The pairs in the order of their first rows. `workers` makes no difference."""
@@ -112,7 +105,7 @@ class PairsSource(ImageFiles):
             print(f"{self.root / self.table}: columns that are not used: {_listed(unused)}", file=sys.stderr)
         self._names.tell()
         found = _records(list(pairs.values()), losses, self.table)
-        self.dropped, self.lost = dict(losses.dropped), losses.lost
+        self.leave_out(losses)
         return found
 
     def _find_table(self) -> str:
@@ -230,7 +223,7 @@ def _records(pairs: list[_Pair], losses: Losses, table: str) -> list[Record]:
         splits = _splits(pairs)
         for pair in pairs:
             pair.labels["split"] = splits[pair.before]
-    places: Counter[Split] = Counter()
+    units = Units()
     found = []
     for pair in pairs:
         split = pair.labels["split"]
@@ -245,10 +238,9 @@ def _records(pairs: list[_Pair], losses: Losses, table: str) -> list[Record]:
                 captions=pair.captions,
                 changed=pair.labels.get("changed"),
                 change_type=pair.labels.get("change_type"),
-                unit=places[split] // SAMPLES_PER_UNIT,
+                unit=units.next_of(split),
             )
         )
-        places[split] += 1
     return found
 
 

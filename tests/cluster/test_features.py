@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from testing.killing import contents
 
 from cluster.batches import feature_cache, feature_lock
 from cluster.batches.feature_cache import Extraction, Extractor, _build, _run_processes, cache_features, open_features
@@ -61,10 +62,6 @@ def shards(tmp_path: Path) -> Path:
     return folder
 
 
-def tars(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
 @pytest.mark.slow
 def test_same_keys_with_the_features_of_each_image(shards, tmp_path, monkeypatch, capfd):
     computed = []
@@ -109,10 +106,10 @@ def test_any_number_of_workers_and_a_restart_give_the_same_bytes(shards, tmp_pat
     cache_features(shards, tmp_path / "one", EXTRACTION, workers=1)
     cache_features(shards, tmp_path / "two", EXTRACTION, workers=2)
     assert "features two: 14 of 14 images, " in capfd.readouterr().err, "of all processes together"
-    assert tars(tmp_path / "one") == tars(tmp_path / "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
     # A run that was killed: no manifest, one tar of four, and a half-written one.
     stopped = tmp_path / "stopped"
-    monolith = tars(tmp_path / "one")
+    monolith = contents(tmp_path / "one")
     stopped.mkdir()
     described = json.loads(monolith["manifest.json"])["features"]
     (stopped / "features.json.partial").write_text(json.dumps(described))
@@ -120,7 +117,7 @@ def test_any_number_of_workers_and_a_restart_give_the_same_bytes(shards, tmp_pat
         (stopped / name).write_bytes(monolith[name])
     (stopped / "photos-train-000000.tar.partial").write_bytes(b"half")
     cache_features(shards, stopped, EXTRACTION)
-    assert tars(stopped) == monolith
+    assert contents(stopped) == monolith
 
 
 def test_features_of_other_images_or_sizes_are_refused(shards, tmp_path):
@@ -227,8 +224,8 @@ def test_threads_that_decode_change_no_byte(shards, tmp_path):
     assert sorted(entry["name"] for _, entries in done for entry in entries) == sorted(
         entry["name"] for entry in one.manifest["shards"]
     )
-    there = tars(tmp_path / "one")
-    assert tars(out) == {name: there[name] for name in there if name != "manifest.json"}
+    there = contents(tmp_path / "one")
+    assert contents(out) == {name: there[name] for name in there if name != "manifest.json"}
     assert not multiprocessing.active_children(), "the processes end with the work"
 
 
@@ -278,7 +275,7 @@ def test_a_second_command_into_a_folder_waits_for_the_first(shards, tmp_path, mo
             time.sleep(1)
             if ends == "finished":
                 shutil.rmtree(out / f"{feature_lock.SCRATCH}1")
-                for name in sorted(tars(made.path), key=lambda name: name == "manifest.json"):
+                for name in sorted(contents(made.path), key=lambda name: name == "manifest.json"):
                     shutil.copyfile(made.path / name, out / name)
 
     thread = threading.Thread(target=first)
@@ -289,7 +286,7 @@ def test_a_second_command_into_a_folder_waits_for_the_first(shards, tmp_path, mo
     monkeypatch.setattr(feature_cache, "write_shard", lambda *given: written.append(given[1]) or write(*given))
     cache_features(shards, out, EXTRACTION)
     thread.join(10)
-    assert tars(out) == tars(tmp_path / "one")
+    assert contents(out) == contents(tmp_path / "one")
     assert len(written) == (0 if ends == "finished" else len(made.manifest["shards"]))
     assert capfd.readouterr().err.count("is being made by another process: it is waited for") == 1
 

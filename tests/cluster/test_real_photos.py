@@ -21,7 +21,6 @@ from cluster.training import checkpoint
 from cluster.training.job import Job
 from idc.model.build import build
 from shards.pack import pack
-from shards.reading.reader import Folder
 from shards.sources import make_source
 
 pytestmark = pytest.mark.ranks
@@ -88,7 +87,7 @@ def accuracy(config: Config, job: Job, weights: dict[str, torch.Tensor] | None) 
     model = build(config.model).eval()
     if weights is not None:
         model.load_state_dict(weights)
-    samples = Samples(Folder.open(job.classes.shards), Folder.open(job.classes.features), "class", "test")
+    samples = Samples(job.classes.shards, job.classes.features, "class", "test")
     photos = samples.arrays(range(len(samples)))["photo"]
     with torch.no_grad():
         pair = model.encode_pair(model.embed_images({"before": photos, "after": photos}))

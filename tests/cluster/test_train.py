@@ -27,7 +27,7 @@ import cluster.train
 from cluster import checkpoints
 from cluster.errors import ConfigError
 from cluster.recipes.commandline import parse
-from cluster.tracking.run_log import read_metrics
+from cluster.tracking.run_log import read_metrics, read_without_times
 from cluster.training.checkpoint import find, load_weights
 from idc.captioning.model_folder import load
 
@@ -40,7 +40,6 @@ STEPS = 160
 OPTIONS = ["--log.wandb", "disabled", "--data.pack_workers", "1", "--evaluate.tokenizer", "split",
            "--pretrain.steps", "12", "--finetune.steps", str(STEPS), "--finetune.validate_every", str(STEPS // 2),
            "--finetune.checkpoint_every", "7"]  # fmt: skip
-TIMES = ("samples_per_s", "steps_per_s", "data_wait", "memory", "seconds")
 
 
 def command(tiny: Any, name: str, *more: str) -> list[str]:
@@ -57,10 +56,6 @@ def train(tiny: Any, name: str, *more: str, **variables: str) -> subprocess.Comp
 def refused(tiny: Any, name: str, *more: str) -> Done:
     """A command that ends before anything is started, in this process."""
     return run_here(cluster.train.main, *command(tiny, name, *more)[2:])
-
-
-def without_times(run: Path) -> list[dict]:
-    return [{name: value for name, value in record.items() if name not in TIMES} for record in read_metrics(run)]
 
 
 def log_of(run: Path, rank: int) -> str:
@@ -218,7 +213,9 @@ def test_whatever_strikes_it_the_losses_are_equal(finished: tuple, tiny: Any, tm
     again = train(tiny, "disturbed", **without_java(tmp_path))  # no METEOR: it takes a core 7 s
     assert again.returncode == 0, again.stderr
     assert "pretrain is done" in again.stderr
-    assert without_times(run) == without_times(undisturbed), "the log is that of a run that was never disturbed"
+    assert read_without_times(run) == read_without_times(undisturbed), (
+        "the log is that of a run that was never disturbed"
+    )
     ends = [find(folder / "checkpoints" / "finetune")[-1].weights.read_bytes() for folder in (run, undisturbed)]
     assert ends[0] == ends[1], "and so are the weights, bit by bit"
     assert (run / "predictions.jsonl").read_bytes() == (undisturbed / "predictions.jsonl").read_bytes()

@@ -67,7 +67,6 @@ class Times:
 
     wall: float  # of all times the command ran
     slots: float  # wall times the trials that ran at once
-    occupied: float  # slots that had a trial in them
     useful: float  # steps and validations, of trials and of shared pre-training, in runs as they stand
 
     @property
@@ -82,7 +81,6 @@ def times(plan: Plan, table: Table) -> Times:
     return Times(
         wall=sum(one.end - one.start for one in table.sessions),
         slots=sum((one.end - one.start) * one.slots for one in table.sessions),
-        occupied=sum(end - start for trial in table.runs for start, end in zip(trial.starts, trial.ends, strict=True)),
         useful=sum(map(useful_seconds, runs)),
     )
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster import CODE
 from cluster.config.fields import Config
 from cluster.config.options import to_yaml
 from cluster.errors import NotFiniteError, TrainingError
@@ -20,7 +21,6 @@ from cluster.launch import credentials
 from cluster.tracking.run_log import METRICS
 from shards.format.whole_files import write_whole
 
-CODE = Path(__file__).resolve().parents[2]
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # the variable by which Ray tells a driver its runtime environment
 END_LIMIT_S = 30
 LOCK_LIMIT_S = 60  # longer than a killed run needs to end

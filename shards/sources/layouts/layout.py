@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from shards.errors import DataError
+from shards.errors import DataError, shown
 from shards.format.record import Split
 from shards.format.retries import retried
 from shards.format.strict_json import parse_json
@@ -80,10 +80,40 @@ def read_bytes(root: Path, name: str) -> bytes:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
 
 
-class ImageFiles:
-    """A source whose image ids are the paths of its images inside the folder `root`."""
+class Units:
+    """The units of a source, SAMPLES_PER_UNIT samples of a split each: a worker packs one at a time."""
 
-    root: Path
+    def __init__(self) -> None:
+        self._placed: Counter[Split] = Counter()
+
+    def next_of(self, split: Split) -> int:
+        """The unit of the next sample of a split."""
+        unit = self._placed[split] // SAMPLES_PER_UNIT
+        self._placed[split] += 1
+        return unit
+
+
+class ImageFiles:
+    """A source of the folder `root`; the ids of its images are their paths in there. A subclass has `name`, `layout`,
+    and `needed` if it cannot do without some files or folders. DataError if these or the root are missing."""
+
+    name: str
+    layout: str  # what --root must be
+    needed: tuple[str, ...] = ()
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.dropped: dict[str, int] = {}
+        self.lost: list[str] = []
+        require(self.root, self.needed, self.layout)
+
+    def classes(self) -> list[str]:
+        """None: the data have no class labels."""
+        return []
+
+    def leave_out(self, losses: Losses) -> None:
+        """Says in `dropped` and `lost` what records() leaves out."""
+        self.dropped, self.lost = dict(losses.dropped), losses.lost
 
     def image(self, image_id: str) -> bytes:
         """The bytes of an image; the words of a DataError do not say where the folder lies."""
@@ -245,7 +275,7 @@ def _start(path: Path) -> bytes | None:
 def text_of(value: Any, where: str) -> str:
     """A string of an annotation file, white space made single; DataError naming `where` for any other value."""
     if not isinstance(value, str):
-        raise DataError(f"{where} is {_shown(value)}, not text: fetch the file again or correct the entry")
+        raise DataError(f"{where} is {shown(value)}, not text: fetch the file again or correct the entry")
     return " ".join(value.split())
 
 
@@ -253,16 +283,16 @@ def name_of(value: Any, where: str) -> str:
     """A name that is part of a file name (a number will do); DataError where it is empty or could lead elsewhere."""
     name = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(name, str):
-        raise DataError(f"{where} is {_shown(value)}, not a name: fetch the file again or correct the entry")
+        raise DataError(f"{where} is {shown(value)}, not a name: fetch the file again or correct the entry")
     if not name.strip() or name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", name):
-        raise DataError(f"{where} is {_shown(value)}, which cannot be part of a file name: correct the entry")
+        raise DataError(f"{where} is {shown(value)}, which cannot be part of a file name: correct the entry")
     return name
 
 
 def sentences_of(value: Any, where: str) -> tuple[str, ...]:
     """A list of sentences without the empty ones, white space made single; DataError for anything else."""
     if not isinstance(value, list):
-        raise DataError(f"{where} is {_shown(value)}, not a list of sentences: fetch the file again")
+        raise DataError(f"{where} is {shown(value)}, not a list of sentences: fetch the file again")
     texts = (text_of(text, f"{where}, number {number + 1},") for number, text in enumerate(value))
     return tuple(text for text in texts if text)
 
@@ -270,7 +300,7 @@ def sentences_of(value: Any, where: str) -> tuple[str, ...]:
 def entry_of(value: Any, fields: Iterable[str], where: str) -> dict:
     """An object of an annotation file that has these fields; DataError naming `where` and the first that is missing."""
     if not isinstance(value, dict):
-        raise DataError(f"{where} is {_shown(value)}, not an object: fetch the file again")
+        raise DataError(f"{where} is {shown(value)}, not an object: fetch the file again")
     for field in fields:
         if field not in value:
             raise DataError(f"{where} has no {field!r}: fetch the file again or add it")
@@ -283,8 +313,3 @@ def key_of(name: str) -> str:
         return name
     letters = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:60]
     return f"{letters}-{hashlib.sha256(name.encode()).hexdigest()[:12]}".lstrip("-")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,7 @@ from pathlib import Path
 from shards.errors import DataError
 from shards.format.manifest import encode
 from shards.format.record import Record, Split
-from shards.sources.layouts.layout import (
-    SAMPLES_PER_UNIT,
-    SPLITS,
-    ImageFiles,
-    Losses,
-    Photos,
-    digest,
-    image_fault,
-    key_of,
-    require,
-)
+from shards.sources.layouts.layout import SPLITS, ImageFiles, Losses, Photos, Units, digest, image_fault, key_of
 
 Located = tuple[str, str | None, str | None]  # a photo's name in the annotations, its path, why there is none
 
@@ -44,17 +33,11 @@ class Pair:
 
 
 class PairFolder(ImageFiles, ABC):
-    """A source of pairs: a subclass has `name` and `layout`, and says which files annotate and what they say."""
-
-    name: str
-    layout: str  # what --root must be
+    """A source of pairs: a subclass says which files annotate and what they say."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        super().__init__(root)
         self.photos = Photos(self.root)
-        self.dropped: dict[str, int] = {}
-        self.lost: list[str] = []
-        require(self.root, (), self.layout)
 
     @abstractmethod
     def annotations(self) -> list[str]:
@@ -85,10 +68,6 @@ class PairFolder(ImageFiles, ABC):
             "photos_sha256": hashlib.sha256(encode(photos)).hexdigest(),
         }
 
-    def classes(self) -> list[str]:
-        """None: these data sets have no class labels."""
-        return []
-
     def records(self, workers: int = 1) -> list[Record]:
         """A record for each pair that has captions and both photos, by split, in the order of the annotations.
 
@@ -96,11 +75,10 @@ class PairFolder(ImageFiles, ABC):
         where no pair is left, or naming the first entry of the annotations that is not of their form.
         """
         losses, self.photos = Losses(), Photos(self.root)
-        places: Counter[Split] = Counter()
+        units = Units()
         found = []
         for pair in sorted(self.pairs(losses), key=lambda pair: SPLITS.index(pair.split)):
-            unit = places[pair.split] // SAMPLES_PER_UNIT
-            places[pair.split] += 1
+            unit = units.next_of(pair.split)
             if not self._can_be_packed(pair, losses):
                 continue
             before, after = pair.before[1], pair.after[1]
@@ -118,7 +96,7 @@ class PairFolder(ImageFiles, ABC):
                     unit=unit,
                 )
             )
-        self.dropped, self.lost = dict(losses.dropped), losses.lost
+        self.leave_out(losses)
         self.photos.names.tell()
         if not found:
             first = f"; the first of {len(losses.lost)} left out: {losses.lost[0]}" if losses.lost else ""

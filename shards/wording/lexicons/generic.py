@@ -8,31 +8,28 @@ _STATES = opposites(
     "state", "open closed", "standing sitting", "entering exiting,leaving", "approaching leaving",
     "foreground background", "empty full", "clockwise counterclockwise", "first last",
 )  # fmt: skip
-_THINGS = (
-    families("thing", "man,guy | woman,lady | boy | girl | child,kid,baby",
-             near="man-boy woman-girl boy-child girl-child", tag="NOUN"),
-    families("thing", "men,guys | women,ladies | boys | girls | children,kids,babies",
-             near="men-boys women-girls boys-children girls-children", tag="NOUN"),
-    families("thing", "car,sedan,wagon | truck,pickup | van,minivan | suv | bus | motorcycle | bike,bicycle | cart",
-             near="car-van car-suv van-suv truck-suv truck-van motorcycle-bike", tag="NOUN"),
-    families("thing", "cars,sedans | trucks,pickups | vans,minivans | suvs | buses | motorcycles | bikes,bicycles",
-             near="cars-vans cars-suvs vans-suvs trucks-suvs trucks-vans motorcycles-bikes", tag="NOUN"),
-    families("thing", "sidewalk,walkway | road,street | grass | crosswalk",
-             near="road-crosswalk sidewalk-crosswalk", tag="NOUN"),
-    families("thing", "building,house | wall | fence", tag="NOUN"),
-    families("thing", "tree | pole | bench | sign | umbrella", tag="NOUN"),
-    families("thing", "buildings,houses | trees | poles | benches | signs | umbrellas", tag="NOUN"),
-    families("thing", "shirt,jacket | hat,cap | dress", tag="NOUN"),
-    families("thing", "shirts,jackets | hats,caps | pants,shorts", tag="NOUN"),
-    families("thing", "hair | face | nose | mouth | beard",
-             near="nose-face mouth-face beard-face hair-beard", tag="NOUN"),
-    families("thing", "dog | cat | horse | fish", tag="NOUN"),
-    families("thing", "text,words,lettering,writing | logo | border | watermark",
-             near="text-logo text-watermark logo-watermark", tag="NOUN"),
-    families("thing", "sky | water,ocean,lake | forest | beach,sand | mountain | clouds",
-             near="sky-clouds water-beach forest-mountain", tag="NOUN"),
-    families("thing", "contrast | brightness,exposure | saturation | sharpness",
-             near="contrast-saturation", tag="NOUN"),
+_THINGS = tuple(
+    families("thing", names, near, tag="NOUN")
+    for names, near in (
+        ("man,guy | woman,lady | boy | girl | child,kid,baby", "man-boy woman-girl boy-child girl-child"),
+        ("men,guys | women,ladies | boys | girls | children,kids,babies",
+         "men-boys women-girls boys-children girls-children"),
+        ("car,sedan,wagon | truck,pickup | van,minivan | suv | bus | motorcycle | bike,bicycle | cart",
+         "car-van car-suv van-suv truck-suv truck-van motorcycle-bike"),
+        ("cars,sedans | trucks,pickups | vans,minivans | suvs | buses | motorcycles | bikes,bicycles",
+         "cars-vans cars-suvs vans-suvs trucks-suvs trucks-vans motorcycles-bikes"),
+        ("sidewalk,walkway | road,street | grass | crosswalk", "road-crosswalk sidewalk-crosswalk"),
+        ("building,house | wall | fence", ""),
+        ("tree | pole | bench | sign | umbrella", ""),
+        ("buildings,houses | trees | poles | benches | signs | umbrellas", ""),
+        ("shirt,jacket | hat,cap | dress", ""),
+        ("shirts,jackets | hats,caps | pants,shorts", ""),
+        ("hair | face | nose | mouth | beard", "nose-face mouth-face beard-face hair-beard"),
+        ("dog | cat | horse | fish", ""),
+        ("text,words,lettering,writing | logo | border | watermark", "text-logo text-watermark logo-watermark"),
+        ("sky | water,ocean,lake | forest | beach,sand | mountain | clouds", "sky-clouds water-beach forest-mountain"),
+        ("contrast | brightness,exposure | saturation | sharpness", "contrast-saturation"),
+    )
 )  # fmt: skip
 
 

@@ -111,7 +111,7 @@ def test_json_of_the_wrong_form_is_bad(tiny: Any, damaged: Any, fault: dict) -> 
     samples[2][1]["json"] = json.dumps(json.loads(samples[2][1]["json"]) | fault).encode()
     entry |= write_shard(damaged[0], entry["name"], samples)
     manifest.write(damaged[0], contents)
-    read = Samples(*map(Folder.open, damaged), "pair", "train")
+    read = Samples(*damaged, "pair", "train")
     bad: list[Bad] = []
     assert read.first_good([2, 4], bad)[0] == 4
     assert [found.key for found in bad] == [samples[2][0]] and samples[2][0] in bad[0].why
@@ -121,7 +121,7 @@ def test_evaluation_replaces_nothing(tiny: Any, damaged: Any) -> None:
     key = Folder.open(tiny.shards).stream("pair", "val").keys[1]
     flip(damaged[1], f"{key}.before.npy")
     flip(damaged[0], f"{key}.json")
-    samples = Samples(*map(Folder.open, damaged), "pair", "val")
+    samples = Samples(*damaged, "pair", "val")
     with pytest.raises(DataError, match=f"member {key}.before.npy is damaged"):
         samples.arrays([0, 1])
     with pytest.raises(DataError, match=f"member {key}.json is damaged"):

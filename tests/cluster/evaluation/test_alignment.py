@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from cluster.batches.samples import open_samples
+from cluster.batches.samples import Samples
 from cluster.config.fields import NegativesConfig
 from cluster.evaluation.alignment import Alignment, summary
 from cluster.tracking.run_log import alignment_line
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 def test_lists_are_shared_out_and_told_beside_chance(tiny: Any, kind: str) -> None:
     negatives = NegativesConfig(("matched",), 2)
     asked, learnt = (
-        Alignment(open_samples(tiny.shards, tiny.features, kind, split), negatives, 3, 60)
+        Alignment(Samples(tiny.shards, tiny.features, kind, split), negatives, 3, 60)
         for split in ("val" if kind == "pair" else "train", "train")
     )
     assert asked.lists and all(1 < len(texts) <= 3 for _, texts in asked.lists)
@@ -46,7 +46,7 @@ def test_lists_are_shared_out_and_told_beside_chance(tiny: Any, kind: str) -> No
 
 
 def test_samples_that_cannot_be_read_are_passed_over(tiny: Any) -> None:
-    samples = open_samples(tiny.shards, tiny.features, "pair", "val")
+    samples = Samples(tiny.shards, tiny.features, "pair", "val")
     asked = Alignment(samples, NegativesConfig(("matched",), 2), 3, 60)
     shape = samples._shape
     samples._shape = (shape[0] + 1, shape[1])  # as if the features were another backbone's

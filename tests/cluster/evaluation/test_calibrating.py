@@ -23,7 +23,7 @@ def test_predictions_of_a_calibrated_model(tiny, monkeypatch):
     count = shards.manifest["splits"]["val"]["pair"]
     assert calibration.pairs["val"] == calibration.pairs["labelled"] == count and calibration.pairs["train"] > count
     assert calibration == calibrate(model, [place, place], "cpu")
-    samples = Samples(shards, Folder.open(tiny.features), "pair", "val")
+    samples = Samples(tiny.shards, tiny.features, "pair", "val")
     tokenizer = tokenizers.load(tiny.shards / shards.manifest["tokenizer"]["file"])
     made = predict(model, samples, tokenizer, calibration=calibration)
     far = [one["unfamiliarity"] for one in made]

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def samples(tiny) -> Samples:
-    return Samples(Folder.open(tiny.shards), Folder.open(tiny.features), "pair", "test")
+    return Samples(tiny.shards, tiny.features, "pair", "test")
 
 
 @pytest.fixture(scope="module")

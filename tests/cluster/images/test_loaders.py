@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from testing.picture_source import encoded, picture
 
-from cluster.batches.samples import open_samples
+from cluster.batches.samples import Samples
 from cluster.images.loaders import Loaders
 from cluster.images.look import Look
 from idc.backbone.canvas import Canvas
@@ -45,13 +45,13 @@ def test_bytes_that_are_no_image_are_told_with_the_sample(loaders: Loaders, tiny
     with pytest.raises(DataError, match="neither a JPEG nor a PNG"):
         loaders.pixels(b"nothing")
     assert loaders.pixels(encoded(picture(0))).shape == (48, 64, 3), "the process serves on"
-    samples = open_samples(tiny.shards, None, "pair", "test", loaders=loaders)
+    samples = Samples(tiny.shards, None, "pair", "test", loaders=loaders)
     assert samples.arrays([0, 3])["after"].shape == (2, 48, 64, 3)
     with (
         Loaders(CANVAS, "no such resampling", 1) as dying,
         pytest.raises(DataError, match=r"test-000000.tar: sample .*jpg: the process .* died \(exit code 1\), 2"),
     ):
-        open_samples(tiny.shards, None, "pair", "test", loaders=dying).arrays([0])
+        Samples(tiny.shards, None, "pair", "test", loaders=dying).arrays([0])
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])

@@ -16,13 +16,12 @@ from cluster.config.fields import Config
 from cluster.config.options import override
 from cluster.prepare import prepare_training, with_sizes
 from cluster.recipes.blocks import OPEN
-from cluster.tracking.run_log import read_metrics
+from cluster.tracking.run_log import read_metrics, read_without_times
 from cluster.training import checkpoint
 from cluster.training.job import Evaluation, Job
 
 pytestmark = pytest.mark.ranks
 STEPS, STOP = 4, 2
-TIMES = ("samples_per_s", "steps_per_s", "data_wait", "memory", "seconds")
 SMALL = {
     "pretrain.steps": "0", "finetune.steps": str(STEPS), "finetune.checkpoint_every": str(STOP), "finetune.keep": "9",
     "finetune.validate_every": str(STEPS), "finetune.validate_limit": "2", "cluster.precision": "fp32",
@@ -78,11 +77,6 @@ def work(jobs: Sequence[Job]) -> None:
         run(job, torch.device("cpu"))
 
 
-def lines(run: Path) -> list[dict]:
-    """The log without what no two runs share."""
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in read_metrics(run)]
-
-
 def losses(run: Path) -> list[float]:
     return [loss for line in read_metrics(run) if "loss" in line for loss in line["loss"].values()]
 
@@ -119,7 +113,7 @@ def test_each_goes_on_as_if_it_had_not_stopped(trained: dict[str, Job], tmp_path
     }
     run_ranks(1, work, list(again.values()))
     for name, job in trained.items():
-        assert lines(again[name].run) == lines(job.run), name
+        assert read_without_times(again[name].run) == read_without_times(job.run), name
         assert weights_of(again[name].run) == weights_of(job.run), name
         assert len(losses(job.run)) >= STEPS, name
 
@@ -216,8 +210,8 @@ def test_our_architecture_trains_it(tiny: Any, vit_weights: Path, tmp_path: Path
     options |= {"model.architecture": "idc", "model.cell_size": "16", "model.regions": "4", "model.novelties": "4"}
     job = job_of(tiny, tmp_path / "idc", vit_weights, options)
     run_ranks(1, work, [job])
-    assert all(line["grad_norm"] > 0 for line in lines(job.run) if "loss" in line)
-    assert not any("skipped" in line for line in lines(job.run))
+    assert all(line["grad_norm"] > 0 for line in read_without_times(job.run) if "loss" in line)
+    assert not any("skipped" in line for line in read_without_times(job.run))
     from safetensors.torch import load_file
 
     first, last = (

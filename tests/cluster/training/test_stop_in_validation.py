@@ -12,11 +12,9 @@ from testing.multirank import run_ranks
 
 from cluster.distributed import beat
 from cluster.errors import Stopped
-from cluster.tracking.run_log import read_metrics
+from cluster.tracking.run_log import read_without_times
 from cluster.training import checkpoint
 from cluster.training.job import Job
-
-TIMES = ("samples_per_s", "steps_per_s", "data_wait", "memory", "seconds")
 
 
 def train(job: Job, asked: bool) -> str:
@@ -41,7 +39,7 @@ def train(job: Job, asked: bool) -> str:
 def left(run: Path) -> tuple[list[dict], dict, bytes, int]:
     """Lines of the log without times, scores by step, last weights, and the best step."""
     folder = run / "checkpoints" / "finetune"
-    lines = [{name: value for name, value in line.items() if name not in TIMES} for line in read_metrics(run)]
+    lines = read_without_times(run)
     scores = {found.commit.step: found.commit.validation for found in checkpoint.find(folder)}
     return lines, scores, checkpoint.latest(folder).weights.read_bytes(), checkpoint.best(folder, "CIDEr").commit.step
 

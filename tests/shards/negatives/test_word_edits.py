@@ -29,22 +29,32 @@ def made(way, lexicon, *captions: str, of: int = 1) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("lexicon", "caption", "expected"),
+    ("way", "lexicon", "caption", "expected"),
     [
-        (BIRDS, "animal1 has a longer beak than animal2", "animal1 has a shorter beak than animal2"),
-        (BIRDS, "animal1 is shorter than animal2", "animal1 is taller than animal2"),
-        (BIRDS, "animal1 has more spots", "animal1 has fewer spots"),
-        (BIRDS, "animal1 is more brown", "animal1 is less brown"),
-        (BIRDS, "animal1 is more brown , with more spots", "animal1 is less brown , with more spots"),
-        (BIRDS, "animal1 is larger , animal2 is smaller", "animal1 is smaller , animal2 is larger"),
-        (BIRDS, "animal1 has an open beak", "animal1 has a closed beak"),
-        (GENERIC, "Remove the man on the left", "Remove the man on the right"),
-        (GENERIC, "two people are in the lot", "three people are in the lot"),
-        (GENERIC, "There is a red car", "There is a blue car"),
+        (replace_words, BIRDS, "animal1 has a longer beak than animal2", "animal1 has a shorter beak than animal2"),
+        (replace_words, BIRDS, "animal1 is shorter than animal2", "animal1 is taller than animal2"),
+        (replace_words, BIRDS, "animal1 has more spots", "animal1 has fewer spots"),
+        (replace_words, BIRDS, "animal1 is more brown", "animal1 is less brown"),
+        (replace_words, BIRDS, "animal1 is more brown , with more spots", "animal1 is less brown , with more spots"),
+        (replace_words, BIRDS, "animal1 is larger , animal2 is smaller", "animal1 is smaller , animal2 is larger"),
+        (replace_words, BIRDS, "animal1 has an open beak", "animal1 has a closed beak"),
+        (replace_words, GENERIC, "Remove the man on the left", "Remove the man on the right"),
+        (replace_words, GENERIC, "two people are in the lot", "three people are in the lot"),
+        (replace_words, GENERIC, "There is a red car", "There is a blue car"),
+        (confuse_text, BIRDS, "animal1 is larger than animal2", "animal2 is larger than animal1"),
+        (confuse_text, BIRDS, "animal1 is red , while animal2 is blue", "animal2 is red , while animal1 is blue"),
+        (confuse_text, BIRDS, "it has a black head and a yellow belly", "it has a yellow head and a black belly"),
+        (confuse_text, GENERIC, "the car is gone", "the truck is gone"),
+        (confuse_text, GENERIC, "the car is gone", "the car has appeared"),
+        (confuse_text, GENERIC, "the car is no longer there", "the car is still there"),
+        (confuse_text, GENERIC, "a man is in the after image", "a man is in the before image"),
+        (confuse_text, GENERIC, "Brighten the sky", "Darken the sky"),
+        (confuse_text, GENERIC, "add an old car", "remove the old car"),
+        (confuse_text, GENERIC, "remove the old car", "add an old car"),
     ],
 )
-def test_a_word_is_exchanged_for_one_that_fits(lexicon, caption, expected):
-    assert expected in made(replace_words, lexicon, caption)
+def test_a_word_that_fits_is_put_in_or_put_to_the_wrong_thing(way, lexicon, caption, expected):
+    assert expected in made(way, lexicon, caption)
 
 
 def test_an_article_follows_its_word():
@@ -58,17 +68,21 @@ def test_an_article_follows_its_word():
 
 
 @pytest.mark.parametrize(
-    ("lexicon", "caption"),
+    ("way", "lexicon", "caption"),
     [
-        (GENERIC, "the person has left the lot"),  # a verb, no direction
-        (GENERIC, "the car is right behind the truck"),
-        (GENERIC, "the stop light turned"),
-        (BIRDS, "animal1 does not have red spots"),  # without green ones it may be as well
-        (GENERIC, "Make it black and white"),
+        (replace_words, GENERIC, "the person has left the lot"),  # a verb, no direction
+        (replace_words, GENERIC, "the car is right behind the truck"),
+        (replace_words, GENERIC, "the stop light turned"),
+        (replace_words, BIRDS, "animal1 does not have red spots"),  # without green ones it may be as well
+        (replace_words, GENERIC, "Make it black and white"),
+        # Sides that are told the same.
+        (confuse_text, BIRDS, "animal1 and animal2 both have red wings"),
+        (confuse_text, BIRDS, "animal1 is red , while animal2 is red"),
+        (confuse_text, BIRDS, "animal1 and animal2 look the same"),
     ],
 )
-def test_words_of_another_sense_stay(lexicon, caption):
-    assert made(replace_words, lexicon, caption) == set()
+def test_words_of_another_sense_and_equal_sides_stay(way, lexicon, caption):
+    assert made(way, lexicon, caption) == set()
 
 
 def test_a_word_of_several_syllables_keeps_its_more():
@@ -79,37 +93,6 @@ def test_what_another_caption_says_of_the_same_side_is_not_put_in():
     captions = ("animal1 has a black head", "animal1 has a yellow head , animal2 is red", "animal1 is blue")
     heads = {text.split()[-2] for text in made(replace_words, BIRDS, *captions)}
     assert "red" in heads and not heads & {"black", "yellow", "orange", "gold", "blue", "turquoise", "green", "brown"}
-
-
-@pytest.mark.parametrize(
-    ("lexicon", "caption", "expected"),
-    [
-        (BIRDS, "animal1 is larger than animal2", "animal2 is larger than animal1"),
-        (BIRDS, "animal1 is red , while animal2 is blue", "animal2 is red , while animal1 is blue"),
-        (BIRDS, "it has a black head and a yellow belly", "it has a yellow head and a black belly"),
-        (GENERIC, "the car is gone", "the truck is gone"),
-        (GENERIC, "the car is gone", "the car has appeared"),
-        (GENERIC, "the car is no longer there", "the car is still there"),
-        (GENERIC, "a man is in the after image", "a man is in the before image"),
-        (GENERIC, "Brighten the sky", "Darken the sky"),
-        (GENERIC, "add an old car", "remove the old car"),
-        (GENERIC, "remove the old car", "add an old car"),
-    ],
-)
-def test_words_are_put_to_the_wrong_thing(lexicon, caption, expected):
-    assert expected in made(confuse_text, lexicon, caption)
-
-
-@pytest.mark.parametrize(
-    "caption",
-    [
-        "animal1 and animal2 both have red wings",
-        "animal1 is red , while animal2 is red",
-        "animal1 and animal2 look the same",
-    ],
-)
-def test_sides_that_are_told_the_same_are_not_swapped(caption):
-    assert made(confuse_text, BIRDS, caption) == set()
 
 
 def test_parts_of_speech_of_words_with_two_minds():

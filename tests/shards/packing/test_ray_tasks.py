@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
 import psutil
 import pytest
-from testing.killing import kill, start_packing, wait_for
+from testing.killing import contents, kill, start_packing, wait_for
 from testing.tiny_source import Deadly, Near, TinySource
 
 from shards.errors import DataError
@@ -24,10 +23,6 @@ def packing_workers(leader: int) -> list[psutil.Process]:
             if process.name().startswith("ray::_pack"):
                 found.append(process)
     return found
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def test_a_killed_packing_and_a_killed_worker_end_with_the_same_bytes(head, ray_cluster, packed, tmp_path):

@@ -1,28 +1,64 @@
-"""Options that nothing looks at, and options that would fail late, are refused in one line before anything is made."""
+"""Options that are misspelt, impossible, without effect, or would fail late: one line, before anything is made."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from testing.refusal import refused
 
 from cluster.config.options import override
-from cluster.errors import ConfigError
 from cluster.prepare import check_backbone
 from cluster.recipes.commandline import parse
 from cluster.recipes.registry import RECIPES
 from cluster.train import main
 
 
-def refused(command: str) -> str:
-    with pytest.raises(ConfigError, match=r"^[^\n]+$") as caught:
-        parse(command.split())
-    return str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("command", "said"),
     [
+        # Misspelt, or of the wrong type.
+        ("tiny --pretrain.stepz 3", "did you mean --pretrain.steps?"),
+        ("tiny --steps 3", "--pretrain.steps or --finetune.steps"),
+        ("tiny --pretrain.ratios.mlmm 3", "did you mean --pretrain.ratios.mlm?"),
+        ("tiny --pretrain.ratios mlm:3", "--pretrain.ratios"),
+        ("tiny --pretrain.steps 3.5", "not of the type int"),
+        ("tiny --pretrain.lr nan", "not of the type float"),
+        ("tiny --pretrain.lr fast", "not of the type float"),
+        ("tiny --model.mask_padding yes", "not of the type bool"),
+        ("tiny --backbone.size 128", "not of the type int,int"),
+        ("tiny --cluster.precision bf17", "did you mean bf16?"),
+        ("tiny --cluster.zero_stage 4", "--cluster.zero_stage"),
+        ("tiny --pretrain.negatives.kinds retrieve,repalce", "did you mean replace?"),
+        ("tiny --model.vocab_size 99", "read from the data"),
+        ("tiny --model.d_model 33", "--model.d_model 33"),
+        # Impossible together.
+        ("tiny --pretrain.global_batch_size 9", "--pretrain.global_batch_size 9 must be a multiple of"),
+        ("tiny --pretrain.batch_sizes.mvcl 3", "--pretrain.batch_sizes.mvcl 3"),
+        ("tiny --pretrain.batch_sizes.fda 0", "--pretrain.batch_sizes.fda 0"),
+        ("tiny --pretrain.micro_batch_size 1", "must fit into one micro-batch"),
+        ("tiny --pretrain.ratios mlm=0", "draws no task"),
+        ("tiny --pretrain.ratios.finetune 1", "belongs to --finetune.ratios"),
+        ("tiny --finetune.ratios classify=1", "no task finetune"),
+        ("tiny --pretrain.schedule noam --pretrain.warmup_steps 0", "noam needs"),
+        ("tiny --pretrain.halve_at 10", "is for --pretrain.schedule halving"),
+        ("tiny --pretrain.mvcl_temperature 0", "--pretrain.mvcl_temperature must be more than 0"),
+        ("tiny --pretrain.weights.mlm -1", "--pretrain.weights.mlm"),
+        ("tiny --pretrain.weights.mlm 0", "teaches nothing"),
+        ("tiny --pretrain.negatives.kinds=", "--pretrain.negatives.kinds is empty"),
+        ("tiny --model.caption_loss masked", "--finetune.references"),
+        ("tiny --name ../x", "--name"),
+        # No command.
+        ("blok", "did you mean blocks?"),
+        ("--stage evalute", "did you mean evaluate?"),
+        ("tiny --pretrain.steps", "needs a value"),
+        ("tiny blocks", "only one recipe"),
+        ("-x", "options begin with --"),
+        ("no/such/config.yaml", "cannot be read"),
+        ("tiny --stage pretrain --pretrain.steps 0", "nothing to do"),
+        ("pairs --evaluate.split holdout", "--evaluate.split holdout: scenes are held out of the embedded"),
+        ("tiny --evaluate.split holdout --evaluate.shards data/x", "leave out --evaluate.shards"),
+        # Without effect.
         ("blocks --model.projection linear", "--model.projection is 'linear'; architecture 'idc' has no use for it"),
         ("blocks --model.tie_feature_head false", "tie_feature_head is False; architecture 'idc' has no use for it"),
         ("tiny --model.regions 6", "--model.regions 6 has no effect: --model.architecture is paper"),
@@ -63,8 +99,9 @@ def refused(command: str) -> str:
         ("tiny --data.blocks.class_photos 0", "--pretrain.ratios.classify needs --data.blocks.class_photos"),
     ],
 )
-def test_a_value_without_effect_or_that_would_fail_late_is_refused(command: str, said: str) -> None:
-    assert said in refused(command)
+def test_what_cannot_be_meant_has_no_effect_or_would_fail_late_is_refused(command: str, said: str) -> None:
+    with refused(said):
+        parse(command.split())
 
 
 @pytest.mark.parametrize(
@@ -104,9 +141,8 @@ def test_a_backbone_that_cannot_be_used_is_refused_before_data_are_made(
     changes: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     config = override(RECIPES["blocks"](), [("backbone.size", "48,64"), *changes.items()])
-    with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
+    with refused(said, ValueError):
         check_backbone(config, tmp_path)
-    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +158,6 @@ def test_a_backbone_that_cannot_be_used_is_refused_before_data_are_made(
     ],
 )
 def test_the_command_ends_before_it_makes_anything(tmp_path: Path, options: str, said: str) -> None:
-    with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
+    with refused(said, ValueError):
         main(["tiny", "--root", str(tmp_path), *options.split()])
-    assert said in str(caught.value)
     assert not (tmp_path / "data").exists() and not (tmp_path / "runs" / "tiny").exists()
