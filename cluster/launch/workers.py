@@ -49,7 +49,10 @@ class _Guard:
                 hosts = {node["NodeManagerHostname"] for node in ray.nodes() if node["NodeID"] in leaving}
                 self.why = NodeLeaves(f"because {', '.join(sorted(hosts))} is being drained")
             elif time.monotonic() > deadline:
-                self.why = WorkerGroupStartupFailedError(f"the workers did not start within {self._limit:.0f} s")
+                self.why = WorkerGroupStartupFailedError(
+                    f"the workers did not start within {self._limit:.0f} s, --cluster.timeout_s or {START_S:.0f}, the "
+                    f"longer"
+                )
             if self.why is not None:
                 remove_placement_group(self._group)
                 return
@@ -72,7 +75,7 @@ state._shutdown_sync_actor = lambda sync_actor: None
 
 
 class Workers(WorkerGroup):
-    """Ray Train's; it starts within --cluster.timeout_s or START_S, and leaves nothing behind if it does not start."""
+    """Starts within --cluster.timeout_s or START_S, the longer, and leaves nothing behind if it does not."""
 
     _guard: _Guard | None = None
 

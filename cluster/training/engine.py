@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cluster.config.fields import BackboneConfig, ClusterConfig, StageConfig
+from cluster.distributed.copies import Copies
 from cluster.distributed.deepspeed_import import import_deepspeed, leave_out_compiler, step_alone
 from cluster.training import optimizer_state
 from cluster.training.gradient_norms import GradientNorms
@@ -45,8 +46,9 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Copies on the CPU of what a checkpoint is made of, on one rank."""
+    """What a checkpoint is made of, on one rank, on the CPU. Tensors that are in `copies` are not there before it."""
 
+    copies: Copies
     weights: dict[str, Tensor]  # the whole model on the rank that writes it; under ZeRO 3 what no rank has a part of
     moments: dict[str, Tensor]  # what this rank writes of the optimiser's state; see `optimizer_state`
     applied: int  # optimiser steps that were not skipped
@@ -102,6 +104,8 @@ class Engine:
         self.device, self.world = device, dist.get_world_size()
         # One worker has nothing to share out, and ZeRO's bookkeeping is a seventh of a small step's time on the host.
         self.zero_stage = int(self.world > 1) if cluster.zero_stage == "auto" else cluster.zero_stage
+        self._copies: Copies | None = None  # of a checkpoint, until the next step
+        self._timeout_s = cluster.timeout_s
         self._clip, self._norms = stage.clip, GradientNorms(stage.spike_factor, device)
         # Under ZeRO 3 no rank has the weights outside of a step: what is looked at beside it is put together in copies.
         self._spare = copy.deepcopy(backbone) if self.zero_stage == 3 else None
@@ -175,6 +179,7 @@ class Engine:
         self._adam.grad_scale = (  # type: ignore[attr-defined]
             (norm / self._clip).clamp_min(1.0).nan_to_num(1.0, 1.0) if self._clip else None
         )
+        self._settle()
         self._engine.step()
         if self.zero_stage == 3:
             # DeepSpeed 0.19.8 overwrites a parameter's gradient when the next one arrives, and not before: parameters
@@ -231,56 +236,54 @@ class Engine:
             self.model.train()
 
     def snapshot(self, weights: bool, room: dict[str, Tensor] | None = None) -> Snapshot:
-        """Copies on the CPU of the state; of the whole model only if `weights` says so, on one rank. No rank waits.
+        """The state as it is now; the whole model only if `weights` says so, on one rank.
+
+        Weights and moments are copied when the caller has `copies.make` called, in a thread of its own: the next step
+        changes nothing before that is done. Under ZeRO 3 all ranks call it together.
 
         `room`: what holds the copies, from one call to the next: new memory takes longer to get than to fill. The
         copies of the call before are overwritten.
         """
-        room = {} if room is None else room
-
-        def copied(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {name: _copied(tensor.detach(), f"{kind}/{name}", room) for name, tensor in tensors.items()}
-
+        self._settle()
+        copies = Copies({} if room is None else room, self.device)
         held = optimizer_state.to_write(self._pieces, self.zero_stage, dist.get_rank(), self.world)
-        moments = copied("moments", optimizer_state.runs(held, self._adam.state))
+        moments = copies.of("moments", optimizer_state.runs(held, self._adam.state))
         applied, norms = optimizer_state.applied_steps(self._pieces, self._adam.state), self._norms.state()
         # DeepSpeed gives them attributes of its own.
         parameters: dict[str, Any] = self._trained.kept_parameters()
-        buffers = self._buffers()
+        buffers = self._buffers() if weights else {}  # copied here: a forward pass may change them
         parts, shapes, whole = {}, None, {}
         if self.zero_stage == 3:
             runs = {piece.name: optimizer_state.run_of(piece, piece.owner) for piece in self._pieces}
-            held_parts = copied("parts", runs)
+            held_parts = copies.of("parts", runs)
             parts = {piece.name: (piece.start, held_parts[piece.name]) for piece in self._pieces}
             first = {id(parameter): name for name, parameter in reversed(parameters.items())}
             shapes = {name: (first[id(p)], tuple(p.ds_shape)) for name, p in parameters.items() if p.requires_grad}
             whole = self._gathered({name: p for name, p in parameters.items() if not p.requires_grad})
             whole = whole | buffers if weights else {}
         elif weights:
-            whole = copied("weights", parameters) | buffers
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # the copies are under way
-        return Snapshot(whole, moments, applied, norms, parts, shapes)
+            whole = copies.of("weights", parameters) | buffers
+        self._copies = copies
+        return Snapshot(copies, whole, moments, applied, norms, parts, shapes)
+
+    def _settle(self) -> None:
+        """Waits for the copies of a checkpoint that are under way, before what they are made of changes."""
+        if self._copies is not None:
+            self._copies.wait(self._timeout_s)
+            self._copies = None
 
     def restore(self, moments: Sequence[Path], applied: int, norms: Mapping[str, Sequence[float]]) -> None:
         """Takes the optimiser's state from files of any number of ranks and ZeRO stage; `applied`: its steps.
 
         `norms`: of the gradients of the last steps, as a `Snapshot` has them.
         """
+        self._settle()
         optimizer_state.load(self._pieces, self._adam.state, moments, applied)
         self._norms.load_state(norms)
 
     def close(self) -> None:
         """Frees what DeepSpeed holds, so that the next stage can make an engine in the same process."""
         self._engine.destroy()
-
-
-def _copied(tensor: Tensor, name: str, room: dict[str, Tensor]) -> Tensor:
-    """A float32 copy on the CPU, in the room of that name; on GPUs it may still be under way."""
-    there = room.get(name)
-    if there is None or there.shape != tensor.shape:
-        there = room[name] = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=tensor.is_cuda)
-    return there.copy_(tensor, non_blocking=True)
 
 
 def _limit_waits(seconds: float) -> None:

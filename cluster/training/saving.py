@@ -1,6 +1,7 @@
-"""Writes checkpoints beside the training: it waits for copies of its state on the CPU, and for nothing else.
+"""Writes checkpoints beside the training: its next optimiser step waits for a copy of the state, and for nothing else.
 
-A thread of each rank writes what the rank holds, and makes sure that it is on the disk; then the ranks meet, and rank 0
+A thread of each rank copies what the rank holds while the next batch passes through the network, which only reads it.
+It writes the copy and makes sure that it is on the disk; then the ranks meet, and rank 0
 names all files in COMMIT and renames the folder. What goes wrong in any of them ends the run with its cause, at the
 next step or when the next checkpoint is due.
 """
@@ -37,8 +38,8 @@ class Written:
 
     step: int
     size: int  # bytes
-    seconds: float  # from the copy to the commit
-    blocked_s: float  # of these, how long training stood still
+    seconds: float  # from the call to the commit
+    blocked_s: float  # of these, how long training stood still: for the call, and a step for the copy
 
 
 class Saver:
@@ -58,13 +59,14 @@ class Saver:
         ranks.barrier("clearing what a killed run left half-written")
 
     def save(self, engine: Engine, commit: Commit) -> Written | None:
-        """Copies the state and begins to write it; what `finish` returns of the write before."""
+        """Begins to write the state as it is now; what `finish` returns of the write before."""
         started = time.perf_counter()
         before = self.finish()
         snapshot = engine.snapshot(self._ranks.first, self._room)
         world, stage = self._ranks.world, engine.zero_stage
         commit = replace(commit, world=world, zero_stage=stage, applied=snapshot.applied, norms=snapshot.norms)
         self._writing = _Write(self._folder, self._ranks, snapshot, commit, self._keep, self._metric, started)
+        self._writing.called_s = time.perf_counter() - started
         return before
 
     def check(self) -> Written | None:
@@ -81,7 +83,8 @@ class Saver:
             raise RuntimeError(f"checkpoint {write.name} has not been written within {self._timeout_s} s")
         if write.error is not None:
             raise write.error
-        return write.written
+        blocked_s = write.called_s + write.snapshot.copies.waited_s
+        return Written(write.step, write.size, write.seconds, blocked_s)
 
     def abandon(self) -> None:
         """Lets the write under way come to its end, in a run that ends with an error of its own."""
@@ -103,17 +106,17 @@ class _Write(threading.Thread):
         started: float,
     ) -> None:
         super().__init__(name=f"step_{commit.step:08d}", daemon=True)
-        self._stage_folder, self._ranks, self._snapshot, self._commit = stage_folder, ranks, snapshot, commit
+        self._stage_folder, self._ranks, self.snapshot, self._commit = stage_folder, ranks, snapshot, commit
         self._keep, self._metric, self._since = keep, metric, started
-        self._blocked_s = time.perf_counter() - started
-        self.written: Written | None = None
+        self.step, self.size, self.seconds = commit.step, 0, 0.0
+        self.called_s = 0.0  # how long the call took that began it
         self.error: Exception | None = None
         self.start()
 
     def run(self) -> None:
         try:
-            size = self._write()
-            self.written = Written(self._commit.step, size, time.perf_counter() - self._since, self._blocked_s)
+            self.size = self._write()
+            self.seconds = time.perf_counter() - self._since
         except Exception as error:
             self.error = error
 
@@ -123,14 +126,20 @@ class _Write(threading.Thread):
         ranks = self._ranks
         files: dict[str, File] = {}
         fault: Exception | None = None
-        weights = self._whole_weights()
         try:
+            self.snapshot.copies.make()
+        except Exception as error:
+            fault = error
+        weights = self._whole_weights()  # the ranks meet in it, whatever has happened
+        try:
+            if fault is not None:
+                raise fault
             folder.mkdir(parents=True, exist_ok=True)
             if ranks.first:
                 files[WEIGHTS] = _write_tensors(weights, folder / WEIGHTS)
-            if self._snapshot.moments:
+            if self.snapshot.moments:
                 name = f"optimizer-{ranks.rank:05d}-of-{ranks.world:05d}.safetensors"
-                files[name] = _write_tensors(self._snapshot.moments, folder / name)
+                files[name] = _write_tensors(self.snapshot.moments, folder / name)
         except Exception as error:
             fault = self._named(error)
         told = ranks.gather([(files, fault)])
@@ -150,11 +159,11 @@ class _Write(threading.Thread):
 
     def _whole_weights(self) -> dict[str, Tensor]:
         """On rank 0 the model; under ZeRO 3 put together from what the ranks hold."""
-        weights = self._snapshot.weights
-        if self._snapshot.shapes is None:
+        weights = self.snapshot.weights
+        if self.snapshot.shapes is None:
             return weights
-        parts = self._ranks.collect(self._snapshot.parts)
-        for name, (held_as, shape) in self._snapshot.shapes.items() if self._ranks.first else ():
+        parts = self._ranks.collect(self.snapshot.parts)
+        for name, (held_as, shape) in self.snapshot.shapes.items() if self._ranks.first else ():
             weights[name] = torch.empty(shape)
             for start, values in (part[held_as] for part in parts if held_as in part):
                 weights[name].view(-1)[start : start + len(values)] = values

@@ -18,8 +18,9 @@ import pytest
 
 from cluster.config.fields import ClusterConfig
 from cluster.config.options import override
+from cluster.distributed.devices import Placement
 from cluster.errors import ConfigError, TrainingError
-from cluster.launch import asked, credentials, ray_train
+from cluster.launch import asked, credentials, ray_train, workers
 from cluster.launch.credentials import handed_over, read
 from cluster.tracking.run_log import read_metrics
 from cluster.training.worker import Job
@@ -134,6 +135,22 @@ def test_workers_that_cannot_start_end_the_run_within_the_limit(head: str, tiny:
         with contextlib.suppress(ProcessLookupError):
             other.kill()
         other.wait(30)
+
+
+@pytest.mark.ray
+def test_workers_that_are_slow_to_start_are_given_up(head: str, tiny: Any, tmp_path: Path, monkeypatch) -> None:
+    """They have their places, and their processes sleep before they do anything else."""
+    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(60)")
+    slow = {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(tmp_path)}
+    monkeypatch.setattr(Placement, "environment", property(lambda placement: slow))
+    monkeypatch.setattr(workers, "START_S", 1.0)
+    given_up = job(tiny, tmp_path / "run")
+    limits = [("cluster.timeout_s", "5"), ("cluster.restarts", "0")]
+    given_up = dataclasses.replace(given_up, config=override(given_up.config, limits))
+    started = time.monotonic()
+    with pytest.raises(TrainingError, match="the workers did not start within 5 s, --cluster.timeout_s or 1, the long"):
+        ray_train.fit(given_up)
+    assert 5 < time.monotonic() - started < 50
 
 
 NATIVE = """
