@@ -132,7 +132,9 @@ def test_the_summary_says_of_how_many_pairs():
     assert "changed 100.0 % of 4, unchanged 100.0 % of 2, type 100.0 % of 4" in summary(scores)
     assert "points at the change 50.0 % of 2" in summary(scores)
     scores["accuracy"] |= {"type": None}
-    assert "type -, object" in summary(scores)
+    assert "type -, object" in summary(scores) and "skill 1.00" in summary(scores)
+    scores["skill"] = {"total": None, "changed": None}
+    assert "skill" not in summary(scores), "own pairs have none"
 
 
 def test_an_empty_caption_is_right_of_no_pair():
