@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Tests start some hundred processes, each of which would compile our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: env run test quick lint clean
 
 env: .venv/ready

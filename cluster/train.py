@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # `python cluster/train.py` puts cluster/ on the path, whose modules are not top-level ones
     sys.path[0] = str(ROOT)
 
+from cluster.distributed.imports import quickly  # noqa: E402
 from cluster.errors import exit_code  # noqa: E402
 from cluster.recipes.commandline import help_text, parse  # noqa: E402
 from shards.errors import run_main  # noqa: E402
@@ -29,8 +30,10 @@ def main(arguments: Sequence[str]) -> int:
         print(help_text(command.config))
         return 0
     from cluster.launch import asked
-    from cluster.pipeline import run
-    from cluster.seeds import run_seeds
+
+    with quickly():
+        from cluster.pipeline import run
+        from cluster.seeds import run_seeds
 
     with asked.listening():
         return exit_code(lambda: run_seeds(command) if command.seeds else run(command))

@@ -216,6 +216,7 @@ on_ray() { # COMMAND...: runs it beside a Ray of all nodes, which ends with it; 
   address=$(node_address)
   ports=$(free_ports)
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$FOLDER/token RAY_ADDRESS=$address:$ports
+  export IDC_OWN_RAY=$RAY_ADDRESS
   unset RAY_AUTH_TOKEN
   say "ray      head $RAY_ADDRESS, ports $ports to $((ports + 15))"
   # One step, one task a node, all of what the job has there. The pipe to it carries the token, and closing it ends Ray.

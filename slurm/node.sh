@@ -73,7 +73,7 @@ export RAY_prestart_worker_first_driver=0
 # When it is told to stop, the work is over: no draining, which may take longer than the scheduler gives.
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 # Nothing in Ray's environment may lead it to another Ray.
-env -u RAY_ADDRESS "${PYTHON[@]}" -m ray.scripts.scripts start "${options[@]}" &
+env -u RAY_ADDRESS "${PYTHON[@]}" -m cluster.distributed.own_ray "${options[@]}" &
 RAY=$!
 wait -n "$RAY" "$TETHER" || true
 if kill -0 "$RAY" 2>/dev/null; then exit 0; fi # the tether was let go

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import gc
 import os
 import signal
 import uuid
@@ -37,6 +38,15 @@ def pytest_xdist_make_scheduler(config, log):
     from testing.suite.workers import ByFile
 
     return ByFile(config, log)
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    gc.disable()  # what is collected stays to the end; to look through it again and again takes seconds
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -23,6 +23,7 @@ if __name__ == "__main__":  # `python tune/sweep.py` puts tune/ on the path, who
 os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1",
                "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_AIR_NEW_OUTPUT": "0"}  # fmt: skip
 
+from cluster.distributed.imports import quickly  # noqa: E402
 from cluster.errors import ConfigError, TrainingError  # noqa: E402
 from cluster.launch import credentials, run_lock  # noqa: E402
 from shards.errors import run_main  # noqa: E402
@@ -58,9 +59,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(sweep: Sweep) -> int:
     """Trials that are left, the best again with further seeds, then the report."""
-    from cluster import prepare  # these take seconds, as torch does: not for --help
-    from cluster.launch import ray_train
-    from tune.report.report import score_text, write_report
+    with quickly():
+        from cluster import prepare  # these take seconds, as torch does: not for --help
+        from cluster.launch import ray_train
+        from tune.report.report import score_text, write_report
 
     plan = sweep.plan
     save(sweep)
@@ -97,19 +99,20 @@ def _tune(sweep: Sweep, table: Table, secret: Path | None) -> None:
     from cluster.launch import ray_train
 
     ray_train.start_ray(plan.config.cluster)
-    # Ray reads its environment when it is imported.
-    import ray
-    from ray import tune
+    with quickly():
+        # Ray reads its environment when it is imported.
+        import ray
+        from ray import tune
 
-    from tune.search.algorithm import scheduler_of, search_of
-    from tune.trials.process import Ray
-    from tune.trials.trial import SweepTrial, pretrain
+        from tune.search.algorithm import scheduler_of, search_of
+        from tune.trials.process import Ray
+        from tune.trials.trial import SweepTrial, pretrain
 
     try:
         for name in ("ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # a trial's failure is a line of ours
         slots = slots_of(ray.nodes(), plan)
-        address = Ray(ray.get_runtime_context().gcs_address, threads, secret)
+        address = Ray(ray.get_runtime_context().gcs_address, threads, secret, ray_train.is_own())
         say(f"{slots} trial{'s' if slots > 1 else ''} at once")
         table.session(slots)
         shared = shared_stages(plan.config, plan.dimensions)

@@ -10,11 +10,13 @@ from types import MethodType, ModuleType
 
 import torch
 
+from cluster.distributed.imports import quickly
+
 
 def import_deepspeed() -> ModuleType:
     """DeepSpeed, quiet, and without the shared-memory op that it would compile for half a minute on CPUs."""
     os.environ.setdefault("DS_LOG_LEVEL", "warning")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quickly():
         warnings.simplefilter("ignore")
         import deepspeed
         import deepspeed.ops

@@ -32,6 +32,8 @@ from cluster.distributed.devices import (
     require_room,
     resolved,
 )
+from cluster.distributed.imports import quickly
+from cluster.distributed.own_ray import OWN, leave_out_processes
 from cluster.errors import ConfigError
 from cluster.launch import asked, credentials
 from cluster.launch.run_folder import is_installed
@@ -73,7 +75,8 @@ def _work(settings: dict[str, Any]) -> None:
     rank = ray.train.get_context().get_world_rank()
     keep_output(job.run, rank, device)
     os.environ |= credentials.read(settings["credentials"])
-    from cluster.training.worker import run
+    with quickly():
+        from cluster.training.worker import run
 
     warnings.simplefilter("ignore", FutureWarning)
     keep_warnings(job.run, rank)
@@ -83,6 +86,11 @@ def _work(settings: dict[str, Any]) -> None:
 def attaches() -> bool:
     """True where the run joins the Ray cluster that RAY_ADDRESS names."""
     return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def is_own() -> bool:
+    """True where nobody adds nodes to the Ray: this process has started it, or who has says so (`OWN`)."""
+    return not attaches() or os.environ.get(OWN) == os.environ["RAY_ADDRESS"]
 
 
 def start_ray(cluster: ClusterConfig) -> Placement:
@@ -107,7 +115,8 @@ def start_ray(cluster: ClusterConfig) -> Placement:
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets anything else on the machine go first
         # Two idle workers, which would import Ray beside ours and never be used: ours have an environment of their own.
         os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    import ray
+    with quickly():
+        import ray
 
     # Ray puts the folder that it is started in first on its workers' path: a cluster.py there would hide our package.
     with contextlib.chdir(sys.prefix if is_installed(CODE) else CODE):
@@ -115,7 +124,7 @@ def start_ray(cluster: ClusterConfig) -> Placement:
             told = {name: os.environ[name] for name in _WORKER_VARIABLES if name in os.environ}
             ray.init(**quiet, runtime_env={"env_vars": told})
         else:
-            _leave_out_processes()
+            leave_out_processes()
             # Workers have the environment of this process. CPUs are a number here: a machine may have more workers.
             workers = cluster.worker_range[1] or max(CPU_WORKERS, 2 * local_gpus())
             ray.init(
@@ -133,17 +142,6 @@ def start_ray(cluster: ClusterConfig) -> Placement:
         ray.shutdown()
         raise
     return placement
-
-
-def _leave_out_processes() -> None:
-    """A Ray of one run has nothing to scale, no logs to hand on and no page to serve: three processes less."""
-    from ray._private.node import Node
-
-    def nothing(node: Any, **_: Any) -> None:
-        node._webui_url = ""
-
-    for start in ("start_monitor", "start_log_monitor", "start_api_server"):
-        setattr(Node, start, nothing)
 
 
 def fit(job: Job) -> None:
@@ -173,10 +171,11 @@ def fit(job: Job) -> None:
 
 
 def _train(job: Job, placement: Placement, settings: dict[str, Any]) -> None:
-    from ray.train.torch import TorchConfig
-    from ray.train.v2.api.config import RunConfig, ScalingConfig
+    with quickly():
+        from ray.train.torch import TorchConfig
+        from ray.train.v2.api.config import RunConfig, ScalingConfig
 
-    from cluster.launch.controller import Trainer
+        from cluster.launch.controller import Trainer
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     trainer = Trainer(
@@ -196,4 +195,4 @@ def _train(job: Job, placement: Placement, settings: dict[str, Any]) -> None:
             worker_runtime_env={"env_vars": placement.environment},
         ),
     )
-    trainer.supervised(job, placement, own_ray=not attaches())
+    trainer.supervised(job, placement, own_ray=is_own())

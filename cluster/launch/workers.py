@@ -16,6 +16,7 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, state, worker_group
 from ray.util import placement_group_table, remove_placement_group
 
+from cluster.distributed.worker_process import RayTrainWorker
 from cluster.launch.elastic import draining_nodes
 from cluster.launch.watch import START_S
 
@@ -77,6 +78,7 @@ state._shutdown_sync_actor = lambda sync_actor: None
 class Workers(WorkerGroup):
     """Starts within --cluster.timeout_s or START_S, the longer, and leaves nothing behind if it does not."""
 
+    _worker_cls = RayTrainWorker
     _guard: _Guard | None = None
 
     def _create_workers(self, num_workers: int, placement_group: Any, *rest: Any, **named: Any) -> Any:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from testing.machines.ray_head import LEAN, QUICK, RAY, free_ports, ray_head
+from testing.machines.ray_head import LEAN, QUICK, free_ports, ray_head
 from testing.machines.servers import end
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,10 +53,9 @@ def test_every_node_of_a_ray_cluster_is_looked_at(tmp_path: Path) -> None:
     with ray_head() as (address, _), open(tmp_path.with_suffix(".txt"), "w+") as said:
         port, agent, agent_grpc = free_ports(3)
         second = subprocess.Popen(
-            [RAY, "start", "--block", f"--address={address}", "--num-cpus=1", f"--node-manager-port={port}",
+            [*LEAN, "--block", f"--address={address}", "--num-cpus=1", f"--node-manager-port={port}",
              f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={agent_grpc}",
-             "--object-store-memory=134217728", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0",
-             *LEAN],
+             "--object-store-memory=134217728", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0"],
             stdout=said, stderr=said, start_new_session=True, env=os.environ | QUICK | {"PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         try:

@@ -205,7 +205,8 @@ def test_whatever_strikes_it_the_losses_are_equal(finished: tuple, tiny: Any, tm
     # Two idle agents of Ray's notice after a minute that their node is gone; all others end within seconds.
     others = [process for process, name in family if not name.endswith("Agent")]
     assert any("RayTrainWorker" in name for _, name in family)
-    assert not [name for _, name in family if "Controller" in name or "Synchronization" in name], "a process each"
+    unused = re.compile("Controller|Synchronization|Dashboard|Coordinator")
+    assert not [name for _, name in family if unused.search(name)], "a process each"
     _, alive = psutil.wait_procs(others, timeout=60)
     assert not alive, f"left behind: {alive}"
     assert reached() < STEPS, "killed too late to say anything"

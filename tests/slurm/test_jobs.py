@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,7 +87,9 @@ def test_two_users_at_once_and_scancel(cluster: Slurm, with_data: Callable[[str]
     assert cluster.left_behind(ALICE) == []
 
     cluster.wait_while_running(BOB, jobs[BOB], lambda: (run / "metrics.jsonl").exists())
-    assert any("RayTrainWorker" in line for line in cluster.machines.processes(1, BOB))
+    there = [*cluster.machines.processes(0, BOB), *cluster.machines.processes(1, BOB)]
+    assert any("RayTrainWorker" in line for line in there)
+    assert not [line for line in there if re.search("Coordinator|DashboardAgent|dashboard.py|client.server", line)]
     assert cluster.left_behind(BOB)
     cluster.run(BOB, "scancel", jobs[BOB])
     assert cluster.wait(jobs[BOB])["JobState"] == "CANCELLED"

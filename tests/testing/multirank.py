@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from cluster.training.job import Job
 
 LIMIT_S = 240
-# ZeRO 3, and code that is compiled, import the second, over a second of work.
-IMPORTED = ["deepspeed", "torch._dynamo", "cluster.training.worker"]
+IMPORTED = ["testing.suite.ranks_import"]
 
 
 class RankDied(AssertionError):

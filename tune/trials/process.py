@@ -16,6 +16,7 @@ from pathlib import Path
 from cluster import CODE
 from cluster.config.fields import Config
 from cluster.config.options import to_yaml
+from cluster.distributed.own_ray import OWN
 from cluster.errors import NotFiniteError, TrainingError
 from cluster.launch import credentials
 from cluster.tracking.run_log import METRICS
@@ -34,6 +35,7 @@ class Ray:
     address: str
     threads: str | None = None  # OMP_NUM_THREADS of the sweep; Ray sets its own for every process
     secret: Path | None = None  # the file of the sweep's credentials, where Ray's processes have not its environment
+    own: bool = False  # whether nobody adds nodes to it
 
 
 class Run:
@@ -121,6 +123,8 @@ def _environment(ray: Ray) -> dict[str, str]:
     import ray as ray_module
 
     variables = os.environ | credentials.read(ray.secret) | {"RAY_ADDRESS": ray.address}
+    if ray.own:
+        variables[OWN] = ray.address
     variables.pop("OMP_NUM_THREADS", None)
     if ray.threads is not None:
         variables["OMP_NUM_THREADS"] = ray.threads

@@ -14,10 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ray import tune
-
 from cluster.config.fields import Config
 from cluster.config.options import to_yaml
+from cluster.distributed.imports import quickly
 from cluster.errors import NotFiniteError, TrainingError
 from cluster.launch.run_folder import CONFIG
 from cluster.tracking.run_log import Follower
@@ -27,6 +26,9 @@ from tune.search.dimension import Value
 from tune.search.plan import METRIC, PBT, Donor, Plan, has_finished, shared_stages
 from tune.search.table import DIVERGED, FINAL, FINISHED, Table
 from tune.trials.process import POLL_S, Ray, Run, locked
+
+with quickly():
+    from ray import tune
 
 STAGE = "finetune"  # the stage that validates
 POINTER = "donor.json"

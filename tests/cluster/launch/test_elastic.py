@@ -17,6 +17,7 @@ from ray.util import placement_group_table
 from testing.machines.ray_head import QUICK
 
 from cluster.config.options import override
+from cluster.distributed.own_ray import leave_out_processes
 from cluster.errors import Stopped
 from cluster.launch import ray_train, supervisor
 from cluster.tracking.run_log import read_metrics
@@ -37,6 +38,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     for name, value in QUICK.items():
         monkeypatch.setenv(name, value)
+    leave_out_processes()  # of the dashboard, on up to four nodes
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **STORE})
     try:
         made.add_node(num_cpus=1, **STORE)

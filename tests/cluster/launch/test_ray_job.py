@@ -1,7 +1,4 @@
-"""`ray job submit` on a real Ray that the test starts: the job trains, and a failing one's exit status shows.
-
-On one head here, and on two machines made of namespaces, where that can be.
-"""
+"""`ray job submit` on a real Ray of two machines made of namespaces: it trains, and a failing job's status shows."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from typing import Any
 
 import pytest
 from testing.machines.namespaces import Machines, machines, require
-from testing.machines.ray_head import QUICK, RAY, ROOT, free_ports, ray_head
+from testing.machines.ray_head import QUICK, RAY, ROOT
 from testing.suite.no_java import without_java
 
 pytestmark = pytest.mark.ray
@@ -28,15 +25,7 @@ LIMIT_S = 240
 UPLOAD_LIMIT = 3 * 2**20  # bytes of code
 
 
-@pytest.fixture(scope="module")
-def head() -> Iterator[str]:
-    """The address of the job server of a Ray head with two CPUs."""
-    (dashboard,) = free_ports(1)
-    with ray_head(f"--dashboard-port={dashboard}"):
-        yield f"http://127.0.0.1:{dashboard}"
-
-
-def submit(head: str, root: Path, *options: str, token: str = "") -> subprocess.CompletedProcess:
+def submit(head: str, root: Path, token: str, *options: str) -> subprocess.CompletedProcess:
     """Runs the README's command; again while the head, just started, has no agent to run jobs yet."""
     variables = {"IDC_HOME": str(root), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     variables |= without_java(root / "no-java")  # no METEOR: it takes a core 7 s
@@ -55,13 +44,13 @@ def submit(head: str, root: Path, *options: str, token: str = "") -> subprocess.
 
 def with_token(token: str) -> dict[str, str]:
     """The environment of a Ray that asks for a token, and of those who use it."""
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
 
 
-def wait_for(head: str, token: str = "") -> None:
+def wait_for(head: str, token: str) -> None:
     """Until the job server answers, at most a minute."""
     deadline = time.monotonic() + 60
-    asked = urllib.request.Request(f"{head}/api/version", headers={"Authorization": f"Bearer {token}"} if token else {})
+    asked = urllib.request.Request(f"{head}/api/version", headers={"Authorization": f"Bearer {token}"})
     while True:
         try:
             urllib.request.urlopen(asked, timeout=5).read()
@@ -81,18 +70,6 @@ def wait_for_nodes(head: str, token: str, count: int) -> None:
             return
         assert time.monotonic() < deadline, f"not {count} nodes after 60 s: {nodes}"
         time.sleep(0.5)
-
-
-def test_a_submitted_job_does_the_whole_job(head: str, tiny: Any) -> None:
-    wait_for(head)
-    done = submit(head, tiny.root, "--name", "submitted", "--data.pack_workers", "1")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    run = tiny.root / "runs" / "submitted"
-    assert json.loads((run / "scores.json").read_text())["n"]["total"] == 8
-    assert (run / "report.html").is_file() and (run / "model" / "model.safetensors").is_file()
-    refused = submit(head, tiny.root, "--finetune.stpes", "3")
-    assert refused.returncode != 0
-    assert "did you mean --finetune.steps?" in refused.stdout + refused.stderr
 
 
 @pytest.fixture(scope="module")
@@ -115,16 +92,18 @@ def two_nodes() -> Iterator[tuple[Machines, str]]:
         yield both, token
 
 
-def test_a_job_on_two_nodes_uses_both(two_nodes: tuple[Machines, str], tiny: Any) -> None:
+def test_a_submitted_job_does_the_whole_job_on_both_nodes(two_nodes: tuple[Machines, str], tiny: Any) -> None:
     both, token = two_nodes
     head, home = f"http://{both.address(0)}:8265", both.folder / "home"
     for part in (tiny.shards, tiny.features):
         shutil.copytree(part, home / part.relative_to(tiny.root))
-    done = submit(head, home, "--name", "spread", "--data.pack_workers", "1", token=token)
+    done = submit(head, home, token, "--name", "spread", "--data.pack_workers", "1")
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-6000:]
     assert "finetune 10/10" in said and "CIDEr" in said  # the run's own lines
-    assert json.loads((home / "runs" / "spread" / "scores.json").read_text())["n"]["total"] == 8
+    run = home / "runs" / "spread"
+    assert json.loads((run / "scores.json").read_text())["n"]["total"] == 8
+    assert (run / "report.html").is_file() and (run / "model" / "model.safetensors").is_file()
 
     asked = [RAY, "list", "actors", "--address", head, "--format", "json", "--filter", "class_name=RayTrainWorker"]
     listed = subprocess.run(asked, env=os.environ | with_token(token), capture_output=True, text=True, timeout=60)
@@ -137,7 +116,10 @@ def test_a_job_on_two_nodes_uses_both(two_nodes: tuple[Machines, str], tiny: Any
     assert sum(path.stat().st_size for path in files) < UPLOAD_LIMIT
     assert not {"data", "runs", "tests", "docs", ".git", ".venv"} & {path.name for path in uploaded.iterdir()}
 
-    refused = submit(head, home, "--name", "spread", "--seed", "1", token=token)
+    refused = submit(head, home, token, "--finetune.stpes", "3")
+    assert refused.returncode != 0
+    assert "did you mean --finetune.steps?" in refused.stdout + refused.stderr
+    refused = submit(head, home, token, "--name", "spread", "--seed", "1")
     assert refused.returncode != 0
     assert "was made with --seed 0" in refused.stdout + refused.stderr
     assert "exit code 2" in refused.stdout + refused.stderr

@@ -1,4 +1,4 @@
-"""A Ray head of this machine, started by `ray start` as by hand, for the tests that do not start a Ray of their own."""
+"""A Ray head of this machine, for the tests that do not start a Ray of their own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from bench.disturbed.servers import wait_until_it_listens
 
 ROOT = Path(__file__).resolve().parents[3]
 RAY = Path(sys.executable).with_name("ray")
+LEAN = [sys.executable, "-m", "cluster.distributed.own_ray"]  # `ray start` without what belongs to a dashboard
 # As slurm/node.sh has it: workers as quick as anything else here, and none beside those that are asked for.
 QUICK = {"RAY_worker_niceness": "0", "RAY_prestart_worker_first_driver": "0"}
-LEAN = ("--include-log-monitor=false",)  # nobody reads what it hands on
 
 
 def free_ports(count: int) -> list[int]:
@@ -35,7 +35,7 @@ def ray_head(*options: str, **variables: str) -> Iterator[tuple[str, int]]:
     """The address of a head of two CPUs, and the number of the process that leads it; all its processes end with it.
 
     It is at work in a folder of its own and has this process's environment without secrets, and `variables`; workers
-    find the code and what tests share. `options` are those of `ray start`. No dashboard, unless they give it a port.
+    find the code and what tests share. `options` are those of `ray start`. There is no dashboard, nor anything of it.
     """
     marked.needs("ray")
     from cluster.launch.credentials import SECRETS  # here: what workers import must be quick to import
@@ -45,16 +45,13 @@ def ray_head(*options: str, **variables: str) -> Iterator[tuple[str, int]]:
     here = {name: value for name, value in os.environ.items() if name not in (*SECRETS, "CUDA_VISIBLE_DEVICES")}
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     here |= {"PYTHONPATH": path} | QUICK | variables
-    if not any(option.startswith("--dashboard-port") for option in options):
-        options = ("--include-dashboard=false", *options)
     # Short: socket paths end at 107 bytes.
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
         ray = subprocess.Popen(
-            [RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", f"--temp-dir={folder}",
+            [*LEAN, "--head", "--block", f"--port={port}", "--num-cpus=2", f"--temp-dir={folder}",
              "--object-store-memory=134217728", "--disable-usage-stats", "--node-ip-address=127.0.0.1",
              f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}",
-             f"--dashboard-agent-grpc-port={agent_grpc}", "--min-worker-port=0", "--max-worker-port=0",
-             "--no-monitor", *LEAN, *options],
+             f"--dashboard-agent-grpc-port={agent_grpc}", "--min-worker-port=0", "--max-worker-port=0", *options],
             cwd=folder, env=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         try:
