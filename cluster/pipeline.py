@@ -256,9 +256,11 @@ def summary(scores: dict) -> str:
 
     accuracy, skill, where = scores["accuracy"], scores["skill"], scores["where"]
     why = scores.get("reasons", {}).get("tokenizer")
+    known = skill["total"] is not None or skill["changed"] is not None
     return (
         f"CIDEr {number(scores['total']['CIDEr'])} (changed {number(scores['changed']['CIDEr'])}), "
-        f"skill {number(skill['total'], 2)} (changed {number(skill['changed'], 2)}), accuracy "
+        + (f"skill {number(skill['total'], 2)} (changed {number(skill['changed'], 2)}), " if known else "")
+        + "accuracy "
         + ", ".join(
             f"{name} {share(accuracy[name], accuracy['n'][name])}"
             for name in ("changed", "unchanged", "type", "object")

@@ -130,7 +130,8 @@ def _names(config: Config, texts: Sequence[tuple[Folder, str]], classes: Data) -
     captions = [text for shards, of in texts for text in training_captions(shards, of, changed_only=True)]
     names = tuple(frequent_words(captions, config.data.words))
     if not names:
-        raise ConfigError(f"--data.words: no adjective or noun is in {FEWEST} captions of {texts[0][0].location}")
+        where = texts[0][0].location
+        raise ConfigError(f"--data.words: no adjective or noun is in {FEWEST} captions of {where}: pack more pairs")
     return names
 
 
@@ -205,7 +206,8 @@ def _place(root: Path, shards: str) -> str | Path:
 
 
 def _no_folder(option: str, path: Path) -> ConfigError:
-    return ConfigError(f"{option} {path}: no such folder; make it with python -m shards.pack SOURCE --out {path}")
+    made = f"python -m shards.pack SOURCE --root DIR --out {path}"
+    return ConfigError(f"{option} {path}: no such folder; make it with {made}")
 
 
 def _workers(config: Config) -> int:

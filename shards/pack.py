@@ -291,7 +291,10 @@ def notes(contents: dict, where: str) -> Iterator[str]:
     if "contradictions_file" in contents:
         yield f"the list of them: {where}/{contents['contradictions_file']['file']}"
     yield from twins.report(contents.get("shared_images", {}), where)
-    yield from text_only.report(contents.get("negatives", {}))
+    told = list(text_only.report(contents.get("negatives", {})))
+    yield from told
+    if told:
+        yield "what that says of negatives, which FDA alone reads: docs/negatives.md"
 
 
 def main(arguments: Sequence[str]) -> int:

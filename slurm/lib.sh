@@ -122,7 +122,7 @@ train() { # ARGUMENTS...: cluster/train.py with these arguments on all nodes
   announce
   SCRIPT=$(given stage "$@")
   derive "$@"
-  help=$(check_options cluster/train.py "$@" "${DERIVED[@]}") || fail "of these, the allocation gave: ${DERIVED[*]}" $?
+  help=$(check_options cluster/train.py "$@" "${DERIVED[@]}") || fail "options that the job itself has added: ${DERIVED[*]}" $?
   name_run "$help" "$@"
   on_ray "${PYTHON[@]}" "$CODE/cluster/train.py" "$@" "${DERIVED[@]}"
 }
@@ -134,7 +134,7 @@ sweep() { # ARGUMENTS...: tune/sweep.py with these arguments, its trials on all 
   read_allocation
   announce
   derive_trial "$@"
-  help=$(check_options tune/sweep.py "$@" "${DERIVED[@]}") || fail "of these, the allocation gave: ${DERIVED[*]}" $?
+  help=$(check_options tune/sweep.py "$@" "${DERIVED[@]}") || fail "options that the job itself has added: ${DERIVED[*]}" $?
   RUN=sweeps/$(sed -n 's/^Varied in the recipe .*, sweep \(.*\):$/\1/p' <<<"$help")
   on_ray "${PYTHON[@]}" "$CODE/tune/sweep.py" "$@" "${DERIVED[@]}"
 }
@@ -282,6 +282,9 @@ finish() { # the end of every job: no process, no folder
     requeue
   else
     rm -f "$RECORD"
+    if [ "$code" = 143 ] && [ -n "$RUN" ]; then
+      say "ended from outside, $RUN is at $(reached); to go on: sbatch with the same options, $(command_line)"
+    fi
   fi
   exit "$code"
 }

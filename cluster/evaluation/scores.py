@@ -121,7 +121,8 @@ def accuracies(pairs: Sequence[Mapping[str, Any]], truths: Sequence[Mapping[str,
     changed / unchanged: of the pairs that are, those whose sentence says so (an empty one says neither); balanced: the
     mean of both. type: of the changed pairs that can be judged (`can_judge`), those whose sentence names the right kind
     of change; object: of those whose changed object is known too, those with the right type where every attribute that
-    the sentence names is right. An accuracy that is of no pairs is None with a reason.
+    the sentence names is right. A reference that no grammar reads counts as both. An accuracy that is of no pairs is
+    None with a reason.
     """
     found = {name: [one for one in ones if one is not None] for name, ones in right_of(pairs, truths).items()}
     changed = [pair for pair in pairs if change_of(pair) is True]
@@ -147,16 +148,17 @@ def right_of(
         judged = is_changed is True and can_judge(pair)
         right["changed"].append(claims is True if is_changed is True else None)
         right["unchanged"].append(claims is False if is_changed is False else None)
-        right["type"].append(_says_type(pair, pair["caption"]) if judged else None)
+        claim, quoted = claim_of(pair), is_unread_reference(pair)
+        right["type"].append(quoted or _says_type(pair, pair["caption"]) if judged else None)
         known = truth if judged and truth is not None and truth.get("object") else None
-        right["object"].append(grammar.agrees(claim_of(pair), dict(known)) if known else None)
+        right["object"].append(quoted or grammar.agrees(claim, dict(known)) if known else None)
     return right
 
 
 def says(pair: Mapping[str, Any]) -> bool | None:
     """Whether the sentence made of a pair says that something differs; None where it says nothing.
 
-    "denials" of the pair are sentences of "no change" in another language (`cluster.evaluation.predict.with_denials`).
+    "denials" of the pair are sentences of "no change" in other words (`cluster.evaluation.predict.with_denials`).
     """
     return says_change(pair["caption"], pair.get("denials", NONE))
 
@@ -167,6 +169,11 @@ def claim_of(pair: Mapping[str, Any], sentence: str | None = None) -> grammar.Ch
     "things" of the pair are the names of cut-outs in its data (`cluster.evaluation.predict.with_denials`).
     """
     return change_claim(pair["caption"] if sentence is None else sentence, pair.get("things", NONE))
+
+
+def is_unread_reference(pair: Mapping[str, Any]) -> bool:
+    """Whether people said this very sentence of the pair, in words that no grammar reads: then it is true of it."""
+    return pair["caption"] in pair["references"] and claim_of(pair) is None
 
 
 def can_judge(pair: Mapping[str, Any]) -> bool:

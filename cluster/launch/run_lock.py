@@ -69,7 +69,9 @@ def held(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         _acquire(path, owner)
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be written ({error.strerror}): name another place with --root") from None
+        raise ConfigError(
+            f"{folder} cannot be written ({error.strerror}): name another place with --root or IDC_HOME"
+        ) from None
     end, lost = threading.Event(), threading.Event()
     thread = threading.Thread(target=_renew, args=(path, owner, end, lost), name="run lock", daemon=True)
     thread.start()

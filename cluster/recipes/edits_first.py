@@ -31,7 +31,7 @@ def first_run(command: Command, root: Path) -> Command:
     """
     config, place = command.config, command.config.data.shards
     if not is_url(place) and not (root / place).is_dir():
-        made = f"python -m shards.pack SOURCE --out {root / place}"
+        made = f"python -m shards.pack SOURCE --root DIR --out {root / place}"
         raise ConfigError(f"--data.shards {root / place}: no such folder; make it with {made}")
     shards = Folder.open(place if is_url(place) else root / place)
     # Other pairs have other photos to hold back, so these belong to the pairs as they are.

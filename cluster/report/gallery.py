@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from cluster.evaluation.pointing import THRESHOLD, unpack_map
-from cluster.evaluation.scores import can_judge, change_of, claim_of, says, truth_of, type_of
+from cluster.evaluation.scores import can_judge, change_of, claim_of, is_unread_reference, says, truth_of, type_of
 from idc.backbone.canvas import Canvas
 from idc.metrics.cider import Cider, has_weights
 from idc.metrics.segmentation import spaced
@@ -109,7 +109,7 @@ def verdict(pair: Mapping[str, Any]) -> str | None:
     if truth is None or not is_known(truth) or not can_judge(pair):
         return None
     claim = claim_of(pair)
-    if agrees(claim, dict(truth)):
+    if is_unread_reference(pair) or agrees(claim, dict(truth)):
         return "right"
     return "partly" if claim is not None and claim.type == truth["type"] else "wrong"
 

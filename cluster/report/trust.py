@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from cluster.evaluation.scores import can_judge, change_of, claim_of, says
+from cluster.evaluation.scores import can_judge, change_of, claim_of, is_unread_reference, says
 from cluster.report.charts import drawing, grid
 from cluster.report.gallery import Shown
 from cluster.report.page import data_table, number
@@ -41,6 +41,8 @@ def _claimed(one: Shown) -> str:
     claims = says(one.prediction)
     if not claims:
         return SILENT if claims is None else "none"
+    if one.kind and is_unread_reference(one.prediction):
+        return one.kind
     claim = claim_of(one.prediction)
     return UNREAD if claim is None or claim.type == "none" else claim.type
 

@@ -6,18 +6,18 @@ from names to sentences.
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from shards.errors import DataError
 from shards.format.strict_json import parse_json
+from shards.sources.layouts.tables import Row as TableRow
+from shards.sources.layouts.tables import read_rows
 
 ID_FIELDS = ("key", "image_id", "id", "img_id", "uid", "filename", "name")  # the first that a row has
 CAPTION_FIELDS = ("caption", "prediction", "sentence", "text")
-TABLES = {".csv": ",", ".tsv": "\t"}
+TABLES = (".csv", ".tsv")  # their first line says what separates: commas, semicolons or tabs
 LIMIT = 2**30  # bytes of a file
 
 
@@ -35,8 +35,11 @@ def read_captions(path: Path) -> list[Row]:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): give a file of captions") from None
+    columns = (*ID_FIELDS, *CAPTION_FIELDS)
+    real = path.resolve()  # a link to a file elsewhere is as good
+    table = read_rows(real.parent, real.name, columns) if path.suffix.lower() in TABLES else None
     try:
-        rows = list(_rows(path, data))
+        rows = list(_of_values(data) if table is None else _of_table(table))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     if not rows:
@@ -44,13 +47,12 @@ def read_captions(path: Path) -> list[Row]:
     return rows
 
 
-def _rows(path: Path, data: bytes) -> Iterator[Row]:
-    if path.suffix.lower() in TABLES:
-        yield from _of_table(data, TABLES[path.suffix.lower()])
-        return
+def _of_values(data: bytes) -> Iterator[Row]:
     data = data.removeprefix(b"\xef\xbb\xbf")
+    if not data.strip():
+        raise DataError(f"it is empty, not JSON; a table must end in {' or '.join(TABLES)}")
     lines = [(number, line) for number, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
-    first = _parsed(lines[0][1]) if lines else None
+    first = _parsed(lines[0][1])
     if isinstance(first, dict) and (len(lines) > 1 or _field(first, ID_FIELDS) is not None):  # JSON lines
         for number, line in lines:
             yield _row(_line(line, number), f"line {number}")
@@ -91,17 +93,11 @@ def _of_value(value: Any) -> Iterator[Row]:
         raise DataError("neither a list of captions nor an object from names to captions")
 
 
-def _of_table(data: bytes, delimiter: str) -> Iterator[Row]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError("not UTF-8: save it as UTF-8") from None
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        for row in table:
-            yield _row(row, f"line {table.line_num}")
-    except csv.Error as error:
-        raise DataError(f"line {table.line_num}: {error}") from None
+def _of_table(table: Iterable[TableRow]) -> Iterator[Row]:
+    for row in table:
+        if row.fault:
+            raise DataError(f"{row.place}: {row.fault}")
+        yield _row(row.fields, row.place)
 
 
 def _row(row: Any, place: str) -> Row:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.evaluation.protocol import NAMED
-from idc.metrics.coco import METRICS
 
 _SIGNIFICANT = 0.05
 
@@ -35,16 +34,23 @@ def shown(found: Mapping[str, Any]) -> str:
         parts.append(f"skill {skill['total']:.2f} (0: the best fixed sentence, 1: the truth in fixed words)")
     extras = [f"{name} {_number(value)}" for name, value in found["extras"].items() if isinstance(value, float)]
     parts += [", ".join(extras)] if extras else []
-    parts += [f"null: {name}: {why}" for name, why in _nulls(found).items()]
+    parts += [f"null: {name}: {why}" for name, why in _nulls(found, sets, row.metrics).items()]
     if "against" in found:
         parts.append(_against(found["against"]))
     return "\n".join(parts)
 
 
-def _nulls(found: Mapping[str, Any]) -> dict[str, str]:
-    """Figures of all pairs that are null, and why; extras that nobody asked for are not named."""
-    total, extras = found["total"], found["extras"]
-    nulls = {name: why for name, why in total.get("reasons", {}).items() if name in METRICS and total[name] is None}
+def _nulls(
+    found: Mapping[str, Any], sets: Sequence[tuple[str, Mapping[str, Any], int]], metrics: Sequence[str]
+) -> dict[str, str]:
+    """Figures that are "-" in the table, and why; of a part only if that is news. Not: extras nobody asked for."""
+    extras = found["extras"]
+    nulls: dict[str, str] = {}
+    for label, values, _ in sets:
+        for name in metrics:
+            why = values.get("reasons", {}).get(name)
+            if values[name] is None and why and (label == "total" or why not in nulls.values()):
+                nulls[name if label == "total" else f"{name}, {label.strip()}"] = why
     nulls |= {name: why for name, why in extras.get("reasons", {}).items() if not why.startswith("not asked")}
     if "tokenizer" in found.get("reasons", {}):
         nulls["the protocol's tokens"] = found["reasons"]["tokenizer"]

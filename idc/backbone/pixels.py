@@ -44,6 +44,8 @@ def decode(data: bytes) -> np.ndarray:
     ImageError if it is none of these, is damaged, or has more than PIXEL_LIMIT pixels.
     """
     kind = next((name for name, begin in _STARTS.items() if re.match(begin, data[:16], re.DOTALL)), None)
+    if kind is None and data[4:8] == b"ftyp":  # as phones take them
+        raise ImageError("HEIC, AVIF or a film: convert it to JPEG")
     if kind is None:
         raise ImageError("neither JPEG nor PNG, nor WebP, GIF, BMP or TIFF")
     try:

@@ -1,7 +1,8 @@
 """Which pairs a command is asked for: two files, two folders, a folder with before/ and after/, or a table.
 
 Tables are those that packing reads (shards.sources.layouts.tables): JSON lines, a JSON list, or CSV with commas,
-semicolons or tabs, columns `before` and `after`, paths from the table's folder; a test compares the two.
+semicolons or tabs, columns `before` and `after`, paths from the table's folder; a test compares the two. A `name` in
+place of both is that of an image in before/ and of one in after/.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 
 TABLES = (".csv", ".jsonl", ".json", ".tsv")
 COLUMNS = ("before", "after")
+NAME = "name"
+OF_WINDOWS = ("thumbs.db", "desktop.ini")  # in folders of photos, without being asked for
 
 
 class PairsError(ValueError):
@@ -51,7 +54,7 @@ def _of_folders(before: Path, after: Path) -> list[Listed]:
     sides: list[dict[str, Path]] = []
     for folder in (before, after):
         try:
-            files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+            files = sorted(path for path in folder.iterdir() if path.is_file() and not _is_hidden(path.name))
         except OSError as error:
             raise PairsError(f"{folder} cannot be read ({error.strerror})") from None
         found: dict[str, Path] = {}
@@ -70,6 +73,10 @@ def _of_folders(before: Path, after: Path) -> list[Listed]:
     return pairs
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in OF_WINDOWS
+
+
 def _of_table(path: Path) -> list[Listed]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -79,13 +86,15 @@ def _of_table(path: Path) -> list[Listed]:
         raise PairsError(f"{path} is not UTF-8: save it as UTF-8") from None
     pairs = []
     for place, fields, fault in table_rows(path, text):
-        names = [str(fields.get(column) or "").strip().replace("\\", "/") for column in COLUMNS]
+        both = str(fields.get(NAME) or "").strip()
+        names = [str(fields.get(column) or "").strip() or (both and f"{column}/{both}") for column in COLUMNS]
+        names = [name.replace("\\", "/") for name in names]
         fault = fault or next((f"no {column}" for column, name in zip(COLUMNS, names, strict=True) if not name), None)
         one, two = (str(path.parent / name) if name and "://" not in name else name for name in names)
         pairs.append(Listed(f"{path.name} {place}", one, two, fault))
     if all(pair.fault for pair in pairs):
         first = f"; {pairs[0].place}: {pairs[0].fault}" if pairs else ""
-        raise PairsError(f"{path} has no row with before and after{first}")
+        raise PairsError(f"{path} has no row with before and after, or with a name{first}")
     return pairs
 
 
@@ -104,7 +113,7 @@ def table_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any], str
         yield from (_object(f"entry {number}", value) for number, value in enumerate(values, 1))
         return
     head = text.lstrip().partition("\n")[0].lower().replace('"', "")
-    delimiter = max(",;\t", key=lambda each: sum(name.strip() in COLUMNS for name in head.split(each)))
+    delimiter = max(",;\t", key=lambda each: sum(name.strip() in (*COLUMNS, NAME) for name in head.split(each)))
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
     number = 1

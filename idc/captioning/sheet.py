@@ -21,7 +21,9 @@ article { border: 1px solid #8886; border-radius: 8px; overflow: hidden }
 img { display: block; width: 100%; height: auto }
 p { margin: .5rem .75rem } .names, .facts { color: #777; font-size: .85rem; overflow-wrap: anywhere }
 .far { color: #b5540a; font-weight: 600 } .fault { color: #c33 }
-</style></head><body><h1>Captions</h1><p class="facts">Before, then after; what a sentence is about is red.</p><main>
+</style></head><body><h1>Captions</h1>
+<p class="facts">Before, then after; what a sentence is about is red. P(changed) is the probability of a change.
+Above an unfamiliarity of 1 a pair is unlike the training pairs.</p><main>
 """
 TAIL = "</main></body></html>\n"
 

@@ -147,7 +147,10 @@ def _panels(contents: dict, streams: Streams, holdings: Holdings) -> Iterator[st
         middle = sorted(holdings.lengths.elements())[holdings.captions.total() // 2]
         title = f"Caption length in words: median {middle}, longest {max(holdings.lengths)}"
         yield show_page.panel(title, show_page.histogram(holdings.lengths, "words"))
-    yield show_page.panel("Hard negatives", show_page.table(["", "sentences"], sorted(holdings.negatives.items())))
+    yield show_page.panel(
+        "Hard negatives: false sentences beside the true ones",
+        show_page.table(["", "sentences"], sorted(holdings.negatives.items())),
+    )
     dropped = sorted(contents["dropped"].items(), key=lambda item: (-item[1], item[0]))
     nothing = "" if dropped else '<p class="note">Nothing was left out.</p>'
     yield show_page.panel("Left out in packing", show_page.table(["reason", "samples"], dropped) + nothing)

@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 from shards.checks.leaks import RELATIONS, Audit, counted
 from shards.format.manifest import KINDS, SPLITS
 from shards.format.record import Kind, Record, Split
-from shards.packing.contradictions import find_contradictions
+from shards.packing.contradictions import MARKED_UNCHANGED, find_contradictions
 from shards.progress import Progress
 from shards.reading.reader import Folder
 from shards.wording.claims import plain
@@ -117,12 +117,10 @@ def _contradictions(read: Records) -> Iterator[Finding]:
     for one in find_contradictions(read.records, learn_denials(read.records)):
         by_reason[one.reason].append((" | ".join(one.sentences), (number[one.split, one.id],)))
     for reason, examples in by_reason.items():
-        yield Finding(
-            True,
-            f"{counted(len(examples), 'pair')} {reason}",
-            "One of the two is wrong. Correct the mark or the caption, and pack again.",
-            examples,
-        )
+        wrong = "One of the two is wrong. Correct the mark or the caption, and pack again."
+        if reason == MARKED_UNCHANGED:  # the rule knows many ways to say so, and people know more
+            wrong += ' Or the caption says that nothing changed in unknown words: add "nothing has changed" beside it.'
+        yield Finding(True, f"{counted(len(examples), 'pair')} {reason}", wrong, examples)
 
 
 def _opposite(audit: Audit, read: Records) -> Iterator[Finding]:

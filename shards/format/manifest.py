@@ -70,7 +70,8 @@ def read(folder: Path) -> dict:
     """The manifest of a shard folder; DataError naming the file and the fix where there is none that can be used."""
     path = folder / FILE
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; make it with python -m shards.pack SOURCE --out {folder}")
+        made = f"python -m shards.pack SOURCE --root DIR --out {folder}"
+        raise DataError(f"{folder}: no such folder; make it with {made}")
     try:
         data = retried(lambda: _start(path), path)
     except FileNotFoundError:

@@ -131,7 +131,7 @@ class _Group:
         learnt: Set[str],
         things: Set[str],
     ) -> None:
-        """`learnt`: sentences that say "no change" in another language (`shards.wording.denials`)."""
+        """`learnt`: sentences that say "no change" in other words (`shards.wording.denials`)."""
         self.records = records
         self.learnt = learnt
         self.things = things

@@ -29,7 +29,7 @@ class Contradiction(NamedTuple):
 def find_contradictions(records: Sequence[Record], learnt: Set[str]) -> list[Contradiction]:
     """The pairs that contradict themselves, in the order of the records.
 
-    `learnt` are sentences that say "no change" in another language (`shards.wording.denials`). What is in no language
+    `learnt` are sentences that say "no change" in other words (`shards.wording.denials`). What is in no language
     that is read counts as stating a change.
     """
     found = []

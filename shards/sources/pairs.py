@@ -32,12 +32,13 @@ from shards.sources.layouts.layout import (
     key_of,
     sentences_of,
 )
-from shards.sources.layouts.names import Names
+from shards.sources.layouts.names import NO_PHOTO, Names
 from shards.sources.layouts.splits import SPLIT_NAMES, split_groups
 from shards.sources.layouts.tables import Row, read_rows
 
 COLUMNS = ("before", "after", "name", "captions", "caption", "changed", "change_type", "split")
 ENDINGS = (".jsonl", ".csv")
+SHEETS = (".xlsx", ".xls", ".ods", ".numbers")  # of spreadsheets, which are not read
 CHANGED = {
     **dict.fromkeys(("true", "yes", "1", "1.0"), True),  # a column of 1 and empty fields is often saved as 1.0
     **dict.fromkeys(("false", "no", "0", "0.0"), False),
@@ -112,6 +113,8 @@ class PairsSource(ImageFiles):
         found = [name for name in sorted(os.listdir(self.root)) if name.lower().endswith(ENDINGS) and name[0] != "."]
         if len(found) != 1:
             there = f"has {', '.join(found[:5])}" if found else "has no .jsonl or .csv file"
+            if sheets := [name for name in sorted(os.listdir(self.root)) if name.lower().endswith(SHEETS)]:
+                there += f" (save {sheets[0]} as CSV)"
             raise DataError(f"{self.root} {there}: name the table of pairs with --table FILE")
         return found[0]
 
@@ -154,7 +157,8 @@ def _photo(fields: dict[str, Any], column: str, locate: Callable[[str], tuple[st
     name = posixpath.normpath(str(value).strip().replace("\\", "/"))
     path, fault = locate(name)
     if fault is not None:
-        raise _Wrong(fault, name)
+        beside = f"{column}/{name}"
+        raise _Wrong(fault, f"{name}; {beside} is there" if fault == NO_PHOTO and locate(beside)[1] is None else name)
     return path
 
 

@@ -25,17 +25,22 @@ _EMPTY_WORDS = frozenset(
     "at to from by with and or but while whereas there here as than also now very more slightly appear appears seem "
     "seems look looks i you image images picture pictures photo photos scene after before".split()
 )
+_IMAGE = r"(?:images?|pictures?|photos?|photographs?|scenes?|views?|shots?|frames?)"
 _NOTHING_CHANGED = re.compile(
     r"\b(?:no|without) (?!other |further |more )(?:\w+ )?(?:differences?|changes?)\b"
-    r"|\b(?:are|is|looks?|appears?|seems?|be|images|pictures|photos) (?:\w+ )?identical\b"
+    r"|\b(?:are|is|looks?|appears?|seems?|be|images|pictures|photos) (?:(?!not )\w+ )?identical\b"
     r"|\bremains? unchanged\b|\b(?:scene|image|picture|photo|everything) (?:is|looks|seems) unchanged\b"
-    r"|\b(?:scenes?|images?|pictures?|photos?|they) (?:has|have|did|do|does|are|is) not (?:changed?|differ|different)\b"
-    r"|\b(?:are|is|be|looks?|appears?|seems?|remains?) (?:to be )?(?:\w+ ){0,3}the (?:exact )?same"
-    r"(?: (?:as before|animal|bird|image))?(?: to me)?\s*(?:\.|$)"
+    r"|\b(?:scenes?|images?|pictures?|photos?|they) (?:has|have|did|do|does|are|is)(?: not|n['\u2019]t) "
+    r"(?:changed?|differ|different)\b"
+    r"|\b(?:are|is|be|looks?|appears?|seems?|remains?|stays?) (?:to be )?(?:(?!not )\w+ ){0,3}the (?:exact )?same"
+    rf"(?: (?:as before|animal|bird|{_IMAGE}))?(?: to me)?\s*(?:\.|$)"
     r"|\bexactly the same\b"
-    r"|\bnothing (?:in the (?:\w+ )?(?:image|picture|photo|scene|shot|frame) )?"
+    r"|\b(?:images|pictures|photos|both|they) (?:are|look) (?:equal|alike)\b"
+    r"|\b(?:everything|all|it) (?:is|looks) (?:as|like) before\b"
+    r"|\bnothing(?:['\u2019]s)? (?:in the (?:\w+ )?(?:image|picture|photo|scene|shot|frame) )?"
     r"(?:appears to have |seems to have |has |is |was )?(?:changed|differs|different|modified)\b"
-    r"|^(?:nothing|identical|unchanged|(?:looks |the )same)$"
+    rf"|^(?:nothing|none|unchanged|identical(?: {_IMAGE})?|(?:looks |the )?same(?: {_IMAGE}| as before)?)$"
+    r"|^all the same$|^nothing (?:has )?(?:happened|moved|new)$|^it (?:has|did)(?: not|n['\u2019]t) changed?$"
 )
 _REST = re.compile(r"\b(?:otherwise|the rest|(?:other|apart|aside) (?:than|from) (?:that|this))\b")
 # What follows these words takes back a part of what was said before them.
@@ -141,7 +146,7 @@ def says_no_change(sentence: str, learnt: Set[str] = NONE) -> bool:
     """Whether a free sentence as a whole says that there is no difference.
 
     "no changes other than a man by the door" does not, nor does "no change in colour but a longer beak". `learnt` are
-    sentences that say so in another language (`shards.wording.denials`).
+    sentences that say so in other words (`shards.wording.denials`).
     """
     return _denies(sentence) or (bool(learnt) and plain(sentence) in learnt)
 

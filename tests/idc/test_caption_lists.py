@@ -67,6 +67,16 @@ def test_a_table_and_two_folders_say_the_same(run, pairs, capsys):
     assert capsys.readouterr().out == of_table.out and of_table.out.count("\n") == 2
 
 
+def test_the_table_that_was_packed_is_one_of_pairs_too(pairs):
+    for name in ("Thumbs.db", "desktop.ini"):
+        (pairs / "before" / name).write_bytes(b"of Windows")
+    assert [pair.place for pair in list_pairs(str(pairs), None)] == list("abcd"), "what no person put there"
+    (pairs / "captions.csv").write_text("name;captions;changed\na.png;nothing has changed;no\nc.png;it is darker;yes\n")
+    folders = list_pairs(str(pairs / "before"), str(pairs / "after"))
+    found = list_pairs(str(pairs / "captions.csv"), None)
+    assert [(pair.before, pair.after) for pair in found] == [(folders[i].before, folders[i].after) for i in (0, 2)]
+
+
 def test_in_a_terminal_one_line_counts_below_the_others(run, pairs, capsys, monkeypatch):
     words = [str(pairs), "--checkpoint", str(run), "--batch-size", "3"]
     shown = on_a_terminal(monkeypatch, lambda: caption.main(words))

@@ -157,6 +157,9 @@ def test_images_that_cannot_be_used_are_named(captioner, images, tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(ImageError, match="notes.txt cannot be read as an image"):
         captioner.caption(tmp_path / "notes.txt", images[1])
+    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(ImageError, match=r"phone.heic cannot be read as an image \(HEIC, AVIF or a film: convert it"):
+        captioner.caption(tmp_path / "phone.heic", images[1])
     with pytest.raises(ImageError, match="missing.png: no such file"):
         captioner.caption(images[0], tmp_path / "missing.png")
     with pytest.raises(ImageError, match="after: an array must be bool, uint8"):

@@ -19,6 +19,7 @@ from testing.here import Done, run_here
 from testing.photos import made_up_photo
 from testing.suite.no_java import hide_java
 
+import cluster.prepare
 import idc.caption
 import shards.check
 import shards.pack
@@ -29,6 +30,7 @@ from cluster.distributed.devices import place, resolved
 from cluster.errors import exit_code
 from cluster.launch.run_folder import CONFIG
 from cluster.recipes.commandline import parse, read_config
+from cluster.seeds import run_seeds
 from cluster.tracking.run_log import read_metrics
 from cluster.training import worker
 from cluster.training.checkpoint import latest, load_weights
@@ -141,6 +143,30 @@ def test_edits_of_the_training_photos_alone_come_first(trained: Done) -> None:
     assert again.returncode == 0 and "regions is done" in again.stderr, again.stderr
     now = [path.stat().st_mtime_ns for path in sorted(Path(f"runs/{first.name}/checkpoints").rglob("COMMIT"))]
     assert now == before, "what is trained is left"
+
+
+def test_edits_are_made_once_for_all_seeds_and_by_prepare(trained: Done) -> None:
+    """Before anything is trained, where compute nodes have no network or much time; no seed makes them anew."""
+    words = shlex.split("pairs --data.shards data/photos --name drawn --pretraining edits")
+    words += [*EDITS, "--seed", "0"]
+    prepared = run_here(cluster.prepare.main, *words, "--root", Path.cwd(), *SMALL)
+    assert prepared.returncode == 0 and "the data of drawn are ready" in prepared.stderr, prepared.stderr
+    assert not Path("runs/drawn").exists()
+    made = {path: path.stat().st_mtime_ns for path in Path("data").rglob("*") if path.is_file()}
+    words[-2:] = ["--seeds", "0,1", "--stage", "pretrain", "--finetune.steps", "1"]
+
+    def main(arguments: Sequence[str]) -> int:
+        return exit_code(lambda: run_seeds(parse(arguments), fit))
+
+    done = run_here(main, *words[:-2], "--root", Path.cwd(), *SMALL, *words[-2:])
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in Path("data").rglob("*") if path.is_file()} == made
+    runs = {seed: read_config(Path(f"runs/drawn-seeds/seed_{seed}") / CONFIG) for seed in (0, 1)}
+    edits = {seed: read_config(Path(f"runs/drawn-seeds/seed_{seed}-edits") / CONFIG) for seed in (0, 1)}
+    assert {seed: (run.seed, run.init) for seed, run in runs.items()} == {
+        seed: (seed, f"runs/drawn-seeds/seed_{seed}-edits") for seed in (0, 1)
+    }
+    assert [run.seed for run in edits.values()] == [0, 1] and edits[0].data == edits[1].data
 
 
 def test_a_run_starts_from_a_trained_one_and_what_does_not_fit_is_told_first(trained: Done) -> None:

@@ -94,6 +94,7 @@ def test_two_users_at_once_and_scancel(cluster: Slurm, with_data: Callable[[str]
     cluster.run(BOB, "scancel", jobs[BOB])
     assert cluster.wait(jobs[BOB])["JobState"] == "CANCELLED"
     assert "requeue" not in cluster.output(BOB, jobs[BOB])
+    assert "ended from outside, together is at " in cluster.output(BOB, jobs[BOB])
     assert cluster.left_behind(BOB) == []
     for user, job in jobs.items():
         assert cluster.show(job)["NodeList"] == "slurm[0-1]"

@@ -7,6 +7,7 @@ Both are the same name, so the photo is taken. A name in other upper or lower ca
 from __future__ import annotations
 
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -16,8 +17,10 @@ from shards.format.retries import retried
 
 NO_PHOTO = "no photo"
 OTHER_CASE = "no photo of this name, but one in other upper or lower case"
+OTHER_ENDING = "no photo of this name, but one with another ending"
 DEAD_LINK = "a link to a file that is not there"
 A_FOLDER = "a folder in the place of a photo"
+_ENDING = re.compile(r"\.(?:jpe?g|png|webp|gif|bmp|tiff?|heic|avif)$")
 
 
 class Names:
@@ -47,7 +50,9 @@ class Names:
             return NO_PHOTO
         if os.path.islink(path):
             return DEAD_LINK
-        return NO_PHOTO if self._find(name, _letters) is None else OTHER_CASE
+        if self._find(name, _letters) is not None:
+            return OTHER_CASE
+        return NO_PHOTO if self._find(name, _stem) is None else OTHER_ENDING
 
     def tell(self) -> None:
         """Says on stderr, in one line, how many files were found under another spelling."""
@@ -89,3 +94,7 @@ def unicode_form(name: str) -> str:
 
 def _letters(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def _stem(name: str) -> str:
+    return _ENDING.sub("", _letters(name))

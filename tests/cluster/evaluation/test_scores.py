@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cluster.evaluation.quick_scores import validation_scores
-from cluster.evaluation.scores import accuracies, score, write_scores
+from cluster.evaluation.scores import accuracies, right_of, score, truth_of, write_scores
 from cluster.pipeline import summary
 from cluster.report.gallery import judge
 from idc.metrics import coco
@@ -117,6 +117,12 @@ def test_kinds_of_change_that_the_grammar_cannot_read_do_not_count():
     found = accuracies(blocks + edits, [one.get("truth") for one in blocks + edits])
     assert (found["type"], found["n"]["type"], found["n"]["changed"]) == (100.0, 4, 6)
 
+    said = ["a red cube has been added", "look, a red cube"]
+    quoted = [{"references": said, "caption": text, "changed": True} for text in (*said, "see, a red cube")]
+    found = right_of(quoted, [truth_of(one) for one in quoted])
+    assert found["type"] == found["object"] == [True, True, False], "a reference is true, whoever reads it"
+    assert [one.verdict for one in judge(quoted)] == ["right", "right", "wrong"]
+
     unknown = accuracies([{**edits[0], "change_type": None}], [None])
     assert unknown["type"] is None and "not known" in unknown["reasons"]["type"]
 
@@ -126,7 +132,9 @@ def test_the_summary_says_of_how_many_pairs():
     assert "changed 100.0 % of 4, unchanged 100.0 % of 2, type 100.0 % of 4" in summary(scores)
     assert "points at the change 50.0 % of 2" in summary(scores)
     scores["accuracy"] |= {"type": None}
-    assert "type -, object" in summary(scores)
+    assert "type -, object" in summary(scores) and "skill 1.00" in summary(scores)
+    scores["skill"] = {"total": None, "changed": None}
+    assert "skill" not in summary(scores), "own pairs have none"
 
 
 def test_an_empty_caption_is_right_of_no_pair():

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
@@ -104,6 +105,19 @@ def test_one_file_that_needs_nothing_else(tiny, run):
         assert expected in text
     assert "<script>alert" not in path.read_text()
     assert 'class="ring"' in path.read_text(), "the chosen checkpoint is marked"
+
+
+def test_without_skill_the_first_figures_are_cider(tiny, run, tmp_path):
+    """The truth in fixed words is known of few data sets: of others two dashes would come first."""
+    own = shutil.copytree(run, tmp_path / "own")
+    scores = json.loads((own / "scores.json").read_text())
+    first = []
+    for skill in (scores["skill"], {"total": None, "changed": None}):
+        write_scores(own / "scores.json", scores | {"skill": skill})
+        page = write_report(own, own, Folder.open(tiny.shards), CANVAS, "test").read_text()
+        first.append(page.partition("<h2>Scores")[0])
+    assert "skill, all pairs" in first[0] and "CIDEr, all pairs" not in first[0]
+    assert "skill, all pairs" not in first[1] and "CIDEr, all pairs" in first[1]
 
 
 def test_how_far_to_trust_it_is_drawn_of_what_is_known(tiny, run, tmp_path):

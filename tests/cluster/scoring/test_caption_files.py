@@ -20,6 +20,7 @@ FORMS = {
     "lines.jsonl": "".join(json.dumps({"key": n, "id": "x", "prediction": s}) + "\n\n" for n, s in ROWS),
     "lines.json": "\ufeff" + "\n".join(json.dumps({"id": n, "sentence": s}) for n, s in ROWS),
     "table.csv": "\ufeffid,score,caption\r\n" + "".join(f'{name},1,"{said}"\r\n' for name, said in ROWS),
+    "sheet.csv": "Image_ID; Caption\n" + "".join(f"{name};{said}\n" for name, said in ROWS),  # of a spreadsheet
     "table.tsv": "filename\tcaption\n" + "".join(f"{name}\t{said}\n" for name, said in ROWS),
 }
 
@@ -35,6 +36,9 @@ def test_every_form_gives_the_same_captions(form: str, tmp_path: Path) -> None:
     [
         ("a.json", "not json", "not JSON; a table must end in .csv or .tsv"),
         ("a.json", "", "not JSON"),
+        ("a.json", "\n", "it is empty"),
+        ("a.csv", "", "has no captions"),
+        ("a.csv", "id,caption\n1,the cube, which is red, moved\n", "line 2: more fields than columns: put quotes"),
         ("a.json", "[]", "has no captions"),
         ("a.json", "3", "neither a list of captions nor an object"),
         ("a.json", '["a"]', "entry 0 is not an object with a name"),

@@ -139,6 +139,7 @@ def test_another_method_is_compared_pair_by_pair(packed: Path, said: Path, witho
     assert compared["sets"]["total"]["METEOR"]["difference"] is None
     assert compared["hashes"] == theirs["hashes"] and theirs["hashes"]["references"] == found["hashes"]["references"]
     assert "difference to other.tsv" in done.stdout and "CIDEr, changed" in done.stdout
+    assert "null: CIDEr, unchanged: every word" in done.stdout, "the table has only a dash there"
 
     itself = said / "both.jsonl"  # the same captions in another form
     rows = [row for name in ("sc.json", "nsc.json") for row in json.loads((said / name).read_text())]

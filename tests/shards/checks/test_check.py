@@ -61,6 +61,7 @@ def test_a_planted_fault_is_found(what, tmp_path, capsys):
     text = (tmp_path / "page.html").read_text()
     assert f"<h2>{what}</h2>" in text and one[3] in text and text.count("<img") >= 2
     assert code == int(any(line.startswith("fault") for line in lines))
+    assert ("says that nothing changed in unknown words" in text) is ("states a change" in what)
 
 
 def test_a_caption_that_never_changes_is_noted(tmp_path, capsys):

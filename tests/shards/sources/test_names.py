@@ -12,7 +12,7 @@ from shards.errors import DataError
 from shards.pack import pack
 from shards.sources.layouts import layout
 from shards.sources.layouts.layout import Photos, image_fault
-from shards.sources.layouts.names import A_FOLDER, DEAD_LINK, NO_PHOTO, OTHER_CASE, Names
+from shards.sources.layouts.names import A_FOLDER, DEAD_LINK, NO_PHOTO, OTHER_CASE, OTHER_ENDING, Names
 from shards.sources.pairs import PairsSource
 from shards.sources.spot_the_diff import SpotTheDiffSource
 
@@ -63,7 +63,9 @@ def odd(tmp_path, write_photo) -> Path:
     return tmp_path
 
 
-WORDS = {"img.PNG": OTHER_CASE, "folder.png": A_FOLDER, "link.png": DEAD_LINK, "gone.png": NO_PHOTO}
+WORDS = {
+    "img.PNG": OTHER_CASE, "Ok.jpg": OTHER_ENDING, "folder.png": A_FOLDER, "link.png": DEAD_LINK, "gone.png": NO_PHOTO,
+}  # fmt: skip
 
 
 def test_each_way_to_be_missing_has_its_own_words(odd):

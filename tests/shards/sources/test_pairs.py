@@ -252,6 +252,9 @@ def test_shares_are_met_as_nearly_as_groups_allow(sizes, counts):
     [
         ({}, {}, "no .jsonl or .csv file: name the table"),
         ({"a.csv": "", "b.jsonl": ""}, {}, "has a.csv, b.jsonl: name the table"),
+        ({"a.xlsx": ""}, {}, r"no .jsonl or .csv file \(save a.xlsx as CSV\): name the table"),
+        ({"a.csv": "before,after,captions\n1.jpg,1.jpg,x\n"}, {}, r"no photo \(1.jpg; before/1.jpg is there\)"),
+        ({"a.csv": "name,captions\n1,x\n"}, {}, r"but one with another ending \(before/1\)"),
         ({}, {"table": "no.csv"}, "no.csv is missing"),
         ({}, {"table": "../no.csv"}, "leads outside"),
         ({"a.csv": ""}, {}, "a.csv has no row that can be used. An example: before,after,captions"),

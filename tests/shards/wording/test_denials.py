@@ -27,6 +27,15 @@ def test_what_is_said_of_unchanged_pairs_alone_says_no_change():
     assert says_change("ein Haus wurde gebaut", learnt) is True and says_change("", learnt) is None
 
 
+def test_other_words_of_a_pair_that_is_surely_unchanged_say_no_change():
+    both = [pair(False, "nothing has changed", "every cup is in its place", "a red cube has been added")] * 2
+    learnt = learn_denials([*both, pair(False, "no change", "once"), *[pair(True, "the cup has gone")] * 4])
+    assert learnt == {"every cup is in its place"}, "not what is said once, nor what a grammar reads as a change"
+    assert says_change("Every cup is in its place.", learnt) is False
+    also = [*both, *[pair(True, "every cup is in its place")] * 2]
+    assert learn_denials(also) == NONE, "said of changed pairs too"
+
+
 def test_a_reference_that_denies_makes_a_pair_unchanged():
     learnt = learn_denials(GERMAN)
     record = pair(None, "alles ist wie vorher")
