@@ -68,6 +68,7 @@ def field_types(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
+@cache
 def _part_type(kind: Any) -> type | None:
     """The dataclass of a field that is a table of named parts; the names stand in options in place of the field's."""
     entry = get_args(kind)[-1] if get_origin(kind) is dict else None
