@@ -225,7 +225,8 @@ def override(config: T, changes: Iterable[tuple[str, Any]], refuse: Iterable[str
 
 def _rebuild(config: Any, changes: dict, prefix: str = "") -> Any:
     """`config` with a tree of converted values; a part that refuses its values does so under its option's name."""
-    values, hints = {}, field_types(type(config))
+    kind: type = type(config)
+    values, hints = {}, field_types(kind)
     tables = [field for field, kind in hints.items() if _part_type(kind)]
     for name, value in changes.items():
         if name in hints:
@@ -264,7 +265,8 @@ def from_dict(config: T, values: Any) -> T:
 def _convert_tree(config: Any, values: Any, prefix: str) -> dict:
     if not isinstance(values, dict):
         raise ConfigError(f"--{prefix.rstrip('.')}: a table of options is expected, not {values!r}")
-    hints, tree = field_types(type(config)), {}
+    of: type = type(config)
+    hints, tree = field_types(of), {}
     for key, value in values.items():
         name = f"{prefix}{key}"
         if key not in hints:
