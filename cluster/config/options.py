@@ -50,7 +50,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def options(config: Any, prefix: str = "") -> Iterator[Option]:
     """Every leaf field of a nested dataclass, in order."""
     kind: type = type(config)
-    hints, comments = get_type_hints(kind), field_comments(kind)
+    hints, comments = field_types(kind), field_comments(kind)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
@@ -62,6 +62,13 @@ def options(config: Any, prefix: str = "") -> Iterator[Option]:
             yield Option(prefix + field.name, hints[field.name], value, comments.get(field.name, ""))
 
 
+@cache
+def field_types(cls: type) -> dict[str, Any]:
+    """The type of each field of a dataclass: once a class, for what is written in it has to be evaluated."""
+    return get_type_hints(cls)
+
+
+@cache
 def _part_type(kind: Any) -> type | None:
     """The dataclass of a field that is a table of named parts; the names stand in options in place of the field's."""
     entry = get_args(kind)[-1] if get_origin(kind) is dict else None
@@ -218,7 +225,8 @@ def override(config: T, changes: Iterable[tuple[str, Any]], refuse: Iterable[str
 
 def _rebuild(config: Any, changes: dict, prefix: str = "") -> Any:
     """`config` with a tree of converted values; a part that refuses its values does so under its option's name."""
-    values, hints = {}, get_type_hints(type(config))
+    kind: type = type(config)
+    values, hints = {}, field_types(kind)
     tables = [field for field, kind in hints.items() if _part_type(kind)]
     for name, value in changes.items():
         if name in hints:
@@ -257,7 +265,8 @@ def from_dict(config: T, values: Any) -> T:
 def _convert_tree(config: Any, values: Any, prefix: str) -> dict:
     if not isinstance(values, dict):
         raise ConfigError(f"--{prefix.rstrip('.')}: a table of options is expected, not {values!r}")
-    hints, tree = get_type_hints(type(config)), {}
+    of: type = type(config)
+    hints, tree = field_types(of), {}
     for key, value in values.items():
         name = f"{prefix}{key}"
         if key not in hints:

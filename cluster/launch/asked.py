@@ -24,6 +24,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 class _Driver:
     listens = False
     run: Path | None = None  # while workers are at work
+    interrupted = False  # by a Ctrl-C in that time
 
 
 @contextlib.contextmanager
@@ -55,7 +56,7 @@ def _listen() -> None:
 def heeded(run: Path) -> Iterator[None]:
     """While workers are at work an ask waits until they have stopped; at other times it ends the driver at once."""
     (run / FILE).unlink(missing_ok=True)  # of a driver that was killed
-    _Driver.run = run
+    _Driver.run, _Driver.interrupted = run, False
     listen_again()
     try:
         yield
@@ -77,7 +78,9 @@ def end_now() -> None:
 
 def _heard(number: int, frame: Any) -> None:
     interrupts = number == signal.SIGINT
-    if _Driver.run is not None and not (interrupts and is_asked(_Driver.run)):
+    # Not by the file: a SIGTERM that comes with the Ctrl-C may be heard while this runs, and make it.
+    again, _Driver.interrupted = interrupts and _Driver.interrupted, interrupts or _Driver.interrupted
+    if _Driver.run is not None and not again:
         (_Driver.run / FILE).touch()
         if interrupts:
             _write(f"stopping with a checkpoint; Ctrl-C again ends at once. To go on: {same_command()}")

@@ -81,6 +81,8 @@ class Mirror:
             _warn(f"{self._failed} lines of metrics.jsonl did not reach W&B: {self._why}")
 
     def _send(self) -> None:
+        import wandb
+
         while (item := self._waiting.get()) is not None:
             line, values, stage, pairs = item
             try:
@@ -93,6 +95,7 @@ class Mirror:
                 self._note(" ".join(str(error).split())[:300] or type(error).__name__)
         try:
             self._run.finish()
+            wandb.teardown()  # or its process, ended with ours, would take with it what it has not written yet
         except Exception as error:
             _warn(f"W&B could not end the run: {' '.join(str(error).split())[:300]}")
 

@@ -21,7 +21,7 @@ import nbformat
 import psutil
 import pytest
 from testing.here import Done, run_here
-from testing.suite.no_java import without_java
+from testing.suite.no_java import hide_java, without_java
 
 import cluster.train
 from cluster import checkpoints
@@ -271,12 +271,10 @@ def test_a_missing_shard_folder_is_named_with_the_command_that_makes_it(tiny: An
     assert "--data.shards" in done.stderr and "python -m shards.pack" in done.stderr
 
 
-def test_a_machine_without_java_is_told_so_before_anything_is_made(tiny: Any, tmp_path: Path) -> None:
-    environment = os.environ | {"PATH": str(tmp_path)} | without_java(tmp_path)
-    done = subprocess.run(
-        command(tiny, "nobody", "--data.shards", "no/such", "--data.source", "none", "--evaluate.tokenizer", "ptb"),
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S,
-    )  # fmt: skip
+def test_a_machine_without_java_is_told_so_before_anything_is_made(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_java(monkeypatch)
+    words = ("--data.shards", "no/such", "--data.source", "none", "--evaluate.tokenizer", "ptb")
+    done = refused(tiny, "nobody", *words)
     said = done.stderr.splitlines()
     assert done.returncode == 2 and len(said) == 2 and "no such folder" in said[1], done.stderr
     assert said[0].startswith("captions will have no METEOR, and words in place of ptb as the tokenizer: there is no")

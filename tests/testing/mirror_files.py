@@ -4,24 +4,11 @@ from __future__ import annotations
 
 import json
 import struct
-import time
 from pathlib import Path
 
-WRITTEN_LIMIT_S = 20.0
 
-
-def history(run: Path, lines: int) -> list[dict]:
-    """What W&B has of a run, from its offline files in the order in which they would be sent.
-
-    `lines`: that are waited for. W&B's own process writes the last one a moment after it says that a run has ended.
-    """
-    end = time.monotonic() + WRITTEN_LIMIT_S
-    while len(found := _history(run)) < lines and time.monotonic() < end:
-        time.sleep(0.01)
-    return found
-
-
-def _history(run: Path) -> list[dict]:
+def history(run: Path) -> list[dict]:
+    """What W&B has of a run, from its offline files in the order in which they would be sent."""
     from wandb.proto import wandb_internal_pb2
 
     found = []

@@ -213,8 +213,8 @@ def test_the_winner_is_a_recipe_that_repeats_its_trial(killed: Killed, home: Pat
 
 
 def test_a_population_takes_over_checkpoints_and_changes_values(home: Path) -> None:
-    options = ["--search", "pbt", "--trials", "2", "--pretrain.steps", "0", "--finetune.steps", "160",
-               "--finetune.validate_every", "40", "--finetune.log_every", "40", "--top", "1",
+    options = ["--search", "pbt", "--trials", "2", "--pretrain.steps", "0", "--finetune.steps", "80",
+               "--finetune.validate_every", "20", "--finetune.log_every", "20", "--top", "1",
                "--repeats", "1"]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = run(command(home, "population", *options), environment)
@@ -237,18 +237,16 @@ def test_a_population_takes_over_checkpoints_and_changes_values(home: Path) -> N
         assert before[-1].state == REPLACED
     assert all(len(trial.starts) == 1 for trial in table.trials.values()), "with room for all, nobody is paused"
     ends = {trial.member: trial for trial in table.trials.values()}
-    assert len(ends) == 2 and all(trial.state == FINISHED and trial.step == 160 for trial in ends.values())
+    assert len(ends) == 2 and all(trial.state == FINISHED and trial.step == 80 for trial in ends.values())
     ((key, repeats),) = table.repeats.items()
     assert table.trials[key].score == max(trial.score for trial in ends.values())
-    assert (repeats[1].state, repeats[1].step, repeats[1].values) == (FINISHED, 160, table.trials[key].values)
+    assert (repeats[1].state, repeats[1].step, repeats[1].values) == (FINISHED, 80, table.trials[key].values)
     assert processes_of(folder) == []
 
 
 def test_why_a_trial_failed_is_kept(home: Path, cluster: dict[str, str]) -> None:
-    options = ["--search", "grid", "--finetune.lr", "choice:1e-3/1e-4", "--pretrain.steps", "0",
-               "--finetune.validate_limit", "1"]  # fmt: skip
+    options = ["--search", "random", "--trials", "1", "--pretrain.steps", "0", "--finetune.validate_limit", "1"]
     done = run(command(home, "unscored", *options), cluster)
-    trials = list(Table(home / "runs" / "sweeps" / "unscored").trials.values())
-    assert [trial.state for trial in trials] == [FAILED, FAILED], done.stderr
-    assert all("it needs two pairs or more" in trial.reason for trial in trials), [one.reason for one in trials]
+    (trial,) = Table(home / "runs" / "sweeps" / "unscored").trials.values()
+    assert trial.state == FAILED and "it needs two pairs or more" in trial.reason, done.stderr
     assert "it needs two pairs or more" in done.stderr

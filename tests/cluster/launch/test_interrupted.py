@@ -55,3 +55,17 @@ def test_a_first_ctrl_c_asks_and_a_second_one_ends(tmp_path: Path, capfd) -> Non
             assert said.startswith("stopping with a checkpoint; Ctrl-C again ends at once. To go on: ")
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_ctrl_c_that_comes_with_a_sigterm_asks_too(tmp_path: Path, capfd) -> None:
+    """Whichever is heard first: where a terminal and whatever watches over it both end a command."""
+    with asked.listening(), asked.heeded(tmp_path):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked.is_asked(tmp_path)
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            pytest.fail("it ended the run")
+        assert capfd.readouterr().err.startswith("stopping with a checkpoint; ")
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

@@ -27,8 +27,8 @@ UPLOAD_LIMIT = 3 * 2**20  # bytes of code
 
 def submit(head: str, root: Path, token: str, *options: str) -> subprocess.CompletedProcess:
     """Runs the README's command; again while the head, just started, has no agent to run jobs yet."""
-    variables = {"IDC_HOME": str(root), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    variables |= without_java(root / "no-java")  # no METEOR: it takes a core 7 s
+    variables = {"IDC_HOME": str(root)} | without_java(root / "no-java")  # no METEOR: it takes a core 7 s
+    variables["PATH"] = f"{Path(sys.executable).parent}:{variables['PATH']}"
     job = ["python", "cluster/train.py", "tiny", "--log.wandb", "disabled", "--evaluate.tokenizer", "split", *options]
     submission = [RAY, "job", "submit", "--address", head, "--working-dir", str(ROOT)]
     submission += ["--runtime-env-json", json.dumps({"env_vars": variables}), "--", *job]

@@ -107,7 +107,6 @@ def test_meteor_does_not_depend_on_the_locale(monkeypatch):
     assert 0 < expected < 100
     monkeypatch.setenv("LC_ALL", "it_IT.UTF-8")
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=it -Duser.country=IT")
-    assert coco_metrics(REFERENCES, near, "split", time_limit=60.0)["METEOR"] == expected
     monkeypatch.setenv("_JAVA_OPTIONS", "-Duser.language.format=de -Duser.country.format=DE")
     assert coco_metrics(REFERENCES, near, "split", time_limit=60.0)["METEOR"] == expected
 

