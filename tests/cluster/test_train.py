@@ -191,7 +191,8 @@ def test_whatever_strikes_it_the_losses_are_equal(finished: tuple, tiny: Any, tm
     # What every rank said in every attempt is there, and where the living one stood while the other hung.
     assert [log_of(run, rank).count(f" rank {rank} on ") for rank in (0, 1)] == [3, 3]
     stacks = log_of(run, 1).partition("--- where all threads of this process stand, because worker 0 on ")[2]
-    assert "train_step" in stacks and "stage.py" in stacks
+    # In whichever collective of a step the other did not come to.
+    assert "stage.py" in stacks and ("train_step" in stacks or "stopping.py" in stacks)
 
     with said.open("wb") as output:
         driver = subprocess.Popen(words, cwd=ROOT, stdout=output, stderr=output)
