@@ -54,6 +54,7 @@ def test_bytes_that_are_no_image_are_told_with_the_sample(loaders: Loaders, tiny
         Samples(tiny.shards, None, "pair", "test", loaders=dying).arrays([0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_process_that_dies_or_hangs_is_started_again(sent: signal.Signals) -> None:
     data = encoded(picture(1))

@@ -79,6 +79,7 @@ def test_memory_is_what_two_workers_take_at_every_zero_stage() -> None:
         assert all(abs(value) < BOUND for value in off.values()), (off, rank)
 
 
+@pytest.mark.slow
 def test_a_live_backbone_is_counted() -> None:
     """Frozen it has weights alone; trained moments, gradients and activations too, fewer if these are made again."""
     from cluster.planning.memory import of_worker

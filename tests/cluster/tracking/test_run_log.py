@@ -250,6 +250,7 @@ def test_tensorboard_has_each_step_of_a_resumed_run_once(tmp_path: Path, config:
     assert "pretrain/loss/mlm/fda" not in shown, "null is no number"
 
 
+@pytest.mark.slow
 def test_wandb_that_breaks_ends_nothing_and_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = override(RECIPES["tiny"](), [("log.wandb", "offline")])
     log = RunLog(tmp_path, config)
@@ -263,6 +264,7 @@ def test_wandb_that_breaks_ends_nothing_and_is_told(tmp_path: Path, caplog: pyte
     assert last.startswith("3 lines of metrics.jsonl did not reach W&B: ")
 
 
+@pytest.mark.slow
 def test_wandb_that_hangs_is_waited_for_less_long_than_workers_wait(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -41,6 +41,7 @@ def test_operations_are_those_of_the_step(task: str) -> None:
     assert all(parameter.device.type == "meta" for parameter in flops._model.parameters())
 
 
+@pytest.mark.slow
 def test_a_backbone_counts_as_far_as_it_is_trained() -> None:
     from cluster.config.fields import BackboneConfig
     from idc.backbone.layout import layout
